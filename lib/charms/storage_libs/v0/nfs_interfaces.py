@@ -219,6 +219,9 @@ class Share:
     """GiB granted; None where the server doesn't say, or there is no limit."""
     error: str = ""
     """Why the request as it stands is refused; an older grant may still have its endpoint."""
+    is_admitted: bool = True
+    """Whether this unit may mount by now: a server learns of the units one by one. True where it
+    doesn't say whom it admits."""
 
 
 @dataclass(frozen=True)
@@ -522,13 +525,17 @@ class NFSRequires(_Interface):
         data = _remote_data(relation)
         error = _one_line(data.get("error", ""))
         endpoint = size = None
+        admitted: tuple[Network, ...] = ()
         try:
             if text := data.get("endpoint"):
                 endpoint = Endpoint.parse(text)
             size = parse_size(data.get("size", ""))
+            admitted = parse_allowlist(data.get("allowlist", ""))
         except ValueError as problem:
             error = error or str(problem)
-        return Share(relation.id, endpoint, size, error)
+        own = _addresses(relation.data[self.unit], self.unit.name)
+        is_admitted = not (own and admitted) or any(_is_in(network, admitted) for network in own)
+        return Share(relation.id, endpoint, size, error, is_admitted)
 
     def request_share(
         self,
@@ -615,6 +622,7 @@ class NFSProvides(_Interface):
         endpoint: Endpoint | None = None,
         size: int | None = None,
         error: str = "",
+        admitted: Iterable[Network] = (),
     ) -> None:
         """Say all that is to be said to a client; what is not given is withdrawn. On the leader.
 
@@ -623,6 +631,8 @@ class NFSProvides(_Interface):
             endpoint: where the share is.
             size: GiB granted; None: no limit.
             error: why the request as it stands is refused. An endpoint granted before may stay.
+            admitted: who may mount by now. Units that are not among them wait until they are;
+                where nothing is said they try at once.
         """
         self._publish(
             integration_id,
@@ -630,6 +640,7 @@ class NFSProvides(_Interface):
                 "endpoint": str(endpoint) if endpoint else "",
                 "size": str(size) if size else "",
                 "error": _one_line(error),
+                "allowlist": ",".join(map(str, admitted)),
             },
         )
 
@@ -667,28 +678,33 @@ def _try(parse: Callable[[str], _T], text: str, default: _T, problems: list[str]
 
 
 def _client_addresses(relation: ops.Relation) -> tuple[Network, ...]:
-    """The addresses of a relation's units, as Juju gives them.
+    units = relation.units
+    return _sorted({it for unit in units for it in _addresses(relation.data[unit], unit.name)})
+
+
+def _addresses(data: Mapping[str, str], unit: str) -> tuple[Network, ...]:
+    """The addresses of a unit, as Juju gives them in its databag.
 
     `egress-subnets` is where traffic comes from, cross-model too; the other keys are what older
     Juju versions have (Juju docs, network-get).
     """
-    found: set[Network] = set()
-    for unit in relation.units:
-        data = relation.data[unit]
-        for key in ("egress-subnets", "ingress-address", "private-address"):
-            if text := data.get(key):
-                found.update(_addresses(text, unit.name))
-                break
-    return _sorted(found)
-
-
-def _addresses(text: str, unit: str) -> tuple[Network, ...]:
+    keys = ("egress-subnets", "ingress-address", "private-address")
+    text = next((data[key] for key in keys if data.get(key)), "")
     try:
         return parse_allowlist(text)
     except ValueError as problem:
         # Its charm wrote it there: Juju itself writes addresses. Nobody gets in by it.
         logger.warning("unit %s has no usable address: %s", unit, problem)
         return ()
+
+
+def _is_in(network: Network, others: Iterable[Network]) -> bool:
+    return any(
+        network.version == other.version
+        and network.prefixlen >= other.prefixlen
+        and network.network_address in other
+        for other in others
+    )
 
 
 def _one_line(text: str) -> str:

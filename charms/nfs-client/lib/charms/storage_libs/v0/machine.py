@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What both charms do to a machine: commands with a deadline, whole files, mounts, mount units.
+
+Knows nothing of Juju, of shares or of the interface.
+
+Edit ``lib/charms/storage_libs/v0/machine.py`` at the top of the repository; the copies in the
+charms are made from it (``./dev vendor``).
+"""
+
+import logging
+import os
+import re
+import string
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+logger = logging.getLogger(__name__)
+
+COMMAND_TIMEOUT_S = 60.0
+# How long a killed command may take to be gone. One that sits in an uninterruptible system call
+# (a dead NFS server) may never be: it is left to the kernel, since waiting would hang the hook.
+KILL_GRACE_S = 2.0
+
+MOUNTINFO = Path("/proc/self/mountinfo")
+UNIT_DIRECTORY = Path("/etc/systemd/system")
+SYSTEMCTL = "/usr/bin/systemctl"
+# Stands from before a unit file changes until systemd has read it: a hook that is killed between
+# the two finds the file as it should be, and would never tell systemd.
+_RELOAD_NEEDED = Path("/run/nfs-charms-reload-needed")
+
+# The charm's own environment (PYTHONPATH, LD_LIBRARY_PATH of its venv) is none of the system's
+# commands' business, and output that is read is read in one language.
+_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+
+
+class CommandError(Exception):
+    """A command failed or passed its deadline; the message has the command and what it said."""
+
+    def __init__(self, argv: tuple[str, ...], outcome: str, output: str):
+        super().__init__(f"{' '.join(argv)}: {outcome}" + (f": {output}" if output else ""))
+        self.output = output
+
+
+class CommandTimeoutError(CommandError):
+    """A command passed its deadline and was killed."""
+
+
+def run(*argv: str, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
+    """Run a command, given with its absolute path, and return its standard output.
+
+    Raises:
+        CommandTimeoutError: it was not done, or its output not closed, after `timeout_s` seconds.
+            It has been killed; what it started may go on.
+        CommandError: it ended with a status other than 0.
+    """
+    logger.debug("running %s", argv)
+    process = subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+        env=_ENVIRONMENT,
+        cwd="/",
+    )
+    try:
+        stdout, stderr = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired as error:
+        _kill(process)
+        raise CommandTimeoutError(argv, f"not done after {timeout_s:g} s", "") from error
+    if process.returncode != 0:
+        said = (stderr.strip() or stdout.strip())[-2000:]
+        raise CommandError(argv, f"exit status {process.returncode}", said)
+    return stdout
+
+
+def _kill(process: "subprocess.Popen[str]") -> None:
+    process.kill()
+    try:
+        process.wait(KILL_GRACE_S)
+    except subprocess.TimeoutExpired:
+        logger.warning("%s (pid %d) does not die, left behind", process.args, process.pid)
+    for pipe in (process.stdout, process.stderr):
+        if pipe:
+            pipe.close()  # Not read to its end: a child of the command may hold the other one.
+
+
+def render(template: Path, **values: object) -> str:
+    """Render a jinja2 template; what it names and is not given is an error."""
+    text = template.read_text(encoding="utf-8")
+    return jinja2.Template(
+        text, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True
+    ).render(**values)
+
+
+def write_atomically(path: Path, text: str, mode: int = 0o644) -> bool:
+    """Make `path` hold exactly `text`, whole or not at all; say whether that changed anything.
+
+    A reader, or a power cut, meets the old text or the new one: written to a temporary file beside
+    it, synced, renamed (rename(2) is atomic), and the directory synced.
+    """
+    if is_file_with(path, text) and path.stat().st_mode & 0o777 == mode:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    descriptor = os.open(
+        temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode
+    )
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fchmod(file.fileno(), mode)  # The umask may have taken bits away.
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_directory(path.parent)
+    return True
+
+
+def is_file_with(path: Path, text: str) -> bool:
+    """Whether `path` is a regular file that holds exactly `text`."""
+    return path.is_file() and not path.is_symlink() and path.read_bytes() == text.encode()
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory survive a power cut (fsync(2) on the directory)."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class Mounted:
+    """One line of /proc/self/mountinfo (proc_pid_mountinfo(5))."""
+
+    where: str
+    source: str
+    fstype: str
+    options: frozenset[str]
+    """Options of the mount and of its file system: "ro", "nosuid", "vers=4.2"…"""
+
+
+def read_mounts() -> tuple[Mounted, ...]:
+    """Read what is mounted, in the order of mounting.
+
+    Asks the kernel's table and touches no mounted file system, so a dead NFS server can't hang it.
+    """
+    # At line feeds alone: the kernel escapes those, and not what else ends a line in Unicode.
+    lines = os.fsdecode(MOUNTINFO.read_bytes()).split("\n")
+    return tuple(_parse_mountinfo(line) for line in lines if line)
+
+
+def _parse_mountinfo(line: str) -> Mounted:
+    fields, _, tail = line.partition(" - ")
+    where, options = fields.split(" ")[4:6]
+    fstype, source, super_options = tail.split(" ")[:3]
+    return Mounted(
+        where=_unescape(where),
+        source=_unescape(source),
+        fstype=fstype,
+        options=frozenset(options.split(",")) | frozenset(super_options.split(",")),
+    )
+
+
+def _unescape(field: str) -> str:
+    """Undo mountinfo's octal escapes of space, tab, newline and backslash."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
+
+
+def mounted_at(where: str | Path) -> Mounted | None:
+    """What is mounted at `where`; where several mounts are stacked, the one on top."""
+    found = [mount for mount in read_mounts() if mount.where == str(where)]
+    return found[-1] if found else None
+
+
+def mount_unit_name(where: str | Path) -> str:
+    r"""Name the mount unit of a mount point ("/srv/my data" -> srv-my\x20data.mount).
+
+    The rules are those of systemd-escape(1) --path. `where` must be absolute, without `..`.
+    """
+    name = "-".join(_escape(part) for part in str(where).split("/") if part)
+    if name.startswith("."):
+        name = f"\\x2e{name[1:]}"
+    return f"{name or '-'}.mount"
+
+
+def _escape(part: str) -> str:
+    plain = string.ascii_letters + string.digits + ":_."
+    return "".join(
+        char if char in plain else f"\\x{ord(char):02x}"
+        for char in os.fsencode(part).decode("latin-1")
+    )
+
+
+def systemctl(*arguments: str, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
+    """Ask something of systemd, with a deadline (man page: systemctl)."""
+    return run(SYSTEMCTL, *arguments, timeout_s=timeout_s)
+
+
+def ensure_units(units: Mapping[str, str]) -> bool:
+    """Make unit files hold the given texts, and systemd know of it; say whether a text changed.
+
+    Raises:
+        CommandError: systemd did not reload.
+    """
+    changed = [n for n, text in units.items() if not is_file_with(UNIT_DIRECTORY / n, text)]
+    if changed:
+        _RELOAD_NEEDED.touch()
+    for name in changed:
+        write_atomically(UNIT_DIRECTORY / name, units[name])
+    _reload_if_needed()
+    return bool(changed)
+
+
+def remove_units(names: Iterable[str]) -> bool:
+    """Remove unit files; say whether there were any.
+
+    Raises:
+        CommandError: systemd did not reload.
+    """
+    there = [name for name in names if os.path.lexists(UNIT_DIRECTORY / name)]
+    if there:
+        _RELOAD_NEEDED.touch()
+    for name in there:
+        (UNIT_DIRECTORY / name).unlink()
+    _reload_if_needed()
+    return bool(there)
+
+
+def _reload_if_needed() -> None:
+    if _RELOAD_NEEDED.exists():
+        systemctl("daemon-reload")
+        _RELOAD_NEEDED.unlink()

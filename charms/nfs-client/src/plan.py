@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is to be mounted: a pure function of what is asked, granted and there. No I/O, no ops."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from charms.storage_libs.v0.nfs_interfaces import Endpoint, Share
+from config import Config, InvalidConfig
+
+
+@dataclass(frozen=True)
+class WantedMount:
+    """A mount as it should be."""
+
+    unit: str
+    """The Juju unit that it belongs to."""
+    mountpoint: str
+    share: str
+    """Name of the share that the endpoint was granted for."""
+    endpoint: Endpoint
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class OwnedMount:
+    """A mount that one of our units has: its unit file, as it was written."""
+
+    mountpoint: str
+    share: str
+    endpoint: Endpoint
+    made_directory: str = ""
+    """The topmost directory that the charm made for the mount point; empty if it made none."""
+
+    def serves(self, wanted: WantedMount | None) -> bool:
+        """Whether this is the wanted mount, its flags aside: those can change while mounted."""
+        return wanted is not None and (
+            (self.mountpoint, self.endpoint) == (wanted.mountpoint, wanted.endpoint)
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do about mounts."""
+
+    wanted: WantedMount | None = None
+    """The one mount there should be. None: none, or see `keep`."""
+    keep: bool = False
+    """Leave everything as it is: what is wanted can't be known now."""
+
+
+def decide(
+    unit: str, config: Config | InvalidConfig, share: Share | None, owned: Iterable[OwnedMount]
+) -> Plan:
+    """Decide what should be mounted; `share` is None where no server is integrated."""
+    if share is None:
+        return Plan()
+    if isinstance(config, InvalidConfig):
+        return Plan(keep=not config.is_unset)
+    if share.endpoint is None:
+        return Plan()
+    if not share.is_admitted or _is_stale(share.endpoint, config, owned):
+        return Plan(keep=True)
+    wanted = WantedMount(unit, config.mountpoint, config.share_name, share.endpoint, config.flags)
+    return Plan(wanted)
+
+
+def _is_stale(endpoint: Endpoint, config: Config, owned: Iterable[OwnedMount]) -> bool:
+    """Whether the endpoint is still the one granted for the name that was asked for before.
+
+    Between a change of the name and the server's answer, the old share must not appear at the new
+    mount point. The interface has nothing to tell the two apart, but what is mounted has.
+    """
+    return any(mount.endpoint == endpoint and mount.share != config.share_name for mount in owned)

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A machine for the tests of `mounts`: systemd, umount(8) and the kernel's table, in memory."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+import mounts
+from charms.storage_libs.v0 import machine
+
+
+@dataclass
+class FakeMachine:
+    """Does what the real commands do to unit files and mounts, as far as the charm sees it."""
+
+    root: Path
+    server_answers: bool = True
+    mount_error: str = ""
+    mount_hangs: bool = False
+    busy: set[str] = field(default_factory=set[str])
+    umount_hangs: bool = False
+    processes: str = ""
+    commands: list[tuple[str, ...]] = field(default_factory=list[tuple[str, ...]])
+    active: dict[str, str] = field(default_factory=dict[str, str])
+    """What is mounted, by mount point: what a line of mountinfo has of it."""
+    retried: set[str] = field(default_factory=set[str])
+    """Units that systemd has started because a mount failed."""
+    fail: str = ""
+    """A command that fails: the first words of it, without the program."""
+
+    @property
+    def units(self) -> Path:
+        return self.root / "units"
+
+    @property
+    def enabled(self) -> list[str]:
+        return sorted(path.name for path in (self.units / mounts.WANTS_DIRECTORY).glob("*"))
+
+    @property
+    def unit_files(self) -> list[str]:
+        return sorted(path.name for path in self.units.iterdir() if path.is_file())
+
+    def mount(self, where: str, source: str, fstype: str = "nfs4", options: str = "rw") -> None:
+        self.active[where] = f"{options} shared:33 - {fstype} {source} rw,vers=4.2"
+        self._write_mountinfo()
+
+    def umount(self, where: str) -> None:
+        del self.active[where]
+        self._write_mountinfo()
+
+    def _write_mountinfo(self) -> None:
+        lines = ["16 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw"]
+        lines += [f"70 16 0:30 / {where} {line}" for where, line in self.active.items()]
+        machine.MOUNTINFO.write_text("\n".join(lines) + "\n")
+
+    def run(self, *argv: str, timeout_s: float = 60.0) -> str:
+        self.commands.append(argv)
+        assert os.path.isabs(argv[0])
+        assert timeout_s <= 60
+        if self.fail and " ".join(argv[1:]).startswith(self.fail):
+            raise machine.CommandError(argv, "exit status 1", "it failed")
+        program = os.path.basename(argv[0])
+        if program == "systemctl":
+            arguments = [argument for argument in argv[1:] if not argument.startswith("--")]
+            getattr(self, f"_{arguments[0].replace('-', '_')}")(argv, *arguments[1:])
+            return ""
+        if program == "umount":
+            return self._umount(argv)
+        if program == "journalctl":
+            return "starting\nmount.nfs: access denied by server\nsystemd says failed\n"
+        assert argv[-2].endswith("processes.py")
+        return self.processes
+
+    def _umount(self, argv: tuple[str, ...]) -> str:
+        where = argv[-1]
+        assert {"--internal-only", "--no-canonicalize"} <= set(argv)
+        if where in self.busy:
+            raise machine.CommandError(argv, "exit status 32", "target is busy.")
+        self.umount(where)
+        if self.umount_hangs:
+            raise machine.CommandTimeoutError(argv, "not done after 15 s", "")
+        return ""
+
+    def _settings(self, name: str) -> dict[str, str]:
+        text = (self.units / name).read_text()
+        return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+
+    def _start(self, argv: tuple[str, ...], name: str) -> None:
+        settings = self._settings(name)
+        assert name == machine.mount_unit_name(settings["Where"])
+        Path(settings["Where"]).mkdir(parents=True, exist_ok=True)  # As systemd does.
+        if self.server_answers and not self.mount_error:
+            self._set(settings)
+            return
+        self.retried.add(settings["OnFailure"])
+        if "--no-block" not in argv:
+            raise machine.CommandError(argv, "exit status 1", "Job failed.")
+
+    def _reload(self, argv: tuple[str, ...], name: str) -> None:
+        if self.mount_error:
+            raise machine.CommandError(argv, "exit status 1", "Job failed.")
+        self._set(self._settings(name))
+
+    def _set(self, settings: dict[str, str]) -> None:
+        options = settings["Options"].split(",")
+        shown = [option for option in options if option[:2] in {"ro", "rw", "no"}]
+        self.mount(settings["Where"], settings["What"], options=",".join(shown))
+
+    def _stop(self, _: tuple[str, ...], name: str) -> None:
+        settings = self._settings(name)
+        self.retried.discard(name)
+        if name.endswith(".mount"):
+            assert settings["Where"] not in self.active, "unmounts by force"
+            if self.mount_hangs:  # A mount(8) that is killed has failed.
+                self.retried.add(settings["OnFailure"])
+
+    def _enable(self, _: tuple[str, ...], name: str) -> None:
+        wants = self.units / mounts.WANTS_DIRECTORY
+        wants.mkdir(exist_ok=True)
+        (wants / name).symlink_to(self.units / name)
+
+    def _disable(self, _: tuple[str, ...], name: str) -> None:
+        (self.units / mounts.WANTS_DIRECTORY / name).unlink(missing_ok=True)
+
+    def _daemon_reload(self, _: tuple[str, ...]) -> None:
+        pass
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
+    fake = FakeMachine(tmp_path)
+    fake.units.mkdir()
+    monkeypatch.setattr(machine, "MOUNTINFO", tmp_path / "mountinfo")
+    monkeypatch.setattr(machine, "UNIT_DIRECTORY", fake.units)
+    monkeypatch.setattr(machine, "_RELOAD_NEEDED", tmp_path / "reload-needed")
+    monkeypatch.setattr(machine, "run", fake.run)
+    monkeypatch.setattr(mounts, "GENERATED_UNITS", tmp_path / "generator")
+    monkeypatch.setattr(mounts, "is_reachable", lambda _: fake.server_answers)
+    fake._write_mountinfo()
+    return fake

@@ -1,0 +1,462 @@
+# SPDX-License-Identifier: Apache-2.0
+
+import dataclasses
+import inspect
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ops import testing
+
+import mounts
+from charm import NfsClientCharm
+from charms.storage_libs.v0.nfs_interfaces import Endpoint
+from plan import OwnedMount, WantedMount
+
+UNIT = "nfs-client/0"
+FLAGS = ("rw", "nosuid", "nodev", "exec")
+
+
+@dataclass
+class FakeMounts:
+    """The machine's mounts, in memory; what `mounts` does to them."""
+
+    owned: dict[str, OwnedMount] = field(default_factory=dict[str, OwnedMount])
+    mounted: dict[str, tuple[Endpoint, tuple[str, ...]]] = field(
+        default_factory=dict[str, tuple[Endpoint, tuple[str, ...]]]
+    )
+    busy: set[str] = field(default_factory=set[str])
+    obstacles: dict[str, str] = field(default_factory=dict[str, str])
+    is_server_up: bool = True
+    is_mount_refused: bool = False
+    is_systemd_broken: bool = False
+    changes: int = 0
+    most_owned: int = 0
+
+    def install(self) -> str:
+        return "1:2.6.1"
+
+    def read_owned(self, unit: str) -> tuple[OwnedMount, ...]:
+        return tuple(self.owned.values())
+
+    def find_obstacle(self, wanted: WantedMount) -> str:
+        return (
+            "" if wanted.mountpoint in self.mounted else self.obstacles.get(wanted.mountpoint, "")
+        )
+
+    def ensure_mounted(self, wanted: WantedMount) -> bool:
+        assert wanted.mountpoint not in self.obstacles or wanted.mountpoint in self.mounted
+        target = (wanted.endpoint, wanted.flags)
+        if self.mounted.get(wanted.mountpoint) == target:
+            return False
+        self.changes += 1
+        self.owned[wanted.mountpoint] = OwnedMount(
+            wanted.mountpoint, wanted.share, wanted.endpoint
+        )
+        self.most_owned = max(self.most_owned, len(self.owned))
+        if self.is_server_up and not self.is_mount_refused:
+            self.mounted[wanted.mountpoint] = target
+        return True
+
+    def is_mounted(self, wanted: WantedMount) -> bool:
+        return self.mounted.get(wanted.mountpoint) == (wanted.endpoint, wanted.flags)
+
+    def is_reachable(self, endpoint: Endpoint) -> bool:
+        return self.is_server_up
+
+    def read_failure(self, wanted: WantedMount) -> str:
+        return "mount.nfs: access denied" if self.is_mount_refused else ""
+
+    def find_users(self, mountpoint: str) -> tuple[str, ...]:
+        return ("postgres (812)",) if mountpoint in self.busy else ()
+
+    def unmount(self, owned: OwnedMount) -> bool:
+        if self.is_systemd_broken:
+            raise mounts.MountsError("systemd is broken")
+        if owned.mountpoint in self.busy and owned.mountpoint in self.mounted:
+            return False
+        self.changes += 1
+        self.mounted.pop(owned.mountpoint, None)
+        del self.owned[owned.mountpoint]
+        return True
+
+    def is_still_mounted(self, owned: OwnedMount) -> bool:
+        return owned.mountpoint in self.mounted
+
+    def abandon(self, owned: OwnedMount) -> None:
+        del self.owned[owned.mountpoint]
+
+
+def test_fake_has_the_signatures_of_mounts():
+    for name, method in inspect.getmembers(FakeMounts, inspect.isfunction):
+        if not name.startswith("_"):
+            _, *parameters = inspect.signature(method).parameters.values()
+            real = inspect.signature(getattr(mounts, name))
+            assert parameters == list(real.parameters.values()), name
+            assert inspect.signature(method).return_annotation == real.return_annotation, name
+
+
+def put_in_place(fake: FakeMounts, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, method in inspect.getmembers(fake, inspect.ismethod):
+        if not name.startswith("_"):
+            monkeypatch.setattr(mounts, name, method)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeMounts:
+    fake = FakeMounts()
+    put_in_place(fake, monkeypatch)
+    return fake
+
+
+@pytest.fixture
+def ctx() -> testing.Context[NfsClientCharm]:
+    return make_context()
+
+
+def make_context() -> testing.Context[NfsClientCharm]:
+    return testing.Context(NfsClientCharm, charm_root=Path(__file__).parents[2])
+
+
+def make_relation(relation_id: int = 1, **answer: str) -> testing.Relation:
+    return testing.Relation(
+        "nfs-share", id=relation_id, remote_app_name="nfs-server", remote_app_data=answer
+    )
+
+
+def make_state(
+    relations: Iterable[testing.RelationBase] = (),
+    leader: bool = True,
+    **options: str | int | bool,
+) -> testing.State:
+    config = {"mountpoint": "/data", **{k.replace("_", "-"): v for k, v in options.items()}}
+    container = testing.SubordinateRelation("juju-info", id=900)
+    return testing.State(leader=leader, config=config, relations={container, *relations})
+
+
+GRANTED = make_relation(endpoint="nfs://10.0.0.1/srv/nfs/data")
+DATA = Endpoint("10.0.0.1", "/srv/nfs/data")
+
+
+def asked(state: testing.State, relation_id: int = 1) -> dict[str, str]:
+    return dict(state.get_relation(relation_id).local_app_data)
+
+
+def test_install_and_upgrade(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    for event in ctx.on.install(), ctx.on.upgrade_charm():
+        assert ctx.run(event, make_state()).workload_version == "1:2.6.1"
+
+
+def test_asks(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    relation = make_relation()
+    out = ctx.run(ctx.on.relation_created(relation), make_state([relation], size=40))
+    assert asked(out) == {"name": "/data", "size": "40"}
+    assert out.unit_status == testing.WaitingStatus("Waiting for nfs-server to grant the share")
+    assert not fake.owned
+
+
+def test_asks_again_when_options_change(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    relation = dataclasses.replace(GRANTED, local_app_data={"name": "/data", "size": "-1"})
+    state = make_state([relation], size=50, share_name="projects")
+    out = ctx.run(ctx.on.config_changed(), state)
+    assert asked(out) == {"name": "projects", "size": "50"}
+
+
+def test_only_the_leader_asks(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    relation = make_relation()
+    out = ctx.run(ctx.on.config_changed(), make_state([relation], leader=False))
+    assert asked(out) == {}
+    out = ctx.run(ctx.on.leader_elected(), dataclasses.replace(out, leader=True))
+    assert asked(out)["name"] == "/data"
+
+
+@pytest.mark.parametrize("leader", [True, False])
+def test_mounts(ctx: testing.Context[NfsClientCharm], fake: FakeMounts, leader: bool):
+    out = ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED], leader))
+    assert fake.mounted == {"/data": (DATA, FLAGS)}
+    assert out.unit_status == testing.ActiveStatus()
+
+
+def test_waits_until_it_may_mount(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    endpoint = "nfs://10.0.0.1/srv/nfs/data"
+    early = dataclasses.replace(
+        make_relation(1, endpoint=endpoint, allowlist="10.0.0.7"),
+        local_unit_data={"egress-subnets": "10.0.0.8/32"},
+    )
+    out = ctx.run(ctx.on.relation_changed(early), make_state([early]))
+    assert not fake.owned
+    assert out.unit_status == testing.WaitingStatus("Waiting for nfs-server to grant the share")
+    admitted = {"endpoint": endpoint, "allowlist": "10.0.0.7,10.0.0.8"}
+    relation = dataclasses.replace(early, remote_app_data=admitted)
+    ctx.run(ctx.on.relation_changed(relation), make_state([relation]))
+    assert list(fake.mounted) == ["/data"]
+
+
+@pytest.mark.parametrize("event", ["update_status", "start", "config_changed", "upgrade_charm"])
+def test_second_run_changes_nothing(
+    ctx: testing.Context[NfsClientCharm], fake: FakeMounts, event: str
+):
+    state = ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
+    changes = fake.changes
+    out = ctx.run(getattr(ctx.on, event)(), state)
+    assert fake.changes == changes
+    assert asked(out) == asked(state)
+    assert out.unit_status == testing.ActiveStatus()
+
+
+def test_flags_change(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
+    state = make_state([GRANTED], read_only=True, noexec=True, nosuid=False, nodev=False)
+    ctx.run(ctx.on.config_changed(), state)
+    assert fake.mounted == {"/data": (DATA, ("ro", "suid", "dev", "noexec"))}
+
+
+def test_server_moves(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
+    moved = make_relation(endpoint="nfs://10.0.0.2:2050/srv/nfs/data")
+    ctx.run(ctx.on.relation_changed(moved), make_state([moved]))
+    assert fake.mounted == {"/data": (Endpoint("10.0.0.2", "/srv/nfs/data", 2050), FLAGS)}
+
+
+def test_mountpoint_changes_once_the_server_has_answered(
+    ctx: testing.Context[NfsClientCharm], fake: FakeMounts
+):
+    ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
+    out = ctx.run(ctx.on.config_changed(), make_state([GRANTED], mountpoint="/other"))
+    assert asked(out)["name"] == "/other"
+    assert list(fake.mounted) == ["/data"]
+    assert out.unit_status == testing.WaitingStatus("Waiting for nfs-server to grant the share")
+    answered = make_relation(endpoint="nfs://10.0.0.1/srv/nfs/other")
+    state = make_state([answered], mountpoint="/other")
+    out = ctx.run(ctx.on.relation_changed(answered), state)
+    assert list(fake.mounted) == ["/other"]
+    assert out.unit_status == testing.ActiveStatus()
+
+
+def test_share_moves_to_another_mountpoint(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED], share_name="x"))
+    state = make_state([GRANTED], share_name="x", mountpoint="/other")
+    ctx.run(ctx.on.config_changed(), state)
+    assert fake.mounted == {"/other": (DATA, FLAGS)}
+
+
+def test_busy_mount_stays_until_it_is_free(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED], share_name="x"))
+    fake.busy.add("/data")
+    state = make_state([GRANTED], share_name="x", mountpoint="/other")
+    out = ctx.run(ctx.on.config_changed(), state)
+    assert list(fake.mounted) == ["/data"]
+    assert out.unit_status == testing.WaitingStatus(
+        "/data is to be unmounted, in use by postgres (812)"
+    )
+    fake.busy.clear()
+    out = ctx.run(ctx.on.update_status(), state)
+    assert list(fake.mounted) == ["/other"]
+    assert out.unit_status == testing.ActiveStatus()
+
+
+def test_bad_option_leaves_the_mount(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
+    out = ctx.run(ctx.on.config_changed(), make_state([GRANTED], mountpoint="/etc", size=0))
+    assert list(fake.mounted) == ["/data"]
+    assert asked(out) == {}
+    assert out.unit_status == testing.BlockedStatus(
+        "mountpoint '/etc': /etc belongs to the system, use another, such as /data;"
+        " size '0': use whole gigabytes from 1, or -1 for no limit"
+    )
+
+
+def test_mountpoint_unset(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
+    out = ctx.run(ctx.on.config_changed(), make_state([GRANTED], mountpoint=""))
+    assert not fake.owned
+    assert out.unit_status == testing.BlockedStatus(
+        "mountpoint: not set, say where to mount the share, such as /data"
+    )
+
+
+def test_obstacle_leaves_everything_as_it_is(
+    ctx: testing.Context[NfsClientCharm], fake: FakeMounts
+):
+    ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED], share_name="x"))
+    fake.obstacles["/other"] = "/other: the directory is not empty"
+    state = make_state([GRANTED], share_name="x", mountpoint="/other")
+    out = ctx.run(ctx.on.config_changed(), state)
+    assert list(fake.mounted) == ["/data"]
+    assert out.unit_status == testing.BlockedStatus("/other: the directory is not empty")
+
+
+def test_relation_broken(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
+    out = ctx.run(ctx.on.relation_broken(GRANTED), make_state([GRANTED]))
+    assert not fake.owned
+    assert isinstance(out.unit_status, testing.BlockedStatus)
+    assert out.unit_status.message.startswith("Missing relation: run `juju integrate nfs-client")
+
+
+def test_one_server_unit_departs(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
+    ctx.run(ctx.on.relation_departed(GRANTED, remote_unit=1), make_state([GRANTED]))
+    assert list(fake.mounted) == ["/data"]
+
+
+def test_endpoint_withdrawn(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
+    refused = make_relation(error="share /data is lost")
+    out = ctx.run(ctx.on.relation_changed(refused), make_state([refused]))
+    assert not fake.owned
+    assert out.unit_status == testing.BlockedStatus("nfs-server: share /data is lost")
+
+
+def test_change_refused_leaves_the_grant(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    relation = make_relation(
+        endpoint="nfs://10.0.0.1/srv/nfs/data", error="share /data: 40G asked, 12G free"
+    )
+    out = ctx.run(ctx.on.relation_changed(relation), make_state([relation], size=40))
+    assert list(fake.mounted) == ["/data"]
+    assert out.unit_status == testing.BlockedStatus("nfs-server: share /data: 40G asked, 12G free")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "problem"),
+    [
+        (
+            "nfs://10.0.0.1",
+            "endpoint 'nfs://10.0.0.1': not of the form nfs://host[:port]/path",
+        ),
+        (
+            "http://10.0.0.1/x",
+            "endpoint 'http://10.0.0.1/x': not of the form nfs://host[:port]/path",
+        ),
+        (
+            "nfs://10.0.0.1/x -o suid",
+            "endpoint path '/x -o suid': not a plain absolute path",
+        ),
+        ("nfs://10.0.0.1/x,suid", "endpoint path '/x,suid': not a plain absolute path"),
+        ("nfs://10.0.0.1/../etc", "endpoint path '/../etc': not a plain absolute path"),
+    ],
+)
+def test_bad_endpoint(
+    ctx: testing.Context[NfsClientCharm], fake: FakeMounts, endpoint: str, problem: str
+):
+    relation = make_relation(endpoint=endpoint)
+    out = ctx.run(ctx.on.relation_changed(relation), make_state([relation]))
+    assert not fake.owned
+    assert out.unit_status == testing.BlockedStatus(f"nfs-server: {problem}")
+
+
+def test_server_unreachable(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    fake.is_server_up = False
+    out = ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
+    assert out.unit_status == testing.WaitingStatus(
+        "nfs-server is unreachable: no answer from 10.0.0.1 on TCP port 2049"
+    )
+    fake.is_server_up = True
+    assert ctx.run(ctx.on.update_status(), out).unit_status == testing.ActiveStatus()
+
+
+def test_mount_fails(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    fake.is_mount_refused = True
+    out = ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
+    assert out.unit_status == testing.WaitingStatus(
+        "Mounting nfs://10.0.0.1/srv/nfs/data on /data failed, trying again:"
+        " mount.nfs: access denied"
+    )
+
+
+def test_two_servers_for_a_moment(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    other = make_relation(2, endpoint="nfs://10.0.0.9/srv/nfs/data")
+    state = make_state([GRANTED, other])
+    ctx.run(ctx.on.relation_changed(other), state)
+    assert fake.mounted == {"/data": (DATA, FLAGS)}
+    ctx.run(ctx.on.relation_broken(GRANTED), state)
+    assert fake.mounted == {"/data": (Endpoint("10.0.0.9", "/srv/nfs/data"), FLAGS)}
+
+
+def test_stop_unmounts(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
+    ctx.run(ctx.on.stop(), make_state())
+    assert not fake.owned
+
+
+def test_stop_abandons_a_busy_mount(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
+    fake.busy.add("/data")
+    ctx.run(ctx.on.stop(), make_state())
+    assert not fake.owned
+    assert list(fake.mounted) == ["/data"]
+    warnings = [log.message for log in ctx.juju_log if log.level == "WARNING"]
+    assert warnings == ["/data is in use and stays mounted; when it is free, run: umount /data"]
+
+
+def test_stop_is_not_held_up(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
+    fake.is_systemd_broken = True
+    ctx.run(ctx.on.stop(), make_state())
+    assert [log.message for log in ctx.juju_log if log.level == "WARNING"] == ["systemd is broken"]
+
+
+EVENTS = ["config_changed", "start", "upgrade_charm", "leader_elected", "update_status", "stop"]
+ENDPOINTS = ["nfs://10.0.0.1/a", "10.0.0.1:/b", "nfs://[::1]/c", "x"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """An event, and the world as it is then."""
+
+    event: str
+    options: dict[str, str | int | bool]
+    leader: bool
+    answer: dict[str, str] | None
+    busy: frozenset[str]
+    is_server_up: bool
+
+
+STEPS = st.builds(
+    Step,
+    event=st.sampled_from(EVENTS),
+    options=st.fixed_dictionaries(
+        {
+            "mountpoint": st.sampled_from(["", "/data", "/other", "/etc"]),
+            "share_name": st.sampled_from(["", "x", "../x"]),
+            "size": st.sampled_from([-1, 0, 10]),
+            "read_only": st.booleans(),
+        }
+    ),
+    leader=st.booleans(),
+    answer=st.none()
+    | st.fixed_dictionaries(
+        {},
+        optional={
+            "endpoint": st.sampled_from(ENDPOINTS),
+            "error": st.text(max_size=20),
+            "size": st.sampled_from(["", "10", "ten"]),
+            "cache": st.just("{}"),
+        },
+    ),
+    busy=st.frozensets(st.sampled_from(["/data", "/other"])),
+    is_server_up=st.booleans(),
+)
+
+
+@given(st.lists(STEPS, min_size=1, max_size=6))
+@settings(max_examples=40, deadline=None)
+def test_any_order_of_events(steps: list[Step]):
+    fake = FakeMounts()
+    ctx = make_context()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        put_in_place(fake, monkeypatch)
+        for step in steps:
+            fake.busy = set(step.busy)
+            fake.is_server_up = step.is_server_up
+            relations = [] if step.answer is None else [make_relation(1, **step.answer)]
+            state = make_state(relations, step.leader, **step.options)
+            event = getattr(ctx.on, step.event)
+            out = ctx.run(event(), state)
+            assert fake.most_owned <= 1
+            settled = (dict(fake.mounted), dict(fake.owned), out.unit_status)
+            out = ctx.run(event(), state)
+            assert (fake.mounted, fake.owned, out.unit_status) == settled

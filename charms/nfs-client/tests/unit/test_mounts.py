@@ -1,0 +1,553 @@
+# SPDX-License-Identifier: Apache-2.0
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import mounts
+from charms.storage_libs.v0 import machine
+from charms.storage_libs.v0.nfs_interfaces import Endpoint
+from conftest import FakeMachine
+from plan import OwnedMount, WantedMount
+
+UNIT = "nfs-client/0"
+ENDPOINT = Endpoint("10.0.0.1", "/srv/nfs/data")
+SOURCE = "10.0.0.1:/srv/nfs/data"
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> Path:
+    return tmp_path / "a" / "data"
+
+
+@pytest.fixture
+def wanted(where: Path) -> WantedMount:
+    return WantedMount(UNIT, str(where), "/data", ENDPOINT, ("rw", "nosuid", "nodev", "exec"))
+
+
+def only_owned() -> OwnedMount:
+    (owned,) = mounts.read_owned(UNIT)
+    return owned
+
+
+def snapshot(root: Path) -> list[tuple[str, str]]:
+    files = [path for path in sorted(root.rglob("*")) if path.is_file()]
+    return [(str(path), path.read_text()) for path in files]
+
+
+UNIT_TEXT = """\
+# Made by the charm of nfs-client/0. Changes by hand are undone.
+[Unit]
+Description=NFS share projects
+Wants=network-online.target
+After=network-online.target
+# systemd doesn't start a failed mount again. This does, until it is mounted.
+OnFailure=nfs-client-retry-my\\x2ddata-x.service
+StartLimitIntervalSec=0
+# No failed unit stays in systemd's memory when the charm has removed this one.
+CollectMode=inactive-or-failed
+
+[Mount]
+What=[fd77::1]:/srv/nfs/x
+Where=/my-data/x
+Type=nfs
+Options=hard,_netdev,retry=0,port=2050,ro,nosuid,nodev,noexec
+TimeoutSec=15
+# For the machine's shutdown, which a dead server must not hold up.
+ForceUnmount=yes
+LazyUnmount=yes
+
+[Install]
+WantedBy=remote-fs.target
+
+# systemd ignores this section (systemd.unit(5)); the charm knows its mounts by it.
+[X-Juju]
+Unit=nfs-client/0
+Endpoint=nfs://[fd77::1]:2050/srv/nfs/x
+Share=projects
+MadeDirectory=/my-data
+"""
+
+
+def test_unit_files(fake: FakeMachine, monkeypatch: pytest.MonkeyPatch):
+    fake.server_answers = False
+    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: None)
+    (fake.units / mounts.WANTS_DIRECTORY).mkdir(exist_ok=True)
+    wanted = WantedMount(
+        UNIT,
+        "/my-data/x",
+        "projects",
+        Endpoint("fd77::1", "/srv/nfs/x", 2050),
+        ("ro", "nosuid", "nodev", "noexec"),
+    )
+    rendered = mounts._render_units(wanted)
+    assert rendered["my\\x2ddata-x.mount"] == UNIT_TEXT
+    retry = rendered["nfs-client-retry-my\\x2ddata-x.service"]
+    assert "PartOf=my\\x2ddata-x.mount\n" in retry
+    # A path, since ExecStart= would take the backslash of a unit's name for an escape.
+    assert "ExecStart=/usr/bin/systemctl start /my-data/x\n" in retry
+    assert list(rendered)[-1].endswith(".mount")
+
+
+def test_mounts(fake: FakeMachine, wanted: WantedMount, where: Path):
+    assert mounts.find_obstacle(wanted) == ""
+    assert mounts.ensure_mounted(wanted)
+    assert mounts.is_mounted(wanted)
+    assert where.is_dir()
+    assert fake.enabled == [machine.mount_unit_name(where)]
+    assert mounts.read_owned(UNIT) == (
+        OwnedMount(str(where), "/data", ENDPOINT, made_directory=str(where.parent)),
+    )
+    assert mounts.read_owned("nfs-client/1") == ()
+
+
+def test_mounted_costs_nothing(fake: FakeMachine, wanted: WantedMount):
+    mounts.ensure_mounted(wanted)
+    before = snapshot(fake.root)
+    fake.commands.clear()
+    assert not mounts.ensure_mounted(wanted)
+    assert mounts.find_obstacle(wanted) == ""
+    assert mounts.is_mounted(wanted)
+    assert mounts.read_owned(UNIT)
+    assert (fake.commands, snapshot(fake.root)) == ([], before)
+
+
+def test_mounted_again(fake: FakeMachine, wanted: WantedMount, where: Path):
+    mounts.ensure_mounted(wanted)
+    fake.umount(str(where))
+    assert mounts.find_obstacle(wanted) == ""
+    assert mounts.ensure_mounted(wanted)
+    assert mounts.is_mounted(wanted)
+    assert only_owned().made_directory == str(where.parent)
+
+
+def test_remounted_with_other_flags(fake: FakeMachine, wanted: WantedMount, where: Path):
+    mounts.ensure_mounted(wanted)
+    fake.busy.add(str(where))
+    other = replace(wanted, flags=("ro", "suid", "nodev", "noexec"))
+    assert not mounts.is_mounted(other)
+    assert mounts.ensure_mounted(other)
+    assert mounts.is_mounted(other)
+    assert not mounts.is_mounted(wanted)
+    assert not mounts.ensure_mounted(other)
+
+
+def test_remount_refused(fake: FakeMachine, wanted: WantedMount):
+    mounts.ensure_mounted(wanted)
+    fake.mount_error = "busy"
+    other = replace(wanted, flags=("ro", "nosuid", "nodev", "exec"))
+    assert mounts.ensure_mounted(other)
+    assert not mounts.is_mounted(other)
+    assert mounts.is_mounted(wanted)
+
+
+def test_dead_server_is_not_asked_to_remount(fake: FakeMachine, wanted: WantedMount):
+    mounts.ensure_mounted(wanted)
+    fake.server_answers = False
+    fake.commands.clear()
+    other = replace(wanted, flags=("ro", "nosuid", "nodev", "exec"))
+    mounts.ensure_mounted(other)
+    assert not [argv for argv in fake.commands if "reload" in argv]
+
+
+def test_unreachable_server_is_left_to_systemd(fake: FakeMachine, wanted: WantedMount):
+    fake.server_answers = False
+    assert mounts.ensure_mounted(wanted)
+    assert fake.enabled == [machine.mount_unit_name(wanted.mountpoint)]
+    assert fake.commands[-1][1:3] == ("start", "--no-block")
+    assert not mounts.is_mounted(wanted)
+
+
+def test_refused_mount_is_left_to_systemd(fake: FakeMachine, wanted: WantedMount):
+    fake.mount_error = "access denied"
+    assert mounts.ensure_mounted(wanted)
+    assert not mounts.is_mounted(wanted)
+    assert mounts.read_failure(wanted) == "mount.nfs: access denied by server"
+
+
+def test_failure_unknown(fake: FakeMachine, wanted: WantedMount):
+    fake.fail = "--since"
+    assert mounts.read_failure(wanted) == ""
+
+
+def test_failure_silent(fake: FakeMachine, wanted: WantedMount, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(machine, "run", lambda *_, **__: "systemd says failed\n")
+    assert mounts.read_failure(wanted) == ""
+
+
+@pytest.mark.parametrize("command", ["daemon-reload", "enable"])
+def test_systemd_fails(fake: FakeMachine, wanted: WantedMount, command: str):
+    fake.fail = command
+    with pytest.raises(mounts.MountsError, match=r"can't set up the mount unit: .*it failed"):
+        mounts.ensure_mounted(wanted)
+    fake.fail = ""
+    mounts.ensure_mounted(wanted)
+    assert mounts.is_mounted(wanted)
+    assert fake.enabled
+
+
+def test_unmounts(fake: FakeMachine, wanted: WantedMount, where: Path, tmp_path: Path):
+    mounts.ensure_mounted(wanted)
+    assert mounts.unmount(only_owned())
+    assert (fake.unit_files, fake.enabled, fake.active) == ([], [], {})
+    assert not where.parent.exists()
+    assert tmp_path.exists()
+
+
+@pytest.mark.parametrize("mount_hangs", [True, False])
+def test_unmounts_what_never_was_mounted(
+    fake: FakeMachine, wanted: WantedMount, where: Path, mount_hangs: bool
+):
+    fake.server_answers = False
+    fake.mount_hangs = mount_hangs
+    mounts.ensure_mounted(wanted)
+    assert fake.retried
+    assert mounts.unmount(only_owned())
+    assert not fake.retried
+    assert (fake.unit_files, fake.enabled) == ([], [])
+    assert not where.exists()
+
+
+def test_unmount_of_dead_server_is_left_behind_when_done(fake: FakeMachine, wanted: WantedMount):
+    mounts.ensure_mounted(wanted)
+    fake.umount_hangs = True
+    assert mounts.unmount(only_owned())
+    assert fake.unit_files == []
+
+
+def test_busy_mount_stays(fake: FakeMachine, wanted: WantedMount, where: Path):
+    mounts.ensure_mounted(wanted)
+    before = snapshot(fake.root)
+    fake.busy.add(str(where))
+    fake.processes = "postgres (812)\ncat (9)\n"
+    owned = only_owned()
+    assert not mounts.unmount(owned)
+    assert mounts.is_still_mounted(owned)
+    assert mounts.find_users(str(where)) == ("postgres (812)", "cat (9)")
+    assert snapshot(fake.root) == before
+    assert fake.enabled
+    fake.busy.clear()
+    assert mounts.unmount(owned)
+    assert not where.exists()
+
+
+def test_users_unknown(fake: FakeMachine):
+    fake.fail = "-I"
+    assert mounts.find_users("/data") == ()
+
+
+def test_abandoned_mount_stays_until_reboot(fake: FakeMachine, wanted: WantedMount, where: Path):
+    mounts.ensure_mounted(wanted)
+    mounts.abandon(only_owned())
+    assert (fake.unit_files, fake.enabled) == ([], [])
+    assert str(where) in fake.active
+    assert where.is_dir()
+
+
+def test_directory_that_was_there_stays(fake: FakeMachine, wanted: WantedMount, where: Path):
+    where.mkdir(parents=True)
+    mounts.ensure_mounted(wanted)
+    assert only_owned().made_directory == ""
+    assert mounts.unmount(only_owned())
+    assert where.is_dir()
+
+
+def test_parent_that_was_there_stays(fake: FakeMachine, wanted: WantedMount, where: Path):
+    where.parent.mkdir()
+    mounts.ensure_mounted(wanted)
+    assert mounts.unmount(only_owned())
+    assert not where.exists()
+    assert where.parent.is_dir()
+
+
+def test_directory_with_files_stays(fake: FakeMachine, wanted: WantedMount, where: Path):
+    mounts.ensure_mounted(wanted)
+    (where / "kept").write_text("data")
+    assert mounts.unmount(only_owned())
+    assert (where / "kept").read_text() == "data"
+
+
+def test_parent_with_files_stays(fake: FakeMachine, wanted: WantedMount, where: Path):
+    mounts.ensure_mounted(wanted)
+    (where.parent / "kept").write_text("data")
+    assert mounts.unmount(only_owned())
+    assert not where.exists()
+    assert (where.parent / "kept").read_text() == "data"
+
+
+def test_directory_below_a_remote_mount_is_not_touched(
+    fake: FakeMachine, wanted: WantedMount, where: Path
+):
+    fake.server_answers = False
+    mounts.ensure_mounted(wanted)
+    fake.mount(str(where.parent), "server:/x")
+    assert mounts.unmount(only_owned())
+    assert where.is_dir()
+    assert fake.unit_files == []
+
+
+def test_directory_gone_already(fake: FakeMachine, wanted: WantedMount, where: Path):
+    mounts.ensure_mounted(wanted)
+    where.rmdir()
+    assert mounts.unmount(only_owned())
+    assert not where.parent.exists()
+
+
+def test_directory_made_after_it_was_removed(fake: FakeMachine, wanted: WantedMount, where: Path):
+    where.mkdir(parents=True)
+    mounts.ensure_mounted(wanted)
+    fake.umount(str(where))
+    where.rmdir()
+    mounts.ensure_mounted(wanted)
+    assert only_owned().made_directory == str(where)
+
+
+def test_somebody_elses_mount_over_ours_stays(fake: FakeMachine, wanted: WantedMount, where: Path):
+    mounts.ensure_mounted(wanted)
+    owned = only_owned()
+    fake.mount(str(where), "/dev/sdb", "ext4")
+    assert mounts.unmount(owned)
+    assert "/dev/sdb" in fake.active[str(where)]
+    assert where.is_dir()
+    assert fake.unit_files == []
+
+
+def test_systemd_fails_to_forget(fake: FakeMachine, wanted: WantedMount):
+    mounts.ensure_mounted(wanted)
+    fake.fail = "disable"
+    with pytest.raises(mounts.MountsError, match="can't remove the mount unit"):
+        mounts.unmount(only_owned())
+    with pytest.raises(mounts.MountsError, match="can't remove the mount unit"):
+        mounts.abandon(only_owned())
+    fake.fail = ""
+    assert mounts.unmount(only_owned())
+    assert (fake.unit_files, fake.enabled) == ([], [])
+
+
+def test_removal_killed_between_the_unit_files(fake: FakeMachine, wanted: WantedMount):
+    mounts.ensure_mounted(wanted)
+    (fake.units / mounts._retry_unit_name(wanted.mountpoint)).unlink()
+    assert mounts.unmount(only_owned())
+    assert (fake.unit_files, fake.enabled) == ([], [])
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of the charm catches it."""
+
+
+def run_until(fake: FakeMachine, kill_at: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    count = iter(range(1000))
+
+    def run(*argv: str, timeout_s: float = 60.0) -> str:
+        if next(count) == kill_at:
+            raise Killed
+        return fake.run(*argv, timeout_s=timeout_s)
+
+    monkeypatch.setattr(machine, "run", run)
+    return count
+
+
+@pytest.mark.parametrize("kill_at", range(3))
+def test_mount_killed(
+    fake: FakeMachine, wanted: WantedMount, kill_at: int, monkeypatch: pytest.MonkeyPatch
+):
+    run_until(fake, kill_at, monkeypatch)
+    with pytest.raises(Killed):
+        mounts.ensure_mounted(wanted)
+    mounts.ensure_mounted(wanted)
+    assert mounts.is_mounted(wanted)
+    assert fake.enabled
+    assert not machine._RELOAD_NEEDED.exists()
+    mounts.unmount(only_owned())
+    assert not Path(wanted.mountpoint).parent.exists()
+
+
+@pytest.mark.parametrize("kill_at", range(5))
+def test_unmount_killed(
+    fake: FakeMachine, wanted: WantedMount, kill_at: int, monkeypatch: pytest.MonkeyPatch
+):
+    mounts.ensure_mounted(wanted)
+    run_until(fake, kill_at, monkeypatch)
+    with pytest.raises(Killed):
+        mounts.unmount(only_owned())
+    for owned in mounts.read_owned(UNIT):
+        assert mounts.unmount(owned)
+    machine.ensure_units({})
+    assert (fake.unit_files, fake.enabled, fake.active) == ([], [], {})
+    assert not Path(wanted.mountpoint).parent.exists()
+    assert not machine._RELOAD_NEEDED.exists()
+
+
+def test_obstacle_foreign_mount(fake: FakeMachine, wanted: WantedMount, where: Path):
+    fake.mount(str(where), "/dev/sdb", "ext4")
+    assert mounts.find_obstacle(wanted) == (
+        f"{where}: /dev/sdb is mounted there already, unmount it or choose another mountpoint"
+    )
+
+
+def test_obstacle_same_source_mounted_by_hand(fake: FakeMachine, wanted: WantedMount, where: Path):
+    fake.mount(str(where), SOURCE)
+    assert "is mounted there already" in mounts.find_obstacle(wanted)
+
+
+def test_obstacle_unit_of_another(fake: FakeMachine, wanted: WantedMount, where: Path):
+    mounts.ensure_mounted(replace(wanted, unit="other-client/0"))
+    fake.umount(str(where))
+    path = fake.units / machine.mount_unit_name(where)
+    assert mounts.find_obstacle(wanted) == (
+        f"{where}: {path} is not this unit's, remove it or choose another mountpoint"
+    )
+
+
+def test_obstacle_masked_unit(fake: FakeMachine, wanted: WantedMount, where: Path):
+    (fake.units / machine.mount_unit_name(where)).symlink_to("/dev/null")
+    assert "is not this unit's" in mounts.find_obstacle(wanted)
+    assert mounts.read_owned(UNIT) == ()
+
+
+def test_obstacle_fstab(fake: FakeMachine, wanted: WantedMount, where: Path):
+    mounts.GENERATED_UNITS.mkdir()
+    (mounts.GENERATED_UNITS / machine.mount_unit_name(where)).touch()
+    assert mounts.find_obstacle(wanted) == (
+        f"{where}: /etc/fstab has an entry for it, remove that or choose another mountpoint"
+    )
+
+
+@pytest.mark.parametrize("fstype", ["nfs4", "nfs", "cifs", "fuse.sshfs", "autofs"])
+def test_obstacle_remote_parent_is_not_touched(
+    fake: FakeMachine,
+    wanted: WantedMount,
+    where: Path,
+    fstype: str,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def hang(path: Path) -> os.stat_result:
+        assert not path.is_relative_to(where.parent)
+        return os.lstat(path)
+
+    monkeypatch.setattr(Path, "lstat", hang)
+    fake.mount(str(where.parent), "server:/x", fstype)
+    assert mounts.find_obstacle(wanted) == (
+        f"{where}: lies in server:/x on {where.parent}, unmount that or choose another mountpoint"
+    )
+
+
+def test_local_and_root_parents_are_none(fake: FakeMachine, wanted: WantedMount, where: Path):
+    fake.mount("/", "server:/root", "nfs4")
+    fake.mount(str(where.parent), "/dev/sdb", "ext4")
+    fake.mount(str(where) + "-other", "server:/x", "nfs4")
+    assert mounts.find_obstacle(wanted) == ""
+
+
+def test_obstacle_file(fake: FakeMachine, wanted: WantedMount, where: Path):
+    where.parent.mkdir()
+    where.write_text("data")
+    assert mounts.find_obstacle(wanted) == (
+        f"{where}: {where} is not a directory, move it away or choose another mountpoint"
+    )
+
+
+def test_obstacle_link(fake: FakeMachine, wanted: WantedMount, where: Path, tmp_path: Path):
+    (tmp_path / "real").mkdir()
+    where.parent.symlink_to(tmp_path / "real")
+    assert mounts.find_obstacle(wanted) == (
+        f"{where}: {where.parent} is a symbolic link, use the path it leads to"
+        " or choose another mountpoint"
+    )
+
+
+def test_obstacle_not_empty(fake: FakeMachine, wanted: WantedMount, where: Path):
+    where.mkdir(parents=True)
+    (where / "file").write_text("data")
+    assert mounts.find_obstacle(wanted) == (
+        f"{where}: the directory is not empty, move its contents away or choose another mountpoint"
+    )
+
+
+def test_empty_directory_is_no_obstacle(fake: FakeMachine, wanted: WantedMount, where: Path):
+    where.mkdir(parents=True)
+    assert mounts.find_obstacle(wanted) == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("[Mount]\nWhere=/x\nUnit=nfs-client/0\n", id="no section of ours"),
+        pytest.param("[Unit]\n[X-Juju]\nUnit=nfs-client/10\n", id="of another unit"),
+        pytest.param("\udcff[X-Juju]\nUnit=nfs-client/0\n", id="not text"),
+    ],
+)
+def test_units_of_others_are_ignored(fake: FakeMachine, text: str):
+    (fake.units / "x.mount").write_bytes(text.encode(errors="surrogateescape"))
+    (fake.units / "dangling.mount").symlink_to("/nowhere")
+    (fake.units / "directory.mount").mkdir()
+    assert mounts.read_owned(UNIT) == ()
+
+
+@pytest.mark.parametrize(("old", "new"), [("Share=", "Sh="), ("nfs://10.0.0.1", "ftp://10.0.0.1")])
+def test_damaged_record_is_not_touched(fake: FakeMachine, wanted: WantedMount, old: str, new: str):
+    mounts.ensure_mounted(wanted)
+    path = fake.units / machine.mount_unit_name(wanted.mountpoint)
+    path.write_text(path.read_text().replace(old, new))
+    assert mounts.read_owned(UNIT) == ()
+    assert "is mounted there already" in mounts.find_obstacle(wanted)
+
+
+@pytest.mark.parametrize(
+    ("fstype", "source", "options", "is_mounted"),
+    [
+        ("nfs4", SOURCE, "rw,nosuid,nodev", True),
+        ("nfs", SOURCE, "rw,nosuid,nodev,relatime", True),
+        ("nfs4", SOURCE, "ro,nosuid,nodev", False),
+        ("nfs4", SOURCE, "rw,nodev", False),
+        ("nfs4", SOURCE, "rw,nosuid,nodev,noexec", False),
+        ("nfs4", SOURCE + "2", "rw,nosuid,nodev", False),
+        ("ext4", SOURCE, "rw,nosuid,nodev", False),
+    ],
+)
+def test_is_mounted(
+    fake: FakeMachine,
+    wanted: WantedMount,
+    fstype: str,
+    source: str,
+    options: str,
+    is_mounted: bool,
+):
+    assert not mounts.is_mounted(wanted)
+    fake.mount(wanted.mountpoint, source, fstype, options)
+    assert mounts.is_mounted(wanted) is is_mounted
+
+
+def test_slash_at_the_end_of_a_path(fake: FakeMachine, wanted: WantedMount):
+    fake.mount(wanted.mountpoint, SOURCE, "nfs4", "rw,nosuid,nodev")
+    assert mounts.is_mounted(replace(wanted, endpoint=Endpoint("10.0.0.1", "/srv/nfs/data/")))
+
+
+def test_reachable():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert mounts.is_reachable(Endpoint("127.0.0.1", "/x", port))
+    assert not mounts.is_reachable(Endpoint("127.0.0.1", "/x", port))
+
+
+def test_unreachable_in_time(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(mounts, "PROBE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(socket, "create_connection", lambda *_: time.sleep(5))
+    begin = time.monotonic()
+    assert not mounts.is_reachable(Endpoint("name.invalid", "/x"))
+    assert time.monotonic() - begin < 2
+
+
+def test_install(monkeypatch: pytest.MonkeyPatch):
+    package = SimpleNamespace(version=SimpleNamespace(number="2.6.1-2"))
+    installed: list[str] = []
+    monkeypatch.setattr(mounts.apt, "add_package", lambda name: installed.append(name) or package)
+    assert mounts.install() == "2.6.1-2"
+    assert installed == ["nfs-common"]

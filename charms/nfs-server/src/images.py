@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images: a share is an ext4 file system in a file on the unit's storage, mounted through a loop.
+
+An image `ID.img` has its identity beside it in `ID.json`; what lacks one is not a share of ours
+and is never touched. An image is made under a temporary name and renamed, so a name that ends in
+`.img` is a whole file system. Nothing here formats an image that exists, or deletes one. No ops.
+"""
+
+import json
+import logging
+import os
+import secrets
+import struct
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from charms.storage_libs.v0 import machine
+from shares import EXPORT_ROOT, GIB, Image, Storage, Work, share_directory, share_id
+
+FALLOCATE = "/usr/bin/fallocate"
+MKFS = "/usr/sbin/mkfs.ext4"
+DEBUGFS = "/usr/sbin/debugfs"
+LOSETUP = "/usr/sbin/losetup"
+RESIZE2FS = "/usr/sbin/resize2fs"
+UMOUNT = "/usr/bin/umount"
+
+IMAGE_TIMEOUT_S = 300.0
+# e2fsck -p and the replay of a journal come before the mount.
+MOUNT_TIMEOUT_S = 300.0
+UMOUNT_TRIES = 5
+UMOUNT_PAUSE_S = 1.0
+
+LOOP_DEVICES = Path("/sys/block")
+EXT4_STATE = Path("/sys/fs/ext4")
+UDEV_RULES = Path("/etc/udev/rules.d/61-nfs-share-loop.rules")
+FSCK_UNIT = "nfs-share-fsck@.service"
+WANTS_DIRECTORY = "nfs-server.service.wants"
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+logger = logging.getLogger(__name__)
+
+
+class ImagesError(Exception):
+    """An image could not be made, grown or unmounted; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What an image is, kept beside it."""
+
+    name: str
+    uuid: str
+    is_limited: bool
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is on a storage."""
+
+    images: dict[str, Image]
+    """The shares, by name."""
+    foreign: tuple[Path, ...]
+    """Image files that are no shares of ours: no identity beside them, or one of another."""
+
+
+def read(directory: Path) -> Found:
+    """Look at a storage. Reads files only: runs no command, changes nothing."""
+    mounts = {mount.where: mount for mount in machine.read_mounts()}
+    loops = _loop_devices()
+    images: dict[str, Image] = {}
+    foreign: list[Path] = []
+    for path in sorted(directory.glob("*.img")):
+        identity = _read_identity(path)
+        if identity is None:
+            foreign.append(path)
+            continue
+        mount = mounts.get(str(share_directory(identity.name)))
+        images[identity.name] = _inspect(path, identity, mount, loops.get(str(path)))
+    return Found(images, tuple(foreign))
+
+
+def read_storage(directory: Path) -> Storage:
+    """Read how much room the storage has."""
+    status = os.statvfs(directory)
+    return Storage(status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize)
+
+
+def _inspect(
+    path: Path, identity: Identity, mount: machine.Mounted | None, loop: str | None
+) -> Image:
+    status = path.stat()
+    is_mounted = mount is not None and mount.source == loop
+    problem = ""
+    if mount is not None and not is_mounted:
+        problem = f"{mount.source} is mounted at {mount.where}"
+    elif mount is None:
+        problem = "not mounted"
+    elif "ro" in mount.options or _error_count(mount.source):
+        problem = "its file system has errors"
+    return Image(
+        name=identity.name,
+        uuid=identity.uuid,
+        file_bytes=status.st_size,
+        filesystem_bytes=_filesystem_bytes(path),
+        allocated_bytes=status.st_blocks * 512,
+        is_limited=identity.is_limited,
+        is_mounted=is_mounted,
+        problem=problem,
+    )
+
+
+def _read_identity(image: Path) -> Identity | None:
+    try:
+        identity = Identity(**json.loads(image.with_suffix(".json").read_bytes()))
+        is_ours = share_id(identity.name) == image.stem
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
+        return None
+    return identity if is_ours and _filesystem_bytes(image) else None
+
+
+def _filesystem_bytes(image: Path) -> int:
+    """Read the length of an ext4 file system from its superblock; 0 if there is none.
+
+    Layout: Documentation/filesystems/ext4/super.rst.
+    """
+    with image.open("rb") as file:
+        file.seek(1024)
+        superblock = file.read(1024).ljust(1024, b"\0")
+    (magic,) = struct.unpack_from("<H", superblock, 0x38)
+    if magic != 0xEF53:
+        return 0
+    (blocks_low,) = struct.unpack_from("<I", superblock, 0x4)
+    (log_block_size,) = struct.unpack_from("<I", superblock, 0x18)
+    (blocks_high,) = struct.unpack_from("<I", superblock, 0x150)
+    return ((blocks_high << 32) + blocks_low) << (10 + log_block_size)
+
+
+def _loop_devices() -> dict[str, str]:
+    """Read which loop device is attached to which file; their numbers change at every boot."""
+    return {
+        path.read_text(errors="surrogateescape").rstrip("\n"): f"/dev/{path.parts[-3]}"
+        for path in LOOP_DEVICES.glob("loop*/loop/backing_file")
+    }
+
+
+def _error_count(device: str) -> int:
+    path = EXT4_STATE / Path(device).name / "errors_count"
+    return int(path.read_text()) if path.exists() else 0
+
+
+def remove_leftovers(directory: Path) -> bool:
+    """Remove what a killed hook had begun to make; say whether there was any."""
+    leftovers = list(directory.glob("*.img.*.tmp"))
+    for path in leftovers:
+        path.unlink()
+    return bool(leftovers)
+
+
+def make(directory: Path, work: Work) -> None:
+    """Make the image of a new share.
+
+    A killed hook leaves a temporary file at most; the name is another each time, since a command
+    of the killed hook may still be writing to it.
+
+    Raises:
+        ImagesError: it could not be made, and nothing of it stays; or its file is there already.
+    """
+    image = directory / f"{share_id(work.name)}.img"
+    if os.path.lexists(image):
+        raise ImagesError(
+            f"share {work.name}: {image} is there without its identity, so it is not touched: "
+            "bring its .json file back, or move it off the storage"
+        )
+    temporary = image.with_name(f"{image.name}.{secrets.token_hex(4)}.tmp")
+    identity = Identity(work.name, str(uuid.uuid4()), is_limited=work.size is not None)
+    temporary.touch(mode=0o600, exist_ok=False)  # Clients' data: not for users of this machine.
+    try:
+        _set_length(temporary, work.size, directory)
+        _format(temporary, identity)
+        _sync(temporary)
+    except (machine.CommandError, OSError) as error:
+        temporary.unlink(missing_ok=True)
+        raise ImagesError(f"share {work.name}: {error}") from error
+    _write_identity(image, identity)
+    temporary.rename(image)
+    machine.sync_directory(directory)
+
+
+def _set_length(path: Path, size: int | None, directory: Path) -> None:
+    """Make a file as long as the share: reserved on the storage if it has a size, else sparse.
+
+    fallocate(1) and not os.posix_fallocate: where the storage can't reserve, that would write
+    every block, and this says so.
+    """
+    if size is not None:
+        length = size * GIB
+        machine.run(FALLOCATE, "--length", str(length), str(path), timeout_s=IMAGE_TIMEOUT_S)
+    else:
+        with path.open("ab") as file:
+            whole = read_storage(directory).total_bytes // GIB * GIB
+            file.truncate(max(whole, path.stat().st_size))
+
+
+def _format(path: Path, identity: Identity) -> None:
+    # mke2fs discards by default, which would give the reserved blocks back; so would the kernel's
+    # lazy zeroing of inode tables later, through the loop device. -m 0: no blocks kept for root.
+    # A sparse image reads as zeros already, so nothing has to be zeroed, and takes no room.
+    zeroing = "nodiscard,lazy_itable_init=0,lazy_journal_init=0"
+    if not identity.is_limited:
+        zeroing = "lazy_itable_init=1,lazy_journal_init=1"
+    extended = f"root_owner=0:0,{zeroing}"
+    label = share_id(identity.name)[:16]
+    options = ["-q", "-F", "-m", "0", "-U", identity.uuid, "-L", label, "-E", extended]
+    machine.run(MKFS, *options, str(path), timeout_s=IMAGE_TIMEOUT_S)
+    # An empty share is empty: databases refuse a directory that isn't. e2fsck makes it anew
+    # when it needs one.
+    machine.run(DEBUGFS, "-w", "-R", "rmdir lost+found", str(path))
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _write_identity(image: Path, identity: Identity) -> None:
+    text = json.dumps(asdict(identity)) + "\n"
+    machine.write_atomically(image.with_suffix(".json"), text, mode=0o600)
+
+
+def grow(directory: Path, image: Image, size: int | None) -> None:
+    """Grow a mounted image, and the file system in it, while clients use it.
+
+    Every step can be repeated: after a cut the next run finds a file longer than its file system.
+
+    Raises:
+        ImagesError: it could not be grown; the share is as it was.
+    """
+    path = directory / f"{share_id(image.name)}.img"
+    loop = _loop_devices().get(str(path))
+    if loop is None:
+        raise ImagesError(f"share {image.name}: {path} is not mounted, so it can't grow")
+    if size is None and image.is_limited:
+        _write_identity(path, Identity(image.name, image.uuid, is_limited=False))
+    try:
+        _set_length(path, size, directory)
+        _sync(path)
+        machine.run(LOSETUP, "--set-capacity", loop)
+        machine.run(RESIZE2FS, loop, timeout_s=IMAGE_TIMEOUT_S)
+        if size is not None:
+            # The kernel's zeroing of new inode tables gives some reserved blocks back.
+            _set_length(path, size, directory)
+    except (machine.CommandError, OSError) as error:
+        raise ImagesError(f"share {image.name}: {error}") from error
+
+
+def ensure_reserved(directory: Path, images: Iterable[Image]) -> bool:
+    """Reserve again what was given back (fstrim, a copy of the image); say if there was any.
+
+    Raises:
+        ImagesError: the storage has no room for it.
+    """
+    changed = False
+    for image in images:
+        if image.is_limited and image.allocated_bytes < image.file_bytes:
+            path = directory / f"{share_id(image.name)}.img"
+            try:
+                _set_length(path, image.file_bytes // GIB, directory)
+            except machine.CommandError as error:
+                raise ImagesError(f"share {image.name}: {error}") from error
+            changed = True
+    return changed
+
+
+def ensure_mounted(directory: Path, images: Iterable[Image]) -> bool:
+    """Mount images, now and at every boot before the NFS server; say if that changed anything.
+
+    One that doesn't mount (its file system is damaged) is logged, and reported as its `problem`;
+    it is no reason not to serve the others.
+
+    Raises:
+        CommandError: systemd did not read the units.
+    """
+    images = list(images)
+    rules = machine.render(TEMPLATES / "loop.rules.j2", directory=directory)
+    changed = machine.write_atomically(UDEV_RULES, rules)
+    units = {_unit(image): _render_mount(directory, image) for image in images}
+    fsck = machine.render(TEMPLATES / "nfs-share-fsck@.service.j2", directory=directory)
+    changed |= machine.ensure_units({FSCK_UNIT: fsck, **units})
+    missing = [_unit(i) for i in images if not i.is_mounted or not _is_enabled(_unit(i))]
+    if missing:
+        try:
+            machine.systemctl("enable", "--now", *missing, timeout_s=MOUNT_TIMEOUT_S)
+        except machine.CommandError as error:
+            logger.error("not every image could be mounted: %s", error)
+    return changed or bool(missing)
+
+
+def _is_enabled(unit: str) -> bool:
+    return (machine.UNIT_DIRECTORY / WANTS_DIRECTORY / unit).is_symlink()
+
+
+def _unit(image: Image) -> str:
+    return machine.mount_unit_name(share_directory(image.name))
+
+
+def _render_mount(directory: Path, image: Image) -> str:
+    return machine.render(
+        TEMPLATES / "share.mount.j2",
+        name=image.name,
+        id=share_id(image.name),
+        directory=directory,
+        where=share_directory(image.name),
+    )
+
+
+def usage(image: Image) -> tuple[int, int]:
+    """Read the bytes used and free in a share; (0, 0) while it is not mounted."""
+    if not image.is_mounted:
+        return 0, 0
+    status = os.statvfs(share_directory(image.name))
+    used = (status.f_blocks - status.f_bfree) * status.f_frsize
+    return used, status.f_bavail * status.f_frsize
+
+
+def is_any_mounted() -> bool:
+    """Whether any share is mounted on this machine."""
+    return any(Path(mount.where).parent == EXPORT_ROOT for mount in machine.read_mounts())
+
+
+def unmount_all(release: Callable[[], None]) -> None:
+    """Unmount every share and take all units and rules away. The images stay.
+
+    What is there is known from the machine itself: the storage may be gone already.
+
+    Args:
+        release: makes the NFS server let go of what is not exported any more.
+
+    Raises:
+        ImagesError: one is in use.
+        CommandError: systemd did not read the units.
+    """
+    for unit in sorted(machine.UNIT_DIRECTORY.glob("srv-nfs-*.mount")):
+        where = EXPORT_ROOT / unit.stem.removeprefix("srv-nfs-")
+        _unmount(where, release)
+        machine.remove_units([f"{WANTS_DIRECTORY}/{unit.name}", unit.name])
+        if where.is_dir():
+            where.rmdir()
+    machine.remove_units([FSCK_UNIT])
+    UDEV_RULES.unlink(missing_ok=True)
+
+
+def _unmount(where: Path, release: Callable[[], None]) -> None:
+    failure: machine.CommandError | None = None
+    for attempt in range(UMOUNT_TRIES):
+        if machine.mounted_at(where) is None:
+            return
+        if attempt:
+            release()
+            time.sleep(UMOUNT_PAUSE_S)
+        try:
+            machine.run(UMOUNT, str(where))
+        except machine.CommandError as error:
+            failure = error
+    if machine.mounted_at(where) is not None:
+        raise ImagesError(f"{where} can't be unmounted: {failure}") from failure

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The unit's status, from facts alone: no I/O."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import ops
+
+from shares import share_id
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an operator has to know of this unit."""
+
+    unit: str
+    is_installed: bool = True
+    is_running: bool = True
+    has_storage: bool = True
+    problems: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What is wrong with images, by share."""
+    undone: tuple[str, ...] = ()
+    """Shares that were to be made or grown, and were not."""
+    foreign: tuple[str, ...] = ()
+    """Names of image files that are not shares of this charm."""
+
+
+def unit_status(facts: Facts) -> ops.StatusBase:
+    """Decide the status: the first thing that keeps the unit from its work."""
+    if not facts.is_installed:
+        return ops.MaintenanceStatus("Installing the NFS server")
+    if not facts.has_storage:
+        return ops.BlockedStatus(
+            f"No storage: juju add-storage {facts.unit} shares, or attach-storage"
+        )
+    if not facts.is_running:
+        return ops.BlockedStatus("The NFS server does not run: see journalctl -u nfs-server")
+    for name, problem in sorted(facts.problems.items()):
+        return ops.BlockedStatus(
+            f"share {name}: {problem}: see journalctl -u srv-nfs-{share_id(name)}.mount"
+        )
+    for name in sorted(facts.undone):
+        return ops.BlockedStatus(f"share {name}: could not be made or grown: see juju debug-log")
+    if facts.foreign:
+        names = ", ".join(facts.foreign[:3])
+        return ops.BlockedStatus(f"Not shares of this charm, move them off the storage: {names}")
+    return ops.ActiveStatus()

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A machine in memory, behind the functions of images, exports and nfs that the charm calls.
+
+`test_charm.test_fakes_match` holds their signatures against the real ones.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import exports as real_exports
+import images as real_images
+import nfs as real_nfs
+from shares import GIB, Export, Image, Storage, Work, share_id
+
+TOTAL = 100
+RESERVE = 2
+
+
+@dataclass
+class FakeMachine:
+    """What is on the machine, and what may go wrong there."""
+
+    is_installed: bool = True
+    is_running: bool = True
+    is_configured: bool = True
+    is_connected: bool = False
+    """Whether a client holds files open."""
+    do_clients_leave: bool = True
+    """Whether clients go by themselves when they are waited for."""
+    on_storage: dict[str, Image] = field(default_factory=dict[str, Image])
+    foreign: tuple[Path, ...] = ()
+    leftovers: int = 0
+    mounted: set[str] = field(default_factory=set[str])
+    exported: dict[str, Export] = field(default_factory=dict[str, Export])
+    others: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
+    """Exports that are not the charm's."""
+    has_exports_file: bool = False
+    failing: set[str] = field(default_factory=set[str])
+    """Shares that can't be made or grown."""
+    damaged: set[str] = field(default_factory=set[str])
+    """Shares that can't be mounted."""
+    changes: list[str] = field(default_factory=list[str])
+    """All that was changed."""
+
+    @property
+    def free_gib(self) -> int:
+        """What the storage has left to give."""
+        return TOTAL - RESERVE - sum(i.allocated_bytes for i in self.on_storage.values()) // GIB
+
+    def add(self, name: str, size: int | None) -> None:
+        """Put a share there, mounted."""
+        length = (TOTAL if size is None else size) * GIB
+        self.on_storage[name] = Image(
+            name=name,
+            uuid=f"uuid of {share_id(name)}",
+            file_bytes=length,
+            filesystem_bytes=length,
+            allocated_bytes=GIB if size is None else length,
+            is_limited=size is not None,
+        )
+        self.mounted.add(name)
+
+    def may_mount(self) -> dict[str, set[str]]:
+        """Who may mount what, by name of the share."""
+        return {
+            name: {real_exports.host(n) for n in export.networks}
+            for name, export in self.exported.items()
+        }
+
+    def sizes(self) -> dict[str, int | None]:
+        """Sizes of the shares."""
+        return {name: image.size for name, image in self.on_storage.items()}
+
+
+class FakeImages:
+    """For `images`."""
+
+    ImagesError = real_images.ImagesError
+    Found = real_images.Found
+
+    def __init__(self, machine: FakeMachine):
+        self._machine = machine
+
+    def read(self, directory: Path) -> real_images.Found:
+        assert directory.is_dir()
+        found = {name: self._seen(image) for name, image in self._machine.on_storage.items()}
+        return real_images.Found(found, self._machine.foreign)
+
+    def _seen(self, image: Image) -> Image:
+        is_mounted = image.name in self._machine.mounted
+        return replace(image, is_mounted=is_mounted, problem="" if is_mounted else "not mounted")
+
+    def read_storage(self, directory: Path) -> Storage:
+        return Storage(TOTAL * GIB, (self._machine.free_gib + RESERVE) * GIB)
+
+    def remove_leftovers(self, directory: Path) -> bool:
+        changed = self._machine.leftovers > 0
+        self._machine.leftovers = 0
+        return self._note(changed, "leftovers removed")
+
+    def make(self, directory: Path, work: Work) -> None:
+        assert work.name not in self._machine.on_storage
+        self._note(True, f"{work.name} made")
+        if work.name in self._machine.failing:
+            raise real_images.ImagesError(f"share {work.name}: it failed")
+        self._machine.add(work.name, work.size)
+        self._machine.mounted.remove(work.name)
+
+    def grow(self, directory: Path, image: Image, size: int | None) -> None:
+        assert image.name in self._machine.mounted
+        self._note(True, f"{image.name} grown")
+        if image.name in self._machine.failing:
+            raise real_images.ImagesError(f"share {image.name}: it failed")
+        uuid = self._machine.on_storage[image.name].uuid
+        self._machine.add(image.name, size)
+        self._machine.on_storage[image.name] = replace(
+            self._machine.on_storage[image.name], uuid=uuid
+        )
+
+    def ensure_reserved(self, directory: Path, images: Iterable[Image]) -> bool:
+        changed = False
+        for image in images:
+            if image.is_limited and image.allocated_bytes < image.file_bytes:
+                whole = replace(
+                    self._machine.on_storage[image.name], allocated_bytes=image.file_bytes
+                )
+                self._machine.on_storage[image.name] = whole
+                changed = True
+        return self._note(changed, "reserved")
+
+    def ensure_mounted(self, directory: Path, images: Iterable[Image]) -> bool:
+        missing = {image.name for image in images} - self._machine.mounted
+        self._machine.mounted |= missing - self._machine.damaged
+        return self._note(bool(missing), "mounted")
+
+    def usage(self, image: Image) -> tuple[int, int]:
+        return (GIB, 9 * GIB) if image.is_mounted else (0, 0)
+
+    def is_any_mounted(self) -> bool:
+        return bool(self._machine.mounted)
+
+    def unmount_all(self, release: Callable[[], None]) -> None:
+        if self._machine.mounted and self._machine.is_connected:
+            release()
+        if self._machine.mounted & set(self._machine.exported) or self._machine.is_connected:
+            raise real_images.ImagesError("target is busy")
+        self._note(bool(self._machine.mounted), "unmounted")
+        self._machine.mounted.clear()
+
+    def _note(self, changed: bool, what: str) -> bool:
+        if changed:
+            self._machine.changes.append(what)
+        return changed
+
+
+class FakeExports:
+    """For `exports`."""
+
+    ExportsError = real_exports.ExportsError
+    host = staticmethod(real_exports.host)
+
+    def __init__(self, machine: FakeMachine):
+        self._machine = machine
+
+    def ensure(self, exports: Iterable[Export]) -> bool:
+        assert self._machine.is_installed
+        wanted = {export.name: export for export in exports}
+        if wanted == self._machine.exported and self._machine.has_exports_file:
+            return False
+        self._machine.exported = wanted
+        self._machine.has_exports_file = True
+        self._machine.changes.append("exported")
+        return True
+
+    def remove(self) -> None:
+        self.ensure(())
+        self._machine.has_exports_file = False
+
+    def read_table(self) -> set[tuple[str, str]]:
+        return self._machine.others | set(self._entries())
+
+    def _entries(self) -> Iterator[tuple[str, str]]:
+        for export in self._machine.exported.values():
+            for network in export.networks:
+                yield str(export.path), real_exports.host(network)
+
+
+class FakeNfs:
+    """For `nfs`."""
+
+    PORT = real_nfs.PORT
+
+    def __init__(self, machine: FakeMachine):
+        self._machine = machine
+
+    def install(self) -> None:
+        self._machine.is_installed = self._machine.is_running = self._machine.is_configured = True
+        self._machine.changes.append("installed")
+
+    def version(self) -> str:
+        assert self._machine.is_installed
+        return "1:2.6.4-3ubuntu5"
+
+    def is_installed(self) -> bool:
+        return self._machine.is_installed
+
+    def is_running(self) -> bool:
+        return self._machine.is_running
+
+    def write_configuration(self) -> bool:
+        changed = not self._machine.is_configured
+        self._machine.is_configured = True
+        self._machine.changes += ["configured"] if changed else []
+        return changed
+
+    def ensure_running(self) -> bool:
+        changed = not self._machine.is_running
+        self._machine.is_running = True
+        self._machine.changes += ["started"] if changed else []
+        return changed
+
+    def wait_for_clients_to_leave(self, timeout_s: float) -> bool:
+        self._machine.is_connected &= not self._machine.do_clients_leave
+        return not self._machine.is_connected
+
+    def release(self) -> None:
+        # A client of an export that stays would come back.
+        if not self._machine.exported:
+            self._machine.is_connected = False
+
+    def remove(self, *, is_used_by_others: bool) -> None:
+        self._machine.is_running &= is_used_by_others
+        self._machine.is_configured = False

@@ -1,0 +1,708 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The charm: what Juju and the machine are left with after events, whatever their order."""
+
+import ast
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import ops
+import pytest
+from fake_machine import FakeExports, FakeImages, FakeMachine, FakeNfs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ops import testing
+
+import charm
+import exports
+import images
+import nfs
+from charms.storage_libs.v0.nfs_interfaces import parse_allowlist
+from shares import GIB, share_directory, share_id
+
+HOST = "192.0.2.10"
+ENDPOINT = f"nfs://{HOST}/srv/nfs/{share_id('/data')}"
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
+    return put_in(FakeMachine(), monkeypatch)
+
+
+def put_in(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
+    monkeypatch.setattr(charm, "images", FakeImages(machine))
+    monkeypatch.setattr(charm, "exports", FakeExports(machine))
+    monkeypatch.setattr(charm, "nfs", FakeNfs(machine))
+    return machine
+
+
+@pytest.fixture
+def context() -> testing.Context[charm.NfsServerCharm]:
+    return new_context()
+
+
+def new_context() -> testing.Context[charm.NfsServerCharm]:
+    return testing.Context(charm.NfsServerCharm)
+
+
+Context = testing.Context[charm.NfsServerCharm]
+SHARES = testing.Storage("shares")
+
+
+def client(
+    integration_id: int = 1,
+    name: str = "/data",
+    size: str = "10",
+    allowlist: str = "",
+    units: Mapping[int, str] | None = None,
+) -> testing.Relation:
+    """An application that asks for a share."""
+    return saying({"name": name, "size": size, "allowlist": allowlist}, integration_id, units)
+
+
+def saying(
+    data: dict[str, str], integration_id: int = 1, units: Mapping[int, str] | None = None
+) -> testing.Relation:
+    """An application with `data` in its databag, and units where Juju says they are."""
+    units = {0: f"10.0.{integration_id}.1/32"} if units is None else units
+    return testing.Relation(
+        "nfs-share",
+        id=integration_id,
+        remote_app_name=f"app{integration_id}",
+        remote_app_data=data,
+        remote_units_data={n: {"egress-subnets": subnets} for n, subnets in units.items()},
+    )
+
+
+def state(
+    *relations: testing.Relation, leader: bool = True, stored: testing.State | None = None
+) -> testing.State:
+    return testing.State(
+        leader=leader,
+        relations=set(relations),
+        storages={SHARES},
+        networks={network(HOST)},
+        stored_states=stored.stored_states if stored else frozenset(),
+    )
+
+
+def network(*addresses: str) -> testing.Network:
+    return testing.Network(
+        "nfs-share",
+        [testing.BindAddress([testing.Address(a) for a in addresses])],
+        ingress_addresses=list(addresses),
+    )
+
+
+def answers(out: testing.State) -> dict[int, dict[str, str]]:
+    """What the clients are told, without who is exported to: test_allowlist shows that."""
+    return {
+        r.id: {key: value for key, value in r.local_app_data.items() if key != "allowlist"}
+        for r in sorted(out.relations, key=lambda r: r.id)
+    }
+
+
+def admitted(out: testing.State) -> set[str]:
+    """Who the first client is told may mount."""
+    said = relation_in(out, 1).local_app_data.get("allowlist", "")
+    return {exports.host(network) for network in parse_allowlist(said)}
+
+
+def relation_in(out: testing.State, integration_id: int) -> testing.Relation:
+    """An integration as a hook left it."""
+    relation = out.get_relation(integration_id)
+    assert isinstance(relation, testing.Relation)
+    return relation
+
+
+def with_answer(relation: testing.Relation, out: testing.State) -> testing.Relation:
+    """What a client asks for now, beside what it was told before."""
+    return replace(relation, local_app_data=relation_in(out, relation.id).local_app_data)
+
+
+def events(context: Context, relation: testing.Relation):
+    """All events that reconcile, by name."""
+    on = context.on
+    found = [
+        on.config_changed(),
+        on.start(),
+        on.upgrade_charm(),
+        on.leader_elected(),
+        on.update_status(),
+        on.storage_attached(SHARES),
+        on.relation_created(relation),
+        on.relation_joined(relation, remote_unit=0),
+        on.relation_changed(relation),
+        on.relation_changed(relation, remote_unit=0),
+        on.relation_departed(relation, remote_unit=7),
+    ]
+    return {f"{n} {event.name}": event for n, event in enumerate(found)}
+
+
+EVENTS = list(events(new_context(), client()))
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_every_event_ends_in_the_same(machine: FakeMachine, context: Context, event: str):
+    asking = client(1), client(2, "/logs", "-1", "192.0.2.0/24")
+    out = context.run(events(context, asking[0])[event], state(*asking))
+    assert answers(out) == {
+        1: {"endpoint": ENDPOINT, "size": "10"},
+        2: {"endpoint": f"nfs://{HOST}{share_directory('/logs')}"},
+    }
+    assert machine.sizes() == {"/data": 10, "/logs": None}
+    assert machine.mounted == {"/data", "/logs"}
+    assert machine.may_mount() == {"/data": {"10.0.1.1"}, "/logs": {"10.0.2.1", "192.0.2.0/24"}}
+    assert out.opened_ports == {testing.TCPPort(2049)}
+    assert out.unit_status == ops.ActiveStatus()
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_second_run_changes_nothing(machine: FakeMachine, context: Context, event: str):
+    asking = client(1), client(2, size="1000"), client(3, "../x"), client(4, "/logs")
+    first = context.run(events(context, asking[0])[event], state(*asking))
+    machine.changes.clear()
+    again = events(context, relation_in(first, 1))[event]
+    second = context.run(again, first)
+    assert machine.changes == []
+    assert second.relations == first.relations
+    assert second.unit_status == first.unit_status
+    assert second.opened_ports == first.opened_ports
+
+
+_EVENT = st.tuples(st.sampled_from(EVENTS), st.integers(1, 3))
+
+
+@settings(max_examples=25)
+@given(st.lists(_EVENT, min_size=1, max_size=5))
+def test_any_history_ends_in_the_same(
+    monkeypatch: pytest.MonkeyPatch, history: list[tuple[str, int]]
+):
+    asking = client(1, size="60"), client(2, "/logs", "60"), client(3, "/data", "5", "10.9.0.0/16")
+    machine, context = put_in(FakeMachine(), monkeypatch), new_context()
+    now = state(*asking)
+    for name, integration_id in history:
+        relation = relation_in(now, integration_id)
+        now = context.run(events(context, relation)[name], now)
+    shared = {"endpoint": ENDPOINT, "size": "60"}
+    refused = {"error": "share /logs: 60G asked, 38G free"}
+    assert answers(now) == {1: shared, 2: refused, 3: shared}
+    assert machine.may_mount() == {"/data": {"10.0.1.1", "10.0.3.1", "10.9.0.0/16"}}
+    assert machine.sizes() == {"/data": 60}
+
+
+@settings(max_examples=15)
+@given(st.permutations([1, 2, 3, 4]))
+def test_clients_come_in_any_order(monkeypatch: pytest.MonkeyPatch, order: list[int]):
+    machine, context = put_in(FakeMachine(), monkeypatch), new_context()
+    now = state()
+    for number in order:
+        relation = client(number, f"/share{number % 3}", str(number))
+        now = replace(now, relations={*now.relations, relation})
+        now = context.run(context.on.relation_changed(relation), now)
+    assert machine.sizes() == {"/share0": 3, "/share1": 4, "/share2": 2}
+    assert {i: a["size"] for i, a in answers(now).items()} == {1: "4", 2: "2", 3: "3", 4: "4"}
+    assert machine.may_mount()["/share1"] == {"10.0.1.1", "10.0.4.1"}
+
+
+def test_install_order(machine: FakeMachine, context: Context):
+    machine.is_installed = machine.is_running = machine.is_configured = False
+    now = context.run(context.on.storage_attached(SHARES), state(client()))
+    assert machine.changes == []
+    assert now.unit_status == ops.MaintenanceStatus("Installing the NFS server")
+    now = context.run(context.on.install(), now)
+    assert now.workload_version == "1:2.6.4-3ubuntu5"
+    assert machine.changes == ["installed"]
+    now = context.run(context.on.relation_created(relation_in(now, 1)), now)
+    assert answers(now)[1]["endpoint"] == ENDPOINT
+
+
+def test_stopped_server_is_started(machine: FakeMachine, context: Context):
+    machine.is_running = machine.is_configured = False
+    context.run(context.on.update_status(), state())
+    assert machine.is_running
+    assert machine.is_configured
+
+
+def test_leftovers_are_removed(machine: FakeMachine, context: Context):
+    machine.leftovers = 2
+    context.run(context.on.update_status(), state())
+    assert machine.leftovers == 0
+
+
+def test_reserved_again(machine: FakeMachine, context: Context):
+    machine.add("/data", 10)
+    machine.on_storage["/data"] = replace(machine.on_storage["/data"], allocated_bytes=GIB)
+    context.run(context.on.update_status(), state())
+    assert machine.on_storage["/data"].allocated_bytes == 10 * GIB
+
+
+def test_growth(machine: FakeMachine, context: Context):
+    out = context.run(context.on.relation_changed(c := client()), state(c))
+    uuid = machine.on_storage["/data"].uuid
+    asking = with_answer(client(size="20"), out)
+    out = context.run(context.on.relation_changed(asking), state(asking, stored=out))
+    assert answers(out) == {1: {"endpoint": ENDPOINT, "size": "20"}}
+    assert machine.sizes() == {"/data": 20}
+    assert machine.on_storage["/data"].uuid == uuid
+
+
+@pytest.mark.parametrize(
+    ("size", "error"),
+    [
+        ("9", "share /data: 9G asked, it has 10G; a share never shrinks"),
+        ("200", "share /data: 200G asked, 88G free"),
+        ("ten", "size 'ten': use whole gigabytes from 1, or -1 for no limit"),
+    ],
+)
+def test_refused_change_keeps_the_share(
+    machine: FakeMachine, context: Context, size: str, error: str
+):
+    granted = {"endpoint": ENDPOINT, "size": "10"}
+    out = context.run(context.on.relation_changed(c := client()), state(c))
+    asking = with_answer(client(size=size), out)
+    out = context.run(context.on.relation_changed(asking), state(asking, stored=out))
+    assert answers(out) == {1: {**granted, "error": error}}
+    assert machine.may_mount() == {"/data": {"10.0.1.1"}}
+    asking = with_answer(client(), out)
+    out = context.run(context.on.relation_changed(asking), state(asking, stored=out))
+    assert answers(out) == {1: granted}
+    assert machine.sizes() == {"/data": 10}
+
+
+def test_refusal_goes_away_with_room(machine: FakeMachine, context: Context):
+    machine.add("/old", 60)
+    out = context.run(context.on.relation_changed(c := client(size="50")), state(c))
+    assert answers(out) == {1: {"error": "share /data: 50G asked, 38G free"}}
+    assert machine.sizes() == {"/old": 60}
+    assert out.unit_status == ops.ActiveStatus()  # The client's operator has to act.
+    del machine.on_storage["/old"]
+    machine.mounted.clear()
+    out = context.run(context.on.update_status(), out)
+    assert answers(out) == {1: {"endpoint": ENDPOINT, "size": "50"}}
+
+
+_SIZE = ": use whole gigabytes from 1, or -1 for no limit"
+_NAME = ": use 1 to 128 letters, digits and characters of /._:@+-"
+_ENTRY = ": use an IP address or network such as 10.0.0.0/24"
+
+
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        ({"size": "0"}, f"size '0'{_SIZE}"),
+        ({"size": "-2"}, f"size '-2'{_SIZE}"),
+        ({"size": "ten"}, f"size 'ten'{_SIZE}"),
+        ({"size": "1.5"}, f"size '1.5'{_SIZE}"),
+        ({"size": "1000000000"}, "share /data: 1000000000G asked, 88G free"),
+        ({"size": "9" * 5000}, f"size '{'9' * 56}...{_SIZE}"),
+        ({"name": "../x"}, "share name '../x': '..' is not allowed in it"),
+        ({"name": ""}, f"share name ''{_NAME}"),
+        ({"name": "a\nb"}, f"share name 'a\\nb'{_NAME}"),
+        ({"name": 'a"b'}, f"share name 'a\"b'{_NAME}"),
+        ({"name": "a'b"}, f'share name "a\'b"{_NAME}'),
+        ({"name": "a b"}, f"share name 'a b'{_NAME}"),
+        ({"name": "*(rw)"}, f"share name '*(rw)'{_NAME}"),
+        ({"name": "x" * 300}, f"share name '{'x' * 56}...{_NAME}"),
+        ({"name": "donn\xe9es"}, f"share name 'donn\\xe9es'{_NAME}"),
+        ({"allowlist": "node1.example"}, f"allowlist entry 'node1.example'{_ENTRY}"),
+        ({"allowlist": "*"}, f"allowlist entry '*'{_ENTRY}"),
+        (
+            {"allowlist": "10.0.0.1(rw,no_root_squash)"},
+            f"allowlist entry '10.0.0.1(rw'{_ENTRY}",
+        ),
+        ({"allowlist": "10.0.0.1 *"}, f"allowlist entry '10.0.0.1 *'{_ENTRY}"),
+        ({"allowlist": "10.0.0.1\n/ *(rw)"}, f"allowlist entry '10.0.0.1\\n/ *(rw)'{_ENTRY}"),
+        (
+            {"size": "0", "name": "../x"},
+            f"share name '../x': '..' is not allowed in it; size '0'{_SIZE}",
+        ),
+    ],
+)
+def test_bad_request(machine: FakeMachine, context: Context, bad: dict[str, str], error: str):
+    asking = saying({"name": "/data", "size": "10", "allowlist": ""} | bad)
+    out = context.run(context.on.relation_changed(asking), state(asking, client(2, "/good")))
+    good = {"endpoint": f"nfs://{HOST}{share_directory('/good')}", "size": "10"}
+    assert answers(out) == {1: {"error": error}, 2: good}
+    assert machine.sizes() == {"/good": 10}
+    assert machine.may_mount() == {"/good": {"10.0.2.1"}}
+    assert out.unit_status == ops.ActiveStatus()
+
+
+@pytest.mark.parametrize(
+    ("allowlist", "hosts"),
+    [
+        ("", {"10.0.1.1"}),
+        ("10.9.0.1,,10.9.0.2,", {"10.0.1.1", "10.9.0.1", "10.9.0.2"}),
+        ("2001:db8::/64, 2001:db8:1::1", {"10.0.1.1", "2001:db8::/64", "2001:db8:1::1"}),
+        ("10.9.8.7/16", {"10.0.1.1", "10.9.0.0/16"}),
+        ("0.0.0.0", {"*", "10.0.1.1"}),
+        ("10.0.1.1", {"10.0.1.1"}),
+    ],
+)
+def test_allowlist(machine: FakeMachine, context: Context, allowlist: str, hosts: set[str]):
+    asking = client(allowlist=allowlist)
+    out = context.run(context.on.relation_changed(asking), state(asking))
+    assert answers(out) == {1: {"endpoint": ENDPOINT, "size": "10"}}
+    assert machine.may_mount() == {"/data": hosts}
+    assert admitted(out) == hosts
+
+
+@pytest.mark.parametrize(
+    ("missing", "answer"),
+    [
+        ({"name", "size", "allowlist"}, {}),
+        ({"name"}, {}),
+        ({"size"}, {"endpoint": ENDPOINT}),
+        ({"allowlist"}, {"endpoint": ENDPOINT, "size": "10"}),
+    ],
+)
+def test_missing_keys(
+    machine: FakeMachine, context: Context, missing: set[str], answer: dict[str, str]
+):
+    said = {"name": "/data", "size": "10", "allowlist": ""}
+    asking = saying({key: value for key, value in said.items() if key not in missing})
+    out = context.run(context.on.relation_changed(asking), state(asking))
+    assert answers(out) == {1: answer}
+    assert bool(machine.on_storage) == bool(answer)
+
+
+@pytest.mark.parametrize(
+    ("address", "endpoint"),
+    [
+        ("10.1.2.3", f"nfs://10.1.2.3/srv/nfs/{share_id('/data')}"),
+        ("fd00::5", f"nfs://[fd00::5]/srv/nfs/{share_id('/data')}"),
+    ],
+)
+def test_endpoint(machine: FakeMachine, context: Context, address: str, endpoint: str):
+    here = replace(state(c := client()), networks={network(address)})
+    out = context.run(context.on.relation_changed(c), here)
+    assert answers(out)[1]["endpoint"] == endpoint
+
+
+def test_endpoint_follows_the_address(machine: FakeMachine, context: Context):
+    out = context.run(context.on.relation_changed(c := client()), state(c))
+    out = context.run(context.on.config_changed(), replace(out, networks={network("10.1.2.3")}))
+    assert answers(out)[1]["endpoint"] == f"nfs://10.1.2.3/srv/nfs/{share_id('/data')}"
+
+
+def test_no_endpoint_without_an_address(machine: FakeMachine, context: Context):
+    here = replace(state(c := client()), networks={network()})
+    out = context.run(context.on.relation_changed(c), here)
+    assert answers(out) == {1: {"size": "10"}}
+
+
+def test_units_come_and_go(machine: FakeMachine, context: Context):
+    both = {0: "10.0.0.1/32", 1: "10.0.0.2/32,2001:db8::2/128"}
+    one = client(units={0: both[0]})
+    two = client(units=both)
+    context.run(context.on.relation_joined(one, remote_unit=0), state(one))
+    assert machine.may_mount() == {"/data": {"10.0.0.1"}}
+    context.run(context.on.relation_joined(two, remote_unit=1), state(two))
+    assert machine.may_mount() == {"/data": {"10.0.0.1", "10.0.0.2", "2001:db8::2"}}
+    # While it departs Juju doesn't list it any more.
+    gone = context.on.relation_departed(one, remote_unit=1, departing_unit=1)
+    out = context.run(gone, state(one))
+    assert machine.may_mount() == {"/data": {"10.0.0.1"}}
+    assert admitted(out) == {"10.0.0.1"}
+
+
+def test_no_unit_yet_is_exported_to_nobody(machine: FakeMachine, context: Context):
+    out = context.run(context.on.relation_created(c := client(units={})), state(c))
+    assert machine.may_mount() == {}
+    assert machine.sizes() == {"/data": 10}
+    assert answers(out) == {1: {"size": "10"}}  # Nobody could mount it.
+    assert admitted(out) == set()
+
+
+def test_last_client_leaves(machine: FakeMachine, context: Context):
+    now = context.run(context.on.relation_changed(c := client()), state(c, client(2, "/logs")))
+    out = context.run(context.on.relation_broken(relation_in(now, 1)), now)
+    assert machine.may_mount() == {"/logs": {"10.0.2.1"}}
+    assert machine.sizes() == {"/data": 10, "/logs": 10}
+    assert machine.mounted == {"/data", "/logs"}
+    assert out.unit_status == ops.ActiveStatus()
+    machine.changes.clear()
+    back = client(5)
+    out = context.run(context.on.relation_changed(back), state(back))
+    assert "/data made" not in machine.changes
+    assert answers(out) == {5: {"endpoint": ENDPOINT, "size": "10"}}
+
+
+def test_one_of_two_clients_leaves(machine: FakeMachine, context: Context):
+    now = context.run(context.on.relation_changed(c := client()), state(c, client(2)))
+    context.run(context.on.relation_broken(relation_in(now, 1)), now)
+    assert machine.may_mount() == {"/data": {"10.0.2.1"}}
+
+
+def test_another_share_is_asked_for(machine: FakeMachine, context: Context):
+    out = context.run(context.on.relation_changed(c := client()), state(c))
+    asking = with_answer(client(name="/logs"), out)
+    out = context.run(context.on.relation_changed(asking), state(asking, stored=out))
+    assert answers(out)[1]["endpoint"] == f"nfs://{HOST}{share_directory('/logs')}"
+    assert machine.may_mount() == {"/logs": {"10.0.1.1"}}
+    assert machine.sizes() == {"/data": 10, "/logs": 10}
+
+
+def test_lost_share_is_never_made_anew(machine: FakeMachine, context: Context):
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    machine.on_storage.clear()
+    machine.mounted.clear()
+    for event in EVENTS:
+        now = context.run(events(context, relation_in(now, 1))[event], now)
+        assert machine.on_storage == {}
+        assert answers(now) == {
+            1: {
+                "endpoint": ENDPOINT,
+                "error": "share /data: its image is not here; attach the storage that holds it",
+            }
+        }
+        assert machine.may_mount() == {}
+    machine.add("/data", 10)
+    now = context.run(context.on.storage_attached(SHARES), now)
+    assert answers(now) == {1: {"endpoint": ENDPOINT, "size": "10"}}
+    assert machine.may_mount() == {"/data": {"10.0.1.1"}}
+
+
+def test_share_that_fails_stops_no_other(machine: FakeMachine, context: Context):
+    machine.failing = {"/bad"}
+    asking = client(1, "/bad"), client(2)
+    out = context.run(context.on.relation_changed(asking[0]), state(*asking))
+    assert answers(out) == {
+        1: {"error": "share /bad: nfs-server could not make or grow it"},
+        2: {"endpoint": ENDPOINT, "size": "10"},
+    }
+    assert out.unit_status == ops.BlockedStatus(
+        "share /bad: could not be made or grown: see juju debug-log"
+    )
+    assert any("share /bad: it failed" in log.message for log in context.juju_log)
+    machine.failing.clear()
+    out = context.run(context.on.update_status(), out)
+    assert "error" not in answers(out)[1]
+    assert out.unit_status == ops.ActiveStatus()
+
+
+def test_growth_that_fails_keeps_the_share(machine: FakeMachine, context: Context):
+    machine.add("/data", 5)
+    machine.failing = {"/data"}
+    out = context.run(context.on.relation_changed(c := client()), state(c))
+    assert answers(out)[1] == {
+        "endpoint": ENDPOINT,
+        "size": "5",
+        "error": "share /data: nfs-server could not make or grow it",
+    }
+    assert machine.may_mount() == {"/data": {"10.0.1.1"}}
+
+
+def test_damaged_image(machine: FakeMachine, context: Context):
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    machine.mounted.clear()
+    machine.damaged = {"/data"}
+    out = context.run(context.on.update_status(), now)
+    # Clients wait for it; to unmount it would take it from under them.
+    assert answers(out) == answers(now)
+    assert out.unit_status == ops.BlockedStatus(
+        f"share /data: not mounted: see journalctl -u srv-nfs-{share_id('/data')}.mount"
+    )
+
+
+def test_unmounted_image_is_given_to_nobody_new(machine: FakeMachine, context: Context):
+    machine.damaged = {"/data"}
+    out = context.run(context.on.relation_changed(c := client()), state(c))
+    assert "endpoint" not in answers(out)[1]
+
+
+def test_foreign_image(machine: FakeMachine, context: Context):
+    machine.foreign = (Path("/storage/backup.img"),)
+    out = context.run(context.on.update_status(), state())
+    assert out.unit_status == ops.BlockedStatus(
+        "Not shares of this charm, move them off the storage: backup.img"
+    )
+
+
+def test_no_storage(machine: FakeMachine, context: Context):
+    out = context.run(context.on.config_changed(), replace(state(client()), storages=set()))
+    assert machine.changes == []
+    assert answers(out) == {1: {}}
+    assert out.unit_status == ops.BlockedStatus(
+        "No storage: juju add-storage nfs-server/0 shares, or attach-storage"
+    )
+
+
+def test_follower_writes_nothing(machine: FakeMachine, context: Context):
+    out = context.run(context.on.relation_changed(c := client()), state(c, leader=False))
+    assert answers(out) == {1: {}}
+    assert machine.on_storage == {}
+    assert out.unit_status == ops.ActiveStatus()
+
+
+def test_follower_serves_what_it_has(machine: FakeMachine, context: Context):
+    machine.add("/data", 5)
+    out = context.run(context.on.relation_changed(c := client()), state(c, leader=False))
+    assert machine.sizes() == {"/data": 10}
+    assert machine.may_mount() == {"/data": {"10.0.1.1"}}
+    assert answers(out) == {1: {}}
+
+
+@pytest.mark.parametrize("do_clients_leave", [True, False])
+def test_storage_detaching(machine: FakeMachine, context: Context, do_clients_leave: bool):
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    machine.is_connected = True
+    machine.do_clients_leave = do_clients_leave
+    now = context.run(context.on.storage_detaching(SHARES), now)
+    assert machine.exported == {}
+    assert machine.mounted == set()
+    assert machine.sizes() == {"/data": 10}
+    after = replace(now, storages=set())
+    there = relation_in(now, 1)
+    for event in (
+        context.on.config_changed(),
+        context.on.update_status(),
+        context.on.relation_departed(there, remote_unit=0),
+        context.on.relation_broken(there),
+    ):
+        context.run(event, after)
+    assert machine.exported == {}
+    assert machine.mounted == set()
+    assert machine.sizes() == {"/data": 10}
+
+
+def test_storage_detaching_unexports_what_is_not_mounted(machine: FakeMachine, context: Context):
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    machine.mounted.clear()
+    context.run(context.on.storage_detaching(SHARES), now)
+    assert machine.exported == {}
+
+
+def test_storage_comes_back(machine: FakeMachine, context: Context):
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    context.run(context.on.storage_detaching(SHARES), now)
+    out = context.run(context.on.storage_attached(SHARES), now)
+    assert machine.may_mount() == {"/data": {"10.0.1.1"}}
+    assert machine.mounted == {"/data"}
+    assert answers(out) == answers(now)
+
+
+@pytest.mark.parametrize("was_detached", [True, False])
+@pytest.mark.parametrize("others", [set[tuple[str, str]](), {("/home", "*")}])
+def test_stop(
+    machine: FakeMachine, context: Context, was_detached: bool, others: set[tuple[str, str]]
+):
+    machine.others = others
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    machine.is_connected = True
+    machine.do_clients_leave = False
+    if was_detached:
+        now = context.run(context.on.storage_detaching(SHARES), now)
+    context.run(context.on.stop(), replace(now, storages=set()))
+    assert machine.exported == {}
+    assert machine.mounted == set()
+    assert not machine.has_exports_file
+    assert not machine.is_configured
+    assert machine.is_running == bool(others)
+    assert machine.sizes() == {"/data": 10}
+
+
+def test_stop_before_install(machine: FakeMachine, context: Context):
+    machine.is_installed = machine.is_running = False
+    context.run(context.on.storage_detaching(SHARES), state())
+    context.run(context.on.stop(), state())
+    assert machine.changes == []
+
+
+def test_list_shares(machine: FakeMachine, context: Context):
+    now = context.run(
+        context.on.relation_changed(c := client(allowlist="192.0.2.0/24")),
+        state(c, client(2, "/logs", "-1")),
+    )
+    machine.add("/kept", 5)
+    machine.add("/bad", 5)
+    machine.mounted.remove("/bad")
+    before = list(machine.changes)
+    context.run(context.on.action("list-shares"), now)
+    gib = str(GIB)
+    used = {"used-bytes": gib, "free-bytes": str(9 * GIB)}
+    results = context.action_results
+    assert results
+    assert results.pop("count") == 4
+    assert {result["name"]: result for result in results.values()} == {
+        "/data": used
+        | {
+            "name": "/data",
+            "state": "exported",
+            "size": "10G",
+            "path": str(share_directory("/data")),
+            "allowlist": "10.0.1.1 192.0.2.0/24",
+        },
+        "/logs": used
+        | {
+            "name": "/logs",
+            "state": "exported",
+            "size": "no limit",
+            "path": str(share_directory("/logs")),
+            "allowlist": "10.0.2.1",
+        },
+        "/kept": used
+        | {
+            "name": "/kept",
+            "state": "kept",
+            "size": "5G",
+            "path": str(share_directory("/kept")),
+            "allowlist": "",
+        },
+        "/bad": {
+            "name": "/bad",
+            "state": "not mounted",
+            "size": "5G",
+            "used-bytes": "0",
+            "free-bytes": "0",
+            "path": str(share_directory("/bad")),
+            "allowlist": "",
+        },
+    }
+    assert set(results) == {share_id(n).replace("_", "-") for n in machine.on_storage}
+    assert machine.changes == before
+
+
+def test_list_shares_of_none(machine: FakeMachine, context: Context):
+    context.run(context.on.action("list-shares"), state())
+    assert context.action_results == {"count": 0}
+
+
+def test_list_shares_without_storage(machine: FakeMachine, context: Context):
+    with pytest.raises(testing.ActionFailed, match="nfs-server/0 has no storage"):
+        context.run(context.on.action("list-shares"), replace(state(), storages=set()))
+
+
+FAKES: tuple[tuple[type, object, str], ...] = (
+    (FakeImages, images, "images"),
+    (FakeExports, exports, "exports"),
+    (FakeNfs, nfs, "nfs"),
+)
+
+
+@pytest.mark.parametrize(("fake", "real", "name"), FAKES)
+def test_fakes_match(fake: type, real: object, name: str):
+    for function, made in inspect.getmembers(fake, inspect.isfunction):
+        if function.startswith("_") or isinstance(fake.__dict__[function], staticmethod):
+            continue
+        parameters = list(inspect.signature(made).parameters.values())[1:]
+        wanted: Callable[..., object] = getattr(real, function)
+        signature = inspect.signature(wanted)
+        assert parameters == list(signature.parameters.values()), f"{name}.{function}"
+        assert inspect.signature(made).return_annotation == signature.return_annotation
+
+
+@pytest.mark.parametrize(("fake", "real", "name"), FAKES)
+def test_fakes_have_all_that_the_charm_uses(fake: type, real: object, name: str):
+    nodes = ast.walk(ast.parse(Path(charm.__file__).read_text()))
+    used = {
+        node.attr
+        for node in nodes
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == name
+    }
+    assert used
+    assert used <= set(dir(fake))

@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: Apache-2.0
+"""/etc/exports, with an exportfs of our own on files in a temporary directory."""
+
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import exports
+from charms.storage_libs.v0 import machine
+from charms.storage_libs.v0.nfs_interfaces import parse_allowlist
+from shares import Export, share_id
+
+UUID = "0b5bd56d-6b2f-4ba1-bd3c-7a7f1e6c0e0a"
+OPTIONS = {
+    "rw",
+    "sync",
+    "no_subtree_check",
+    "no_root_squash",
+    "secure",
+    "sec=sys",
+    "mountpoint",
+    f"fsid={UUID}",
+}
+HEADER = (
+    "# Written by the nfs-server charm; changes made here are lost. "
+    "Others' exports: /etc/exports.d/\n"
+)
+
+
+def export(name: str = "/data", networks: str = "10.0.0.1", uuid: str = UUID) -> Export:
+    return Export(name, uuid, parse_allowlist(networks))
+
+
+def parse(text: str) -> dict[tuple[str, str], set[str]]:
+    """Read exports(5), path and host -> options, as strictly as exportfs reads it."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for line in text.splitlines():
+        path, *rest = line.partition("#")[0].split() or [""]
+        defaults: set[str] = set()
+        for word in rest:
+            if word.startswith("-"):
+                defaults = set(word[1:].split(","))
+                continue
+            host, _, own = word.partition("(")
+            if (path, host) in found:
+                raise ValueError(f"duplicated export entries: {host}:{path}")
+            options = defaults | set(filter(None, own.rstrip(")").split(",")))
+            if unknown := {o for o in options if o.partition("=")[0] == "bogus"}:
+                raise ValueError(f'unknown keyword "{unknown.pop()}"')
+            found[path, host] = options
+    return found
+
+
+@dataclass
+class Exportfs:
+    """Runs commands as exportfs(8) does them: reads the files, writes its table."""
+
+    commands: list[str] = field(default_factory=list[str])
+    is_deaf: bool = False
+    """Succeeds and exports nothing."""
+    fails_at: int = -1
+
+    def run(self, *argv: str, timeout_s: float = 60.0) -> str:
+        self.commands.append(argv[0])
+        if len(self.commands) == self.fails_at:
+            raise machine.CommandError(argv, "exit status 1", "exportfs: no")
+        assert 0 < timeout_s < 600
+        assert argv[-2:] == (exports.EXPORTFS, "-ra")
+        try:
+            if argv[0] == exports.SYSTEMD_RUN:
+                self._try_out(argv)
+            else:
+                self._apply()
+        except ValueError as error:
+            raise machine.CommandError(argv, "exit status 1", f"exportfs: {error}") from error
+        return ""
+
+    def _try_out(self, argv: tuple[str, ...]) -> None:
+        properties = dict(a[11:].split("=") for a in argv if a.startswith("--property="))
+        candidate, seen_as = properties["BindReadOnlyPaths"].split(":")
+        assert seen_as == str(exports.EXPORTS)
+        # Else the real table would lose what the candidate doesn't have.
+        assert properties["TemporaryFileSystem"] == str(exports.ETAB.parent)
+        parse(Path(candidate).read_text())
+
+    def _apply(self) -> None:
+        files = [exports.EXPORTS, *sorted(exports.EXPORTS_D.glob("*.exports"))]
+        text = "".join(path.read_text() for path in files if path.exists())
+        entries = {} if self.is_deaf else parse(text)
+        exports.ETAB.write_text(
+            "".join(f"{p}\t{h}({','.join(sorted(o))})\n" for (p, h), o in entries.items())
+        )
+
+
+@pytest.fixture
+def exportfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Exportfs:
+    for name in ("EXPORTS", "EXPORTS_D", "ETAB"):
+        path = tmp_path / getattr(exports, name).relative_to("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        monkeypatch.setattr(exports, name, path)
+    fake = Exportfs()
+    monkeypatch.setattr(machine, "run", fake.run)
+    return fake
+
+
+def test_render():
+    shares = [export("/a", "10.0.0.1,192.0.2.0/24,2001:db8::/64"), export("/b", "2001:db8::1")]
+    options = f"-rw,sync,no_subtree_check,no_root_squash,secure,sec=sys,mountpoint,fsid={UUID}"
+    assert exports.render(shares) == (
+        HEADER + f"/srv/nfs/{share_id('/a')} {options} 10.0.0.1 192.0.2.0/24 2001:db8::/64\n"
+        f"/srv/nfs/{share_id('/b')} {options} 2001:db8::1\n"
+    )
+
+
+def test_render_nothing():
+    assert exports.render(()) == HEADER
+
+
+def test_render_anyone_once():
+    # exportfs refuses `* *`, which 0.0.0.0/0 and ::/0 would be.
+    assert parse(exports.render([export(networks="0.0.0.0/0")])) == {
+        (f"/srv/nfs/{share_id('/data')}", "*"): OPTIONS
+    }
+
+
+_networks = st.ip_addresses().flatmap(
+    lambda ip: st.integers(0, ip.max_prefixlen).map(
+        lambda length: ip_network(f"{ip}/{length}", strict=False)
+    )
+)
+
+
+@given(st.text(), st.sets(_networks, min_size=1))
+def test_render_is_read_as_meant(name: str, networks: set[exports.Network]):
+    share = Export(name, UUID, tuple(networks))
+    found = parse(exports.render([share]))
+    assert {path for path, _ in found} == {str(share.path)}
+    assert all(options == OPTIONS for options in found.values())
+    read = {h if h == "*" else ip_network(h) for _, h in found}
+    assert read == {n if n.prefixlen else "*" for n in networks}
+
+
+@pytest.mark.parametrize(
+    ("network", "text"),
+    [
+        ("10.0.0.1/32", "10.0.0.1"),
+        ("10.0.0.0/24", "10.0.0.0/24"),
+        ("0.0.0.0/0", "*"),
+        ("::/0", "*"),
+        ("0.0.0.0/1", "0.0.0.0/1"),
+        ("2001:db8::1/128", "2001:db8::1"),
+        ("2001:db8::/32", "2001:db8::/32"),
+    ],
+)
+def test_host(network: str, text: str):
+    assert exports.host(ip_network(network)) == text
+
+
+def test_ensure(exportfs: Exportfs):
+    assert exports.ensure([export()])
+    assert parse(exports.EXPORTS.read_text()) == parse(exports.render([export()]))
+    assert exports.read_table() == {(f"/srv/nfs/{share_id('/data')}", "10.0.0.1")}
+    assert sorted(p.name for p in exports.EXPORTS.parent.iterdir()) == ["exports"]
+    assert exports.EXPORTS.stat().st_mode & 0o777 == 0o644
+
+
+def test_ensure_again_runs_nothing(exportfs: Exportfs):
+    exports.ensure([export(), export("/any", "0.0.0.0")])
+    exportfs.commands.clear()
+    assert not exports.ensure(iter([export(), export("/any", "0.0.0.0")]))
+    assert exportfs.commands == []
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        (),
+        (export(networks="10.0.0.2"),),
+        (export(networks="10.0.0.1,10.0.0.2"),),
+        (export(), export("/other")),
+        (export(uuid=UUID.replace("0", "1")),),
+    ],
+)
+def test_ensure_change(exportfs: Exportfs, after: tuple[Export, ...]):
+    exports.ensure([export()])
+    assert exports.ensure(after)
+    assert exports.EXPORTS.read_text() == exports.render(after)
+    assert exports.read_table() == {
+        (str(e.path), exports.host(network)) for e in after for network in e.networks
+    }
+
+
+def test_ensure_after_unexport_by_hand(exportfs: Exportfs):
+    exports.ensure([export()])
+    exports.ETAB.write_text("")  # exportfs -ua
+    assert exports.ensure([export()])
+    assert exports.is_applied([export()])
+    assert exportfs.commands[-1:] == [exports.EXPORTFS]  # Nothing to try out in an old file.
+
+
+def test_ensure_takes_back_an_export_by_hand(exportfs: Exportfs):
+    exports.ensure([export()])
+    with exports.ETAB.open("a") as table:
+        table.write(f"/srv/nfs/{share_id('/data')}\t*(rw)\n")
+    assert exports.ensure([export()])
+    assert exports.is_applied([export()])
+
+
+def test_ensure_leaves_others_exports_alone(exportfs: Exportfs):
+    exports.EXPORTS_D.mkdir()
+    (exports.EXPORTS_D / "others.exports").write_text("/home 10.1.0.0/16(rw)\n/srv/nfsx *(ro)\n")
+    exports.ensure([export()])
+    assert {("/home", "10.1.0.0/16"), ("/srv/nfsx", "*")} < exports.read_table()
+    assert exports.is_applied([export()])
+    exports.remove()
+    assert exports.read_table() == {("/home", "10.1.0.0/16"), ("/srv/nfsx", "*")}
+
+
+def test_ensure_refused_keeps_what_was(exportfs: Exportfs, monkeypatch: pytest.MonkeyPatch):
+    exports.ensure([export()])
+    before = exports.EXPORTS.read_text(), exports.ETAB.read_text()
+    bad = export("/bad", uuid=f"{UUID},bogus")
+    with pytest.raises(exports.ExportsError, match='exportfs: unknown keyword "bogus"'):
+        exports.ensure([bad, export()])
+    assert (exports.EXPORTS.read_text(), exports.ETAB.read_text()) == before
+    assert sorted(p.name for p in exports.EXPORTS.parent.iterdir()) == ["exports"]
+
+
+def test_ensure_not_applied(exportfs: Exportfs):
+    exportfs.is_deaf = True
+    with pytest.raises(exports.ExportsError, match="exportfs -ra did not export"):
+        exports.ensure([export()])
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+def test_ensure_failed_is_done_next_time(exportfs: Exportfs, nth: int):
+    exportfs.fails_at = nth
+    with pytest.raises(exports.ExportsError, match="exportfs: no"):
+        exports.ensure([export()])
+    assert exports.ensure([export()])
+    assert exports.is_applied([export()])
+
+
+OTHERS = "# ours\n/home  10.1.0.0/16(rw)\n"
+
+
+def test_what_was_there_is_kept_once(exportfs: Exportfs):
+    exports.EXPORTS.write_text(OTHERS)
+    exports.ensure([export()])
+    exports.ensure([export(networks="10.0.0.2")])
+    kept = list(exports.EXPORTS_D.iterdir())
+    assert [p.name for p in kept] == ["before-nfs-server.exports"]
+    assert kept[0].read_text() == OTHERS
+    assert ("/home", "10.1.0.0/16") in exports.read_table()
+
+
+def test_what_was_there_overwrites_nothing(exportfs: Exportfs):
+    for number, text in enumerate((OTHERS, "/opt *(ro)\n", "/usr *(ro)\n")):
+        exports.EXPORTS.write_text(text)  # Somebody writes his own over the charm's.
+        exports.ensure([export(networks=f"10.0.0.{number}")])
+    first = exports.EXPORTS_D / "before-nfs-server.exports"
+    first.unlink()
+    exports.EXPORTS.write_text("/var *(ro)\n")
+    exports.ensure([export()])
+    assert {p.name: p.read_text() for p in exports.EXPORTS_D.iterdir()} == {
+        "before-nfs-server.exports": "/var *(ro)\n",
+        "before-nfs-server1.exports": "/opt *(ro)\n",
+        "before-nfs-server2.exports": "/usr *(ro)\n",
+    }
+
+
+def test_file_of_an_older_revision_is_not_kept(exportfs: Exportfs):
+    older = HEADER.replace("lost.", "lost at once.")
+    exports.EXPORTS.write_text(exports.render([export()]).replace(HEADER, older))
+    exports.ensure([export()])
+    assert exports.EXPORTS.read_text() == exports.render([export()])
+    assert not exports.EXPORTS_D.exists()
+
+
+@pytest.mark.parametrize("text", ["", "# /etc/exports: the access control list\n\n  #/srv *\n"])
+def test_file_without_exports_is_not_kept(exportfs: Exportfs, text: str):
+    exports.EXPORTS.write_text(text)
+    exports.ensure([export()])
+    assert not exports.EXPORTS_D.exists()
+
+
+def test_remove(exportfs: Exportfs):
+    exports.ensure([export()])
+    exports.remove()
+    assert exports.read_table() == set()
+    assert not exports.EXPORTS.exists()
+    exports.remove()
+    assert not exports.EXPORTS.exists()
+
+
+def test_read_table_takes_any_line(exportfs: Exportfs):
+    exports.ETAB.write_bytes(b"\n/caf\xe9\t*(ro)\n/odd\n")
+    assert exports.read_table() == {("/caf\udce9", "*")}
+    assert exports.is_applied(())

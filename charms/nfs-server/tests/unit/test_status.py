@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The unit's status, as a table of facts: the first thing that is wrong is shown."""
+
+from dataclasses import replace
+
+import ops
+import pytest
+
+from shares import share_id
+from status import Facts, unit_status
+
+GOOD = Facts("nfs-server/0")
+PROBLEMS = {"/b": "not mounted", "/a": "its file system has errors"}
+FOREIGN = ("a.img", "b.img", "c.img", "d.img")
+
+
+@pytest.mark.parametrize(
+    ("facts", "status"),
+    [
+        pytest.param(GOOD, ops.ActiveStatus(), id="all is well"),
+        pytest.param(
+            replace(GOOD, foreign=FOREIGN[:1]),
+            ops.BlockedStatus("Not shares of this charm, move them off the storage: a.img"),
+            id="foreign",
+        ),
+        pytest.param(
+            replace(GOOD, foreign=FOREIGN),
+            ops.BlockedStatus(
+                "Not shares of this charm, move them off the storage: a.img, b.img, c.img"
+            ),
+            id="many foreign",
+        ),
+        pytest.param(
+            replace(GOOD, foreign=FOREIGN, undone=("/d", "/c")),
+            ops.BlockedStatus("share /c: could not be made or grown: see juju debug-log"),
+            id="undone",
+        ),
+        pytest.param(
+            replace(GOOD, undone=("/c",), problems=PROBLEMS),
+            ops.BlockedStatus(
+                "share /a: its file system has errors: "
+                f"see journalctl -u srv-nfs-{share_id('/a')}.mount"
+            ),
+            id="problems",
+        ),
+        pytest.param(
+            replace(GOOD, problems=PROBLEMS, is_running=False),
+            ops.BlockedStatus("The NFS server does not run: see journalctl -u nfs-server"),
+            id="not running",
+        ),
+        pytest.param(
+            replace(GOOD, is_running=False, has_storage=False),
+            ops.BlockedStatus(
+                "No storage: juju add-storage nfs-server/0 shares, or attach-storage"
+            ),
+            id="no storage",
+        ),
+        pytest.param(
+            replace(GOOD, has_storage=False, is_running=False, is_installed=False),
+            ops.MaintenanceStatus("Installing the NFS server"),
+            id="not installed",
+        ),
+    ],
+)
+def test_unit_status(facts: Facts, status: ops.StatusBase):
+    assert unit_status(facts) == status

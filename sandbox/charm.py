@@ -1,0 +1,365 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a packed charm says of itself: metadata, config options, actions, storage.
+
+Reads the files charmcraft puts into a .charm (metadata.yaml, config.yaml, actions.yaml) and
+checks what Juju checks before it accepts a charm.
+"""
+
+import io
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, cast
+
+import yaml
+
+Role = Literal["provides", "requires", "peers"]
+Value = str | int | float | bool
+
+# JSON schema keywords of action parameters that are checked here. A charm that uses another one
+# is refused, because ignoring it would accept parameters that Juju rejects.
+_SCHEMA_CHECKED = {"type", "enum", "minimum", "maximum", "minLength", "maxLength", "pattern"}
+_SCHEMA_NOTES = {"title", "description", "default", "examples"}
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "array": (list,),
+    "object": (dict,),
+}
+
+
+class CharmError(Exception):
+    """The charm, or a value given for one of its options or actions, is not acceptable."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One end of a possible relation."""
+
+    name: str
+    role: Role
+    interface: str
+    scope: str = "global"
+    limit: int | None = None
+    is_implicit: bool = False
+
+
+JUJU_INFO = Endpoint("juju-info", "provides", "juju-info", is_implicit=True)
+
+
+@dataclass(frozen=True)
+class StorageSpec:
+    """A storage entry of the metadata; sizes in MiB."""
+
+    name: str
+    kind: str
+    location: str
+    is_multiple: bool
+    minimum: int
+    maximum: int | None
+    minimum_size_mib: int
+
+
+@dataclass(frozen=True)
+class Option:
+    """A config option."""
+
+    name: str
+    type: str
+    default: Value | None
+    description: str
+
+    def convert(self, value: object) -> Value:
+        """Give `value` this option's type, as `juju config` does with the text it is given."""
+        converted = _CONVERTERS[self.type](value)
+        if converted is None:
+            raise CharmError(f'option "{self.name}" expected {self.type}, got "{value}"')
+        return converted
+
+
+def _to_boolean(value: object) -> bool | None:
+    if isinstance(value, bool):
+        return value
+    # The words of Go's strconv.ParseBool.
+    words = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
+    text = str(value)
+    return words.get(text.lower()) if text in (text.lower(), text.upper(), text.title()) else None
+
+
+def _to_int(value: object) -> int | None:
+    text = str(value)
+    return int(text) if re.fullmatch(r"[+-]?[0-9]+", text, re.ASCII) else None
+
+
+def _to_float(value: object) -> float | None:
+    try:
+        return None if isinstance(value, bool) else float(str(value))
+    except ValueError:
+        return None
+
+
+def _to_string(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+_CONVERTERS = {
+    "string": _to_string,
+    "secret": _to_string,
+    "int": _to_int,
+    "float": _to_float,
+    "boolean": _to_boolean,
+}
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """An action and the schema of its parameters."""
+
+    name: str
+    description: str
+    properties: Mapping[str, Mapping[str, object]]
+    required: tuple[str, ...]
+    allows_others: bool | None
+
+    def schema(self) -> dict[str, object]:
+        """Return what `juju actions --schema` shows."""
+        return {
+            "description": self.description,
+            "properties": dict(self.properties),
+            "required": list(self.required),
+        }
+
+    def complete(self, params: Mapping[str, object], *, allows_others: bool) -> dict[str, object]:
+        """Check `params` against the schema and add the defaults.
+
+        `allows_others` is Juju's default for additionalProperties: true in 3.x, false in 4.0.
+        """
+        if self.allows_others is not None:
+            allows_others = self.allows_others
+        defaults = {k: p["default"] for k, p in self.properties.items() if "default" in p}
+        for name in self.required:
+            if name not in params:
+                raise self._refusal(f'"{name}" is required')
+        for name, value in params.items():
+            if name in self.properties:
+                self._check(name, value)
+            elif not allows_others:
+                raise self._refusal(f'additional property "{name}" is not allowed')
+        return defaults | dict(params)
+
+    def _check(self, name: str, value: object) -> None:
+        schema = self.properties[name]
+        kind = str(schema.get("type", ""))
+        if kind and (
+            not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "boolean")
+        ):
+            raise self._refusal(f'"{name}" must be of type {kind}, given {value!r}')
+        choices = cast("list[object] | None", schema.get("enum"))
+        if choices is not None and value not in choices:
+            raise self._refusal(f'"{name}" must be one of {choices}')
+        if isinstance(value, (int, float)):
+            self._check_range(name, value, schema, "minimum", "maximum", "")
+        if isinstance(value, str):
+            self._check_range(name, len(value), schema, "minLength", "maxLength", "length of ")
+            if not re.search(str(schema.get("pattern", "")), value):
+                raise self._refusal(f'"{name}" does not match pattern {schema["pattern"]!r}')
+
+    def _check_range(
+        self,
+        name: str,
+        value: float,
+        schema: Mapping[str, object],
+        low: str,
+        high: str,
+        what: str,
+    ) -> None:
+        lowest, highest = schema.get(low), schema.get(high)
+        if isinstance(lowest, (int, float)) and value < lowest:
+            raise self._refusal(f'{what}"{name}" must be at least {lowest}')
+        if isinstance(highest, (int, float)) and value > highest:
+            raise self._refusal(f'{what}"{name}" must be at most {highest}')
+
+    def _refusal(self, reason: str) -> CharmError:
+        return CharmError(f'validation failed for action "{self.name}": {reason}')
+
+
+@dataclass(frozen=True)
+class Charm:
+    """A charm: what it declares, and the archive it came in."""
+
+    name: str
+    is_subordinate: bool
+    endpoints: Mapping[str, Endpoint]
+    storage: Mapping[str, StorageSpec]
+    options: Mapping[str, Option]
+    actions: Mapping[str, ActionSpec]
+    extra_bindings: tuple[str, ...] = ()
+    files: frozenset[str] = frozenset()
+    archive: bytes = field(default=b"", repr=False)
+
+    def endpoint(self, name: str) -> Endpoint | None:
+        """Find an endpoint by name; every charm has an implicit `juju-info`."""
+        return self.endpoints.get(name) or (JUJU_INFO if name == JUJU_INFO.name else None)
+
+
+def read(path: Path) -> Charm:
+    """Read a packed charm."""
+    try:
+        archive = path.read_bytes()
+        with zipfile.ZipFile(io.BytesIO(archive)) as packed:
+            names = packed.namelist()
+            texts = {
+                name: packed.read(f"{name}.yaml").decode() if f"{name}.yaml" in names else ""
+                for name in ("metadata", "config", "actions")
+            }
+    except OSError as error:
+        raise CharmError(f"cannot read charm {path}: {error.strerror}") from error
+    except zipfile.BadZipFile as error:
+        raise CharmError(f"{path} is not a packed charm; pack it with charmcraft") from error
+    files = frozenset(name for name in names if not name.endswith("/"))
+    return parse(**texts, files=files, archive=archive)
+
+
+def parse(
+    metadata: str,
+    config: str = "",
+    actions: str = "",
+    files: frozenset[str] = frozenset(),
+    archive: bytes = b"",
+) -> Charm:
+    """Read a charm's YAML texts."""
+    data = _mapping(yaml.safe_load(metadata), "metadata.yaml")
+    if "name" not in data:
+        raise CharmError("metadata.yaml has no name; is this a packed charm?")
+    charm = Charm(
+        name=str(data["name"]),
+        is_subordinate=bool(data.get("subordinate", False)),
+        endpoints=_endpoints(data),
+        storage={k: _storage(k, v) for k, v in _section(data, "storage").items()},
+        options={
+            k: _option(k, v)
+            for k, v in _section(_mapping(yaml.safe_load(config), "config"), "options").items()
+        },
+        actions={
+            k: _action(k, _mapping(v, k))
+            for k, v in _mapping(yaml.safe_load(actions), "actions.yaml").items()
+        },
+        extra_bindings=tuple(_mapping(data.get("extra-bindings"), "extra-bindings")),
+        files=files,
+        archive=archive,
+    )
+    _check(charm)
+    return charm
+
+
+def _mapping(value: object, what: str) -> dict[str, object]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise CharmError(f"{what}: a mapping is expected, not {value!r}")
+    return cast("dict[str, object]", value)
+
+
+def _section(data: Mapping[str, object], name: str) -> dict[str, dict[str, object]]:
+    return {k: _mapping(v, f"{name} {k}") for k, v in _mapping(data.get(name), name).items()}
+
+
+def _endpoints(data: Mapping[str, object]) -> dict[str, Endpoint]:
+    roles: tuple[Role, ...] = ("provides", "requires", "peers")
+    return {
+        name: Endpoint(
+            name,
+            role,
+            str(entry["interface"]),
+            str(entry.get("scope", "global")),
+            cast("int | None", entry.get("limit")),
+        )
+        for role in roles
+        for name, entry in _section(data, role).items()
+    }
+
+
+def _storage(name: str, entry: Mapping[str, object]) -> StorageSpec:
+    multiple = entry.get("multiple")
+    minimum, maximum = 1, 1
+    if multiple is not None:
+        low, dash, high = str(_mapping(multiple, "multiple").get("range", "0-")).partition("-")
+        minimum = int(low.rstrip("+"))
+        maximum = int(high) if high else (None if dash or low.endswith("+") else minimum)
+    return StorageSpec(
+        name=name,
+        kind=str(entry["type"]),
+        location=str(entry.get("location", "")),
+        is_multiple=multiple is not None,
+        minimum=minimum,
+        maximum=maximum,
+        minimum_size_mib=parse_size_mib(str(entry.get("minimum-size", "0M"))),
+    )
+
+
+def parse_size_mib(text: str) -> int:
+    """Read a size such as "10G", "512M" or "1.5T" (binary multiples, as Juju's) into MiB."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([MGTPE])?(?:i?B)?", text)
+    if not found:
+        raise CharmError(f'invalid size "{text}": use a number and M, G, T, P or E')
+    return int(float(found[1]) * 1024 ** "MGTPE".index(found[2] or "M"))
+
+
+def _option(name: str, entry: Mapping[str, object]) -> Option:
+    kind = str(entry.get("type", "string"))
+    if kind not in _CONVERTERS:
+        raise CharmError(f'option "{name}" has unknown type "{kind}"')
+    default = cast("Value | None", entry.get("default"))
+    return Option(name, kind, default, str(entry.get("description", "")))
+
+
+def _action(name: str, entry: Mapping[str, object]) -> ActionSpec:
+    properties = _section(entry, "params")
+    for param, schema in properties.items():
+        for keyword in schema.keys() - _SCHEMA_CHECKED - _SCHEMA_NOTES:
+            raise CharmError(
+                f"action {name}: {keyword!r} of {param!r} is not supported by the sandbox"
+            )
+        if "type" in schema and schema["type"] not in _TYPES:
+            raise CharmError(f"action {name}: unknown type {schema['type']!r} of {param!r}")
+    return ActionSpec(
+        name=name,
+        description=str(entry.get("description", "")),
+        properties=properties,
+        required=tuple(cast("list[str]", entry.get("required", []))),
+        allows_others=cast("bool | None", entry.get("additionalProperties")),
+    )
+
+
+def _is_reserved(name: str) -> bool:
+    return name == "juju" or name.startswith("juju-")
+
+
+def _check(charm: Charm) -> None:
+    """Apply the rules by which Juju refuses a charm."""
+    containers = [
+        e for e in charm.endpoints.values() if e.role == "requires" and e.scope == "container"
+    ]
+    if charm.is_subordinate and not containers:
+        raise CharmError(
+            f'subordinate charm "{charm.name}" lacks "requires" relation with container scope'
+        )
+    for endpoint in charm.endpoints.values():
+        is_container_requirer = charm.is_subordinate and endpoint in containers
+        if _is_reserved(endpoint.name) and not is_container_requirer:
+            raise CharmError(
+                f'charm "{charm.name}" using a reserved relation name: "{endpoint.name}"'
+            )
+        if endpoint.role != "requires" and _is_reserved(endpoint.interface):
+            raise CharmError(
+                f'charm "{charm.name}" relation "{endpoint.name}" using a reserved interface: '
+                f'"{endpoint.interface}"'
+            )
+    for name in charm.actions:
+        if _is_reserved(name):
+            raise CharmError(f'charm "{charm.name}" using a reserved action name: "{name}"')

@@ -1,0 +1,641 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One model: serves its socket, boots its machines, and lets each unit's agent run.
+
+Not Juju: a stand-in that runs packed charms for real, for trying and for testing.
+
+The controller is the first process of a pid namespace, in a network and a mount namespace of its
+own. When it ends, by whatever signal, the kernel takes every machine, tap and bridge with it.
+"""
+
+import argparse
+import asyncio
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import cast
+
+from sandbox import charm as charms
+from sandbox import machines, operations
+from sandbox.client import RUN, ControllerError, RunDirectory
+from sandbox.context import JUJU_VERSIONS, Action
+from sandbox.debug_log import DebugLog, Line
+from sandbox.full_status import full_status
+from sandbox.model import Model, Profile, Status
+from sandbox.status import Status as FullStatus
+from sandbox.uniter import (
+    RETRY_BASE_S,
+    Dispatch,
+    Host,
+    Task,
+    Uniter,
+    note_boot,
+    note_update_status,
+)
+
+BOOTS_AT_A_TIME = 2
+DEFAULT_UPDATE_STATUS_INTERVAL_S = 300.0
+
+_ROOT = Path(__file__).resolve().parent.parent
+_START_TIMEOUT_S = 30.0
+_STOP_TIMEOUT_S = 10.0
+_POLL_S = 0.05
+_LINE_LIMIT = 64 * 1024 * 1024
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+
+# What somebody asks for that cannot be done. Anything else that is raised is a fault of ours.
+_REFUSALS = (operations.OperationError, charms.CharmError, machines.MachineError, TimeoutError)
+
+NewMachine = Callable[[str], machines.Machine]
+
+
+class Controller:
+    """A model with its machines and its units' agents; the public methods are the socket's."""
+
+    def __init__(
+        self,
+        model: Model,
+        directory: Path,
+        new_machine: NewMachine,
+        tasks: asyncio.TaskGroup,
+        *,
+        retry_base_s: float = RETRY_BASE_S,
+    ) -> None:
+        self._model = model
+        self._directory = directory
+        self._new_machine = new_machine
+        self._tasks = tasks
+        self._retry_base_s = retry_base_s
+        self._debug_log = DebugLog(directory / "debug.log")
+        self._hosts: dict[str, Host] = {}
+        self._uniters: dict[str, Uniter] = {}
+        self._records: dict[str, Task] = {}
+        self._bystanders = 0
+        self._boots = asyncio.Semaphore(BOOTS_AT_A_TIME)
+        self._retries_hooks = True
+        self._update_status_interval_s = DEFAULT_UPDATE_STATUS_INTERVAL_S
+        self._interval_changed = asyncio.Event()
+        self.destroyed = asyncio.Event()
+        tasks.create_task(self._time_update_status())
+
+    # What Juju's clients ask for.
+
+    def deploy(
+        self,
+        charm: str,
+        application: str,
+        num_units: int | None = None,
+        config: Mapping[str, object] | None = None,
+        storage: Mapping[str, str] | None = None,
+        to: Sequence[str] | None = None,
+    ) -> None:
+        """Deploy a packed charm."""
+        found = _runnable(charm)
+        if num_units is None:
+            num_units = 0 if found.is_subordinate else 1
+        operations.deploy(
+            self._model,
+            found,
+            application,
+            num_units=num_units,
+            config=config,
+            storage=storage,
+            to=to,
+        )
+        self._changed()
+
+    def add_unit(
+        self, application: str, count: int = 1, to: Sequence[str] | None = None
+    ) -> list[str]:
+        """Add units; return their names."""
+        names = operations.add_unit(self._model, application, count, to)
+        self._changed()
+        return names
+
+    def remove_unit(self, units: Sequence[str], destroy_storage: bool = False) -> None:
+        """Begin to remove units."""
+        operations.remove_unit(self._model, units, destroy_storage=destroy_storage)
+        self._changed()
+
+    def remove_application(self, application: str, destroy_storage: bool = False) -> None:
+        """Begin to remove an application."""
+        operations.remove_application(self._model, application, destroy_storage=destroy_storage)
+        self._changed()
+
+    def integrate(self, a: str, b: str) -> None:
+        """Relate two applications."""
+        operations.integrate(self._model, a, b)
+        self._changed()
+
+    def remove_relation(self, a: str, b: str) -> None:
+        """Begin to remove a relation."""
+        operations.remove_relation(self._model, a, b)
+        self._changed()
+
+    def set_config(self, application: str, values: Mapping[str, object]) -> None:
+        """Set an application's options."""
+        operations.set_config(self._model, application, values)
+        self._changed()
+
+    def reset_config(self, application: str, keys: Sequence[str]) -> None:
+        """Give options their defaults back."""
+        operations.reset_config(self._model, application, keys)
+        self._changed()
+
+    def get_config(self, application: str) -> dict[str, dict[str, charms.Value | None]]:
+        """Return an application's options."""
+        return operations.get_config(self._model, application)
+
+    def refresh(self, application: str, charm: str) -> None:
+        """Give an application another packed charm."""
+        operations.refresh(self._model, application, _runnable(charm))
+        self._changed()
+
+    def list_actions(self, application: str) -> dict[str, dict[str, object]]:
+        """Return the schemas of an application's actions."""
+        actions = operations.application(self._model, application).charm.actions
+        return {name: action.schema() for name, action in actions.items()}
+
+    def enqueue_action(
+        self, unit: str, name: str, params: Mapping[str, object] | None = None
+    ) -> str:
+        """Enqueue an action; return its id."""
+        app = operations.unit(self._model, unit).app
+        actions = self._model.applications[app].charm.actions
+        if name not in actions:
+            raise operations.OperationError(f'action "{name}" not defined on unit "{unit}"')
+        complete = actions[name].complete(params or {}, allows_others=self._model.juju == "3.6")
+        return self._enqueue(unit, Task(Action(self._next_id(), name, complete)))
+
+    def enqueue_exec(self, unit: str, command: str, timeout_s: float = 300.0) -> str:
+        """Enqueue a shell command that runs in a hook context; return its id."""
+        action = Action(self._next_id(), "juju-exec")
+        return self._enqueue(unit, Task(action, command, timeout_s))
+
+    async def wait_action(self, id: str) -> dict[str, object]:  # noqa: A002  Juju's name for it.
+        """Wait for the end of an action."""
+        if id not in self._records:
+            raise operations.OperationError(f"action {id} not found")
+        task = self._records[id]
+        await task.done.wait()
+        return {
+            "status": task.status,
+            "results": task.action.results,
+            "message": task.message,
+            "log": task.action.log,
+        }
+
+    def status(self) -> FullStatus:
+        """Return what `juju status --format=json` tells."""
+        return full_status(self._model, JUJU_VERSIONS[self._model.juju])
+
+    def set_model_config(self, values: Mapping[str, object]) -> None:
+        """Set the interval of update-status, or whether failed hooks are retried."""
+        for key in values.keys() - {"update-status-hook-interval", "automatically-retry-hooks"}:
+            raise operations.OperationError(f'model config "{key}" is not one of the sandbox\'s')
+        if "update-status-hook-interval" in values:
+            self._update_status_interval_s = _seconds(str(values["update-status-hook-interval"]))
+            self._interval_changed.set()
+        if "automatically-retry-hooks" in values:
+            self._retries_hooks = str(values["automatically-retry-hooks"]).lower() == "true"
+            for uniter in self._uniters.values():
+                uniter.retries_hooks = self._retries_hooks
+
+    def resolved(self, unit: str, retry: bool = True) -> None:
+        """Retry the failed hook of a unit, or skip it."""
+        operations.unit(self._model, unit)
+        self._uniters[unit].resolve(retry=retry)
+
+    def add_machine(self) -> str:
+        """Add a machine; return its id."""
+        added = operations.add_machine(self._model)
+        self._changed()
+        return added.id
+
+    def storage(self) -> list[dict[str, object]]:
+        """Return the storage instances."""
+        return [
+            {
+                "id": storage.id,
+                "owner": storage.owner,
+                "location": storage.location,
+                "size": storage.size_mib,
+                "status": "attached" if storage.is_provisioned else "detached",
+            }
+            for storage in self._model.storage.values()
+        ]
+
+    def attach_storage(self, unit: str, id: str) -> None:  # noqa: A002  Juju's name for it.
+        """Attach a detached disk to a unit."""
+        operations.attach_storage(self._model, unit, id)
+        self._changed()
+
+    def detach_storage(self, id: str) -> None:  # noqa: A002  Juju's name for it.
+        """Begin to detach a disk from its unit."""
+        operations.detach_storage(self._model, id)
+        self._changed()
+
+    def destroy(self) -> None:
+        """End everything, at once."""
+        self.destroyed.set()
+
+    # What Juju has no word for.
+
+    async def add_bystander(self) -> str:
+        """Boot a machine that is not in the model; return its id."""
+        name = f"x{self._bystanders}"
+        self._bystanders += 1
+        host = self._add_host(name)
+        async with self._boots:
+            await host.machine.boot()
+        host.ready.set()
+        return name
+
+    async def ssh(self, machine: str, command: str, timeout_s: float = 60.0) -> dict[str, object]:
+        """Run a shell command on a machine, or a unit's, as root."""
+        result = await self._host(machine).machine.run(
+            ["/bin/sh", "-c", command], timeout_s=timeout_s
+        )
+        return vars(result)
+
+    async def reboot(self, machine: str) -> None:
+        """Reboot a machine in order."""
+        host = self._host(machine)
+        host.ready.clear()
+        await host.machine.reboot()
+        self._note_boot(host)
+
+    async def power_cut(self, machine: str) -> None:
+        """Stop a machine as a power cut does."""
+        host = self._host(machine)
+        host.ready.clear()
+        await host.machine.power_cut()
+        if known := self._model.machines.get(host.machine.name):
+            known.status = Status("down")
+
+    async def boot(self, machine: str) -> None:
+        """Boot a machine that has no power."""
+        host = self._host(machine)
+        async with self._boots:
+            await host.machine.boot()
+        self._note_boot(host)
+
+    async def unplug(self, machine: str) -> None:
+        """Cut a machine off from all others."""
+        await self._host(machine).machine.unplug()
+
+    async def plug(self, machine: str) -> None:
+        """Undo `unplug`."""
+        await self._host(machine).machine.plug()
+
+    def kill_hook(self, unit: str, at_exec: int) -> None:
+        """Let the unit's next hook or action be killed when it starts its `at_exec`-th program."""
+        uniter = self._uniter(unit)
+        uniter.kill_at_exec = at_exec
+        uniter.kills = 0
+        uniter.completed_without_kill = False
+
+    def hook_kills(self, unit: str) -> dict[str, object]:
+        """Return what came of `kill_hook`."""
+        uniter = self._uniter(unit)
+        return {"killed": uniter.kills, "completed_without": uniter.completed_without_kill}
+
+    def log(self, unit: str | None = None, tail: int | None = None) -> list[Line]:
+        """Return the debug log."""
+        return self._debug_log.lines(unit, tail)
+
+    def hooks(self, unit: str) -> list[Dispatch]:
+        """Return what the unit ran; that of a unit that is gone too."""
+        return self._uniter(unit).history
+
+    # What follows of it.
+
+    def _changed(self) -> None:
+        """Let every agent look again, and make the machines those of the model."""
+        operations.settle(self._model)
+        for name in self._model.machines.keys() - self._hosts.keys():
+            self._tasks.create_task(self._bring_up(self._add_host(name)))
+        for name in self._hosts.keys() - self._model.machines.keys():
+            if not name.startswith("x"):
+                self._tasks.create_task(self._hosts.pop(name).machine.power_cut())
+        for name, unit in self._model.units.items():
+            if name not in self._uniters:
+                host = self._hosts[unit.machine]
+                uniter = Uniter(
+                    self._model, unit, host, self._debug_log, self._changed, self._retry_base_s
+                )
+                uniter.retries_hooks = self._retries_hooks
+                self._uniters[name] = uniter
+                self._tasks.create_task(uniter.run())
+        for uniter in self._uniters.values():
+            uniter.wake_up()
+
+    def _add_host(self, name: str) -> Host:
+        host = Host(self._new_machine(name), self._directory)
+        self._hosts[name] = host
+        return host
+
+    async def _bring_up(self, host: Host) -> None:
+        name = host.machine.name
+        try:
+            async with self._boots:
+                # It may have been removed while others booted.
+                if name in self._model.machines:
+                    await host.machine.boot()
+        except machines.MachineError as error:
+            self._debug_log.write(f"machine-{name}", "ERROR", "sandbox.controller", str(error))
+            if name in self._model.machines:
+                self._model.machines[name].status = Status("error", str(error))
+            return
+        if name in self._model.machines:
+            self._note_boot(host)
+        else:
+            await host.machine.power_cut()
+
+    def _note_boot(self, host: Host) -> None:
+        name = host.machine.name
+        host.ready.set()
+        if name not in self._model.machines:
+            return
+        self._model.machines[name].status = Status("started")
+        for unit in self._model.units.values():
+            if unit.machine == name and unit.local.charm_version is None:
+                operations.set_status(unit, "waiting", "agent initialising")
+        note_boot(self._model, name)
+        self._changed()
+
+    def _host(self, name: str) -> Host:
+        """Find a machine by its id, or a unit's by the unit's name."""
+        if name in self._model.units:
+            name = self._model.units[name].machine
+        if name not in self._hosts:
+            known = ", ".join([*self._hosts, *self._model.units]) or "none"
+            raise operations.OperationError(f"no machine or unit {name}; there are: {known}")
+        return self._hosts[name]
+
+    def _uniter(self, unit: str) -> Uniter:
+        if unit not in self._uniters:
+            operations.unit(self._model, unit)
+        return self._uniters[unit]
+
+    def _next_id(self) -> str:
+        return str(len(self._records) + 1)
+
+    def _enqueue(self, unit: str, task: Task) -> str:
+        operations.unit(self._model, unit)
+        self._records[task.action.id] = task
+        self._uniters[unit].tasks.append(task)
+        self._changed()
+        return task.action.id
+
+    async def _time_update_status(self) -> None:
+        while True:
+            waiting = asyncio.ensure_future(self._interval_changed.wait())
+            done, _ = await asyncio.wait({waiting}, timeout=self._update_status_interval_s)
+            self._interval_changed.clear()
+            waiting.cancel()
+            if not done:
+                for unit in self._model.units.values():
+                    note_update_status(unit)
+                self._changed()
+
+    # The socket.
+
+    async def serve(self, path: Path) -> None:
+        """Answer requests at a socket."""
+        await asyncio.start_unix_server(self._converse, path, limit=_LINE_LIMIT)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers: set[asyncio.Task[None]] = set()
+        while line := await reader.readline():
+            request = cast("dict[str, object]", json.loads(line))
+            task = asyncio.create_task(self._answer(request, writer))
+            answers.add(task)
+            task.add_done_callback(answers.discard)
+        for task in answers:
+            task.cancel()
+        writer.close()
+
+    async def _answer(self, request: Mapping[str, object], writer: asyncio.StreamWriter) -> None:
+        answer: dict[str, object] = {"id": request.get("id")}
+        try:
+            answer["result"] = await self.call(
+                str(request.get("method")), cast("dict[str, object]", request.get("params", {}))
+            )
+        except _REFUSALS as error:
+            answer["error"] = str(error)
+        except Exception as error:
+            # A fault of ours must not leave whoever asked waiting.
+            self._debug_log.write(
+                "controller", "ERROR", "sandbox.controller", traceback.format_exc()
+            )
+            answer["error"] = f"the sandbox failed: {error!r}; see its debug.log"
+        writer.write(json.dumps(answer).encode() + b"\n")
+        await writer.drain()
+
+    async def call(self, method: str, params: Mapping[str, object]) -> object:
+        """Do what one request asks."""
+        if method not in METHODS:
+            raise operations.OperationError(f'the sandbox has no method "{method}"')
+        result = getattr(self, method)(**params)
+        return await cast("Awaitable[object]", result) if asyncio.iscoroutine(result) else result
+
+
+METHODS = frozenset(
+    name for name in vars(Controller) if not name.startswith("_") and name not in ("call", "serve")
+)
+
+
+def _runnable(path: str) -> charms.Charm:
+    charm = charms.read(Path(path))
+    if "dispatch" not in charm.files:
+        raise charms.CharmError(f"{path} has no dispatch; pack it with charmcraft")
+    return charm
+
+
+def _seconds(text: str) -> float:
+    """Read a duration as Juju writes it: "10s", "5m", "1h30m"."""
+    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    if not found or not text:
+        raise operations.OperationError(f'invalid duration "{text}": write such as 10s or 5m')
+    hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return hours * 3600.0 + minutes * 60 + seconds
+
+
+# The process.
+
+
+@asynccontextmanager
+async def start(
+    *, name: str, base: Path, juju: str = "3.6", keep: bool = False
+) -> AsyncGenerator[RunDirectory, None]:
+    """Start a model's controller; end it, and all machines, on the way out unless it is kept.
+
+    Raises:
+        ControllerError: it does not come up; the message has what it wrote.
+    """
+    directory, process = _spawn(name, base, juju, keep=keep)
+    is_kept = False
+    try:
+        await _listening(process, directory)
+        is_kept = keep
+        yield directory
+    finally:
+        if is_kept:
+            # It outlives this process, which has not forgotten to wait for it.
+            process.returncode = 0
+        else:
+            await asyncio.to_thread(_end, process)
+            shutil.rmtree(directory.path)
+
+
+def _spawn(
+    name: str, base: Path, juju: str, *, keep: bool
+) -> tuple[RunDirectory, subprocess.Popen[bytes]]:
+    RUN.mkdir(parents=True, exist_ok=True)
+    with _locked(RUN):
+        directory = _new_run_directory(name)
+        with (directory.path / "debug.log").open("ab") as log:
+            process = subprocess.Popen(
+                _command(directory, base, juju, keep=keep),
+                stdin=subprocess.DEVNULL if keep else subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=_ROOT,
+                # A Ctrl-C is for whoever started this, who ends it.
+                start_new_session=True,
+            )
+        # unshare is in the network namespace too, and its number is one of this pid namespace.
+        (directory.path / "controller.pid").write_text(f"{process.pid}\n")
+    return directory, process
+
+
+@contextmanager
+def _locked(path: Path) -> Generator[None, None, None]:
+    """Keep another start from taking a directory that has no controller yet for a stale one."""
+    lock = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _command(directory: RunDirectory, base: Path, juju: str, *, keep: bool) -> list[str]:
+    unshare = ["/usr/bin/unshare", "--net", "--pid", "--mount-proc", "--fork", "--kill-child"]
+    python = [sys.executable, "-m", "sandbox.controller", "--name", directory.name]
+    options = ["--run-dir", str(directory.path), "--base", str(base), "--juju", juju]
+    return [*unshare, "--", *python, *options, *(["--keep"] if keep else [])]
+
+
+def _new_run_directory(name: str) -> RunDirectory:
+    """Make a model's run directory; those that a controller has left behind are removed."""
+    if not _NAME.fullmatch(name):
+        raise ControllerError(f'invalid model name "{name}": use a-z, 0-9 and -')
+    for path in RUN.iterdir():
+        if not RunDirectory(path).is_running() and not _is_starting(path):
+            shutil.rmtree(path)
+    directory = RunDirectory(RUN / name)
+    try:
+        directory.path.mkdir()
+    except FileExistsError as error:
+        raise ControllerError(f"model {name} is running; ./dev destroy ends it") from error
+    return directory
+
+
+def _is_starting(path: Path) -> bool:
+    """Whether the process that a run directory names is there, though it does not listen yet."""
+    pid = path / "controller.pid"
+    return pid.exists() and str(path) in _command_line(pid.read_text().strip())
+
+
+def _command_line(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+async def _listening(process: subprocess.Popen[bytes], directory: RunDirectory) -> None:
+    """Wait until the controller answers."""
+    try:
+        async with asyncio.timeout(_START_TIMEOUT_S):
+            while not directory.is_running():
+                if process.poll() is not None:
+                    raise ControllerError(
+                        f"the controller of {directory.name} ended with status "
+                        f"{process.returncode}:\n{directory.last_words()}"
+                    )
+                await asyncio.sleep(_POLL_S)
+    except TimeoutError as error:
+        raise ControllerError(
+            f"the controller of {directory.name} does not answer after {_START_TIMEOUT_S:.0f} s:\n"
+            f"{directory.last_words()}"
+        ) from error
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a controller; returns when the kernel has ended everything in its namespaces."""
+    if process.stdin:
+        process.stdin.close()
+    else:
+        process.terminate()
+    try:
+        process.wait(_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+async def run(name: str, directory: Path, base: Path, juju: Profile, *, keep: bool) -> None:
+    """Be the controller, until told to end or the lifeline is cut."""
+    network = machines.Network()
+    await network.up()
+
+    def new_machine(name: str) -> machines.Machine:
+        return machines.Machine(name, network, base, directory)
+
+    async with asyncio.TaskGroup() as tasks:
+        controller = Controller(Model(name, juju), directory, new_machine, tasks)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, controller.destroy)
+        if not keep:
+            # Nobody writes to the lifeline: it becomes readable at its end only.
+            loop.add_reader(sys.stdin.fileno(), controller.destroy)
+        # The socket appears under its name when it answers.
+        await controller.serve(directory / "controller.sock")
+        await controller.destroyed.wait()
+        # At once: the kernel ends the machines, and there is nothing of theirs to save.
+        os._exit(0)
+
+
+def main() -> None:
+    """Run from the command line that `start` makes."""
+    parser = argparse.ArgumentParser(prog="python -m sandbox.controller")
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--base", type=Path, required=True)
+    parser.add_argument("--juju", choices=["3.6", "4.0"], default="3.6")
+    parser.add_argument("--keep", action="store_true")
+    arguments = parser.parse_args()
+    asyncio.run(
+        run(
+            arguments.name,
+            arguments.run_dir,
+            arguments.base,
+            arguments.juju,
+            keep=arguments.keep,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

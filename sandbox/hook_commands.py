@@ -1,0 +1,522 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hook commands: arguments as Juju's gnuflag reads them, output as Juju prints it. No I/O.
+
+They read and write one context (context.py), which keeps Juju's rules of what is seen and flushed.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import yaml
+
+from sandbox.context import CommandError, Context
+from sandbox.model import Model, Status
+
+INTERFACE = "vec0"
+NETWORK = "10.77.0.0/24"
+
+SETTABLE_STATUSES = ("maintenance", "blocked", "waiting", "active")
+_RESULT_KEY = re.compile(r"[a-z0-9]+(-+[a-z0-9]+)*(\.[a-z0-9]+(-+[a-z0-9]+)*)*")
+_RESERVED_RESULTS = ("return-code", "stdout", "stderr")
+_PORT = re.compile(r"(\d+)(?:-(\d+))?(?:/(tcp|udp))?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a hook command gives back."""
+
+    returncode: int = 0
+    stdout: str = ""
+    stderr: str = ""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The parsed arguments of a hook command."""
+
+    options: Mapping[str, str]
+    words: Sequence[str]
+    stdin: str
+
+    def option(self, name: str, default: str = "") -> str:
+        """Return an option's value."""
+        return self.options.get(name, default)
+
+    def has(self, name: str) -> bool:
+        """Return a boolean option's value."""
+        return self.options.get(name) == "true"
+
+    def word(self, index: int, default: str = "") -> str:
+        """Return a positional argument."""
+        return self.words[index] if index < len(self.words) else default
+
+    def pairs(self) -> dict[str, str]:
+        """Return the positional arguments as key=value."""
+        pairs: dict[str, str] = {}
+        for word in self.words:
+            key, equals, value = word.partition("=")
+            if not equals or not key:
+                raise CommandError(f'expected "key=value", got "{word}"', 2)
+            pairs[key] = value
+        return pairs
+
+    def pairs_and_file(self) -> dict[str, str]:
+        """Return key=value arguments, over those of `--file -`."""
+        source = self.option("file")
+        if source not in ("", "-"):
+            raise CommandError(f"--file {source}: only --file - is supported by the sandbox")
+        # BaseLoader makes strings, lists and maps only, and keeps every scalar the text it is.
+        loaded: object = yaml.load(self.stdin, yaml.BaseLoader) if source else None  # noqa: S506
+        if not isinstance(loaded, dict | None):
+            raise CommandError("the file does not contain a map of strings")
+        return cast("dict[str, str]", loaded or {}) | self.pairs()
+
+
+@dataclass(frozen=True)
+class Command:
+    """A hook command: what arguments it takes, and what it does.
+
+    `flags` take no value, `options` take one; `aliases` are other spellings of either.
+    """
+
+    run: Callable[[Context, Arguments], object]
+    most_words: int | None = 0
+    least_words: int = 0
+    options: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict[str, str])
+    has_output: bool = False
+
+    def parse(self, argv: Sequence[str], stdin: str) -> Arguments:
+        """Parse arguments as Juju's gnuflag does: options and words in any order."""
+        options: dict[str, str] = {}
+        words: list[str] = []
+        rest = list(argv)
+        while rest:
+            item = rest.pop(0)
+            if item == "--":
+                words += rest
+                break
+            if not item.startswith("-") or item == "-":
+                words.append(item)
+                continue
+            spelt, equals, value = item.partition("=")
+            name = self._option_name(spelt)
+            if name in self.flags:
+                options[name] = _boolean(spelt, value if equals else "true")
+            elif equals or rest:
+                options[name] = value if equals else rest.pop(0)
+            else:
+                raise CommandError(f"option needs an argument: {spelt}", 2)
+        self._check_count(words)
+        return Arguments(options, words, stdin)
+
+    def _option_name(self, spelt: str) -> str:
+        name = spelt.lstrip("-")
+        name = self.aliases.get(name, name)
+        known = (*self.options, *self.flags, *(("format",) if self.has_output else ()))
+        if name not in known or spelt.startswith("--") != (len(spelt.lstrip("-")) > 1):
+            raise CommandError(f"option provided but not defined: {spelt}", 2)
+        return name
+
+    def _check_count(self, words: Sequence[str]) -> None:
+        if self.most_words is not None and len(words) > self.most_words:
+            extra = " ".join(words[self.most_words :])
+            raise CommandError(f'unrecognized args: "{extra}"', 2)
+        if len(words) < self.least_words:
+            raise CommandError("an argument is missing", 2)
+
+
+def _boolean(spelt: str, value: str) -> str:
+    if value.lower() not in ("true", "false", "1", "0", "t", "f"):
+        raise CommandError(f'invalid value "{value}" for option {spelt}', 2)
+    return "true" if value.lower() in ("true", "1", "t") else "false"
+
+
+def _formatted(value: object, arguments: Arguments) -> str:
+    kind = arguments.option("format", "smart")
+    if kind == "json":
+        return json.dumps(value, sort_keys=True, separators=(",", ":")) + "\n"
+    if kind == "yaml":
+        return _yaml(value)
+    if kind != "smart":
+        raise CommandError(f'invalid value "{kind}" for option --format: unknown format', 2)
+    return _smart(value)
+
+
+def _yaml(value: object) -> str:
+    # A bare scalar would end with the document end marker.
+    return yaml.safe_dump(value, default_flow_style=False).removesuffix("...\n")
+
+
+def _smart(value: object) -> str:
+    if value is None or value == "":
+        return ""
+    if isinstance(value, list):
+        return "".join(f"{item}\n" for item in cast("list[object]", value))
+    if isinstance(value, (str, bool, int, float)):
+        return f"{value}\n"
+    return _yaml(value)
+
+
+# The hook commands.
+
+
+def _config_get(context: Context, arguments: Arguments) -> object:
+    if key := arguments.word(0):
+        return context.config.get(key)
+    unset = dict.fromkeys(context.app.charm.options) if arguments.has("all") else {}
+    return unset | context.config
+
+
+def _is_leader(context: Context, _arguments: Arguments) -> object:
+    return context.is_leader()
+
+
+def _relation_ids(context: Context, arguments: Arguments) -> object:
+    name = arguments.word(0) or (context.hook.endpoint if context.hook else "")
+    if not name:
+        raise CommandError("no endpoint name specified", 2)
+    ends = [(r.endpoints[context.unit.app].name, r.id) for r in context.active_relations()]
+    return sorted(f"{endpoint}:{number}" for endpoint, number in ends if endpoint == name)
+
+
+def _relation_list(context: Context, arguments: Arguments) -> object:
+    relation = context.relation(arguments.option("r"))
+    if arguments.has("app"):
+        return relation.remote_app(context.unit.app)
+    return context.members[relation.id]
+
+
+def _relation_get(context: Context, arguments: Arguments) -> object:
+    relation = context.relation(arguments.option("r"))
+    key, owner = arguments.word(0, "-"), arguments.word(1)
+    hook = context.hook
+    if arguments.has("app"):
+        owner = (owner or (hook.remote_app if hook else "")).partition("/")[0]
+    else:
+        owner = owner or (hook.remote_unit if hook else "")
+        if owner and "/" not in owner:
+            raise CommandError(f'expected unit name, got application name "{owner}"', 2)
+    if not owner:
+        raise CommandError("no unit or application specified", 2)
+    data = context.read_bag(relation, owner)
+    return data if key in ("", "-") else data.get(key)
+
+
+def _relation_set(context: Context, arguments: Arguments) -> object:
+    relation = context.relation(arguments.option("r"))
+    changes = arguments.pairs_and_file()
+    context.write_bag(relation, changes, to_app=arguments.has("app"))
+    return None
+
+
+def _relation_model_get(context: Context, arguments: Arguments) -> object:
+    context.relation(arguments.option("r"))
+    return {"uuid": context.model.uuid}
+
+
+def _port(text: str) -> str:
+    """Read "2049", "2049/tcp", "8000-8010/udp" or "icmp" into the form of opened-ports."""
+    if text == "icmp":
+        return text
+    found = _PORT.fullmatch(text)
+    first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not found or not 1 <= first <= last <= 65535:
+        raise CommandError(f'invalid port or port range "{text}"', 2)
+    ports = f"{first}-{last}" if first != last else str(first)
+    return f"{ports}/{found[3] or 'tcp'}"
+
+
+def _change_port(context: Context, arguments: Arguments, *, is_open: bool) -> None:
+    port = _port(arguments.word(0))
+    for endpoint in arguments.option("endpoints", "*").split(","):
+        if endpoint != "*" and endpoint not in context.app.charm.endpoints:
+            raise CommandError(f'unknown endpoint "{endpoint}"')
+        context.change_port(port, endpoint, is_open=is_open)
+
+
+def _open_port(context: Context, arguments: Arguments) -> object:
+    return _change_port(context, arguments, is_open=True)
+
+
+def _close_port(context: Context, arguments: Arguments) -> object:
+    return _change_port(context, arguments, is_open=False)
+
+
+def _opened_ports(context: Context, arguments: Arguments) -> object:
+    ports = context.unit.ports
+    names = sorted({port for port, _ in ports})
+    if not arguments.has("endpoints"):
+        return names
+    return [f"{name} ({', '.join(sorted(e for p, e in ports if p == name))})" for name in names]
+
+
+def _status_set(context: Context, arguments: Arguments) -> object:
+    status, message = arguments.word(0), arguments.word(1)
+    if status not in SETTABLE_STATUSES:
+        raise CommandError(
+            f'invalid status "{status}", expected one of [{" ".join(SETTABLE_STATUSES)}]', 2
+        )
+    if not arguments.has("application"):
+        context.unit.status = Status(status, message)
+        context.unit.is_status_set_by_charm = True
+    elif context.is_leader():
+        context.app.status = Status(status, message)
+    else:
+        raise CommandError("this unit is not the leader")
+    return None
+
+
+def _status_get(context: Context, arguments: Arguments) -> object:
+    if not arguments.has("application"):
+        status = _status_data(context.unit.status)
+        return status if arguments.has("include-data") else status["status"]
+    if not context.is_leader():
+        raise CommandError("this unit is not the leader")
+    units = {
+        u.name: _status_data(u.displayed_status) for u in context.model.units_of(context.app.name)
+    }
+    status = _status_data(context.app.status or Status("unknown"))
+    return {"application-status": {**status, "units": units}}
+
+
+def _status_data(status: Status) -> dict[str, object]:
+    return {"status": status.status, "message": status.message, "status-data": {}}
+
+
+def _application_version_set(context: Context, arguments: Arguments) -> object:
+    context.app.workload_version = arguments.word(0)
+    return None
+
+
+def _goal_state(context: Context, _arguments: Arguments) -> object:
+    relations: dict[str, dict[str, object]] = {}
+    for relation in context.active_relations():
+        if relation.is_peer:
+            continue
+        remote = context.model.applications[relation.remote_app(context.unit.app)]
+        goals = relations.setdefault(relation.endpoints[context.unit.app].name, {})
+        goals[remote.name] = {"status": "joined", "since": context.unit.status.since}
+        goals |= _unit_goals(context.model, remote.name)
+    return {"units": _unit_goals(context.model, context.unit.app), "relations": relations}
+
+
+def _unit_goals(model: Model, app: str) -> dict[str, object]:
+    return {
+        unit.name: {
+            "status": "dying" if unit.life == "dying" else unit.displayed_status.status,
+            "since": unit.displayed_status.since,
+        }
+        for unit in model.units_of(app)
+    }
+
+
+def _juju_log(context: Context, arguments: Arguments) -> object:
+    level = "DEBUG" if arguments.has("debug") else arguments.option("log-level", "INFO").upper()
+    hook = context.hook
+    prefix = f"{hook.endpoint}:{hook.relation_id}: " if hook and hook.endpoint else ""
+    context.log(level, prefix + " ".join(arguments.words))
+    return None
+
+
+def _juju_reboot(context: Context, arguments: Arguments) -> object:
+    if context.action:
+        raise CommandError("juju-reboot is not supported when running an action.")
+    context.reboot = "now" if arguments.has("now") else "after"
+    return None
+
+
+def _network_get(context: Context, arguments: Arguments) -> object:
+    binding = arguments.word(0)
+    charm = context.app.charm
+    if binding not in (*charm.endpoints, *charm.extra_bindings, "juju-info"):
+        raise CommandError(f'no network config found for binding "{binding}"')
+    if arguments.option("r"):
+        context.relation(arguments.option("r"))
+    address = context.model.address(context.unit)
+    bind = {"hostname": "", "value": address, "cidr": NETWORK}
+    info: dict[str, object] = {
+        "bind-addresses": [
+            {"mac-address": "", "interface-name": INTERFACE, "addresses": [bind]},
+        ],
+        "egress-subnets": [f"{address}/32"],
+        "ingress-addresses": [address],
+    }
+    chosen = {
+        "bind-address": address,
+        "ingress-address": address,
+        "egress-subnets": info["egress-subnets"],
+    }
+    if arguments.has("primary-address"):
+        return address
+    wanted = {name: value for name, value in chosen.items() if arguments.has(name)}
+    return (next(iter(wanted.values())) if len(wanted) == 1 else wanted) if wanted else info
+
+
+def _storage_list(context: Context, arguments: Arguments) -> object:
+    name = arguments.word(0)
+    return [s.id for s in context.attached_storage() if name in ("", s.name)]
+
+
+def _storage_get(context: Context, arguments: Arguments) -> object:
+    storage = context.storage(arguments.option("s"))
+    values = {"kind": storage.kind, "location": storage.location}
+    key = arguments.word(0)
+    if key and key not in values:
+        raise CommandError(f'invalid storage attribute "{key}"')
+    return values[key] if key else values
+
+
+def _unit_get(context: Context, arguments: Arguments) -> object:
+    if arguments.word(0) not in ("private-address", "public-address"):
+        raise CommandError(f'unknown setting "{arguments.word(0)}"')
+    return context.model.address(context.unit)
+
+
+def _state_get(context: Context, arguments: Arguments) -> object:
+    state = context.state()
+    if key := arguments.word(0):
+        return state.get(key)
+    # In 4.0 an empty state is null (juju issue 22523).
+    return state or (None if context.model.juju == "4.0" else {})
+
+
+def _state_set(context: Context, arguments: Arguments) -> object:
+    return context.change_state(arguments.pairs_and_file())
+
+
+def _state_delete(context: Context, arguments: Arguments) -> object:
+    return context.change_state({arguments.word(0): ""})
+
+
+def _action_get(context: Context, arguments: Arguments) -> object:
+    value: object = context.running_action().params
+    for part in filter(None, arguments.word(0).split(".")):
+        value = _item(value, part)
+    return value
+
+
+def _item(value: object, key: str) -> object:
+    return cast("dict[str, object]", value).get(key) if isinstance(value, dict) else None
+
+
+def _action_set(context: Context, arguments: Arguments) -> object:
+    action = context.running_action()
+    for key, value in arguments.pairs().items():
+        if not _RESULT_KEY.fullmatch(key):
+            raise CommandError(
+                f'key "{key}" must start and end with lowercase alphanumeric, '
+                "and contain only lowercase alphanumeric, hyphens and periods"
+            )
+        if key in _RESERVED_RESULTS:
+            raise CommandError(f'cannot set reserved action key "{key}"')
+        *path, last = key.split(".")
+        results = action.results
+        for part in path:
+            inner = results.get(part)
+            if not isinstance(inner, dict):
+                inner = results[part] = {}
+            results = cast("dict[str, object]", inner)
+        results[last] = value
+    return None
+
+
+def _action_fail(context: Context, arguments: Arguments) -> object:
+    context.running_action().failure = arguments.word(0, "action failed without reason given")
+    return None
+
+
+def _action_log(context: Context, arguments: Arguments) -> object:
+    context.running_action().log.append(" ".join(arguments.words))
+    return None
+
+
+_RELATION = {"relation": "r"}
+
+COMMANDS: Mapping[str, Command] = {
+    "action-fail": Command(_action_fail, 1),
+    "action-get": Command(_action_get, 1, has_output=True),
+    "action-log": Command(_action_log, None, 1),
+    "action-set": Command(_action_set, None),
+    "application-version-set": Command(_application_version_set, 1, 1),
+    "close-port": Command(_close_port, 1, 1, ("endpoints",)),
+    "config-get": Command(_config_get, 1, flags=("all",), aliases={"a": "all"}, has_output=True),
+    "goal-state": Command(_goal_state, has_output=True),
+    "is-leader": Command(_is_leader, has_output=True),
+    "juju-log": Command(
+        _juju_log, None, 1, ("log-level",), ("debug",), aliases={"l": "log-level"}
+    ),
+    "juju-reboot": Command(_juju_reboot, flags=("now",)),
+    "network-get": Command(
+        _network_get,
+        1,
+        1,
+        ("r",),
+        ("bind-address", "ingress-address", "egress-subnets", "primary-address"),
+        _RELATION,
+        has_output=True,
+    ),
+    "open-port": Command(_open_port, 1, 1, ("endpoints",)),
+    "opened-ports": Command(_opened_ports, flags=("endpoints",), has_output=True),
+    "relation-get": Command(
+        _relation_get, 2, options=("r",), flags=("app",), aliases=_RELATION, has_output=True
+    ),
+    "relation-ids": Command(_relation_ids, 1, has_output=True),
+    "relation-list": Command(
+        _relation_list, options=("r",), flags=("app",), aliases=_RELATION, has_output=True
+    ),
+    "relation-model-get": Command(
+        _relation_model_get, options=("r",), aliases=_RELATION, has_output=True
+    ),
+    "relation-set": Command(
+        _relation_set, None, options=("r", "file"), flags=("app",), aliases=_RELATION
+    ),
+    "state-delete": Command(_state_delete, 1, 1),
+    "state-get": Command(_state_get, 1, has_output=True),
+    "state-set": Command(_state_set, None, options=("file",)),
+    "status-get": Command(_status_get, flags=("include-data", "application"), has_output=True),
+    "status-set": Command(_status_set, 2, 1, flags=("application",)),
+    "storage-get": Command(_storage_get, 1, options=("s",), has_output=True),
+    "storage-list": Command(_storage_list, 1, has_output=True),
+    "unit-get": Command(_unit_get, 1, 1, has_output=True),
+}
+
+# What no charm here needs. The commands exist on the machine and say that they do nothing.
+UNSUPPORTED = frozenset(
+    (
+        "credential-get",
+        "leader-get",
+        "leader-set",
+        "payload-register",
+        "payload-status-set",
+        "payload-unregister",
+        "resource-get",
+        "secret-add",
+        "secret-get",
+        "secret-grant",
+        "secret-ids",
+        "secret-info-get",
+        "secret-remove",
+        "secret-revoke",
+        "secret-set",
+        "storage-add",
+    )
+)
+
+
+def execute(context: Context, argv: Sequence[str], stdin: str = "") -> Answer:
+    """Run one hook command; `argv[0]` is its name."""
+    name = argv[0]
+    if name in UNSUPPORTED:
+        return Answer(1, "", f"ERROR {name} is not supported by the sandbox\n")
+    command = COMMANDS[name]
+    try:
+        arguments = command.parse(argv[1:], stdin)
+        value = command.run(context, arguments)
+        return Answer(0, _formatted(value, arguments) if command.has_output else "")
+    except CommandError as error:
+        return Answer(error.returncode, "", f"ERROR {error}\n")

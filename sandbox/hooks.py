@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which hook a unit runs next, and what is different once it has run. No I/O.
+
+The order is that of Juju's unit agent (internal/worker/uniter: resolver.go, relation/resolver.go,
+storage/resolver.go), not that of its documentation where the two differ.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from sandbox import operations
+from sandbox.model import Hook, LocalState, Model, Relation, RelationState, Status, Unit
+
+
+def next_hook(model: Model, unit: Unit) -> Hook | None:
+    """Return the next hook of a unit, None when it has nothing to do.
+
+    A hook that has failed waits: `has_failed` is for the controller to clear (retry), or to end
+    with `skip`.
+    """
+    local = unit.local
+    if local.is_removed or (local.pending and local.has_failed):
+        return None
+    if local.pending:
+        return local.pending
+    if local.queued:
+        return _queued(model, unit)
+    return _first(model, unit, _reboot, _created, _leadership, _storage, _dying_or_alive)
+
+
+def _first(
+    model: Model, unit: Unit, *resolvers: Callable[[Model, Unit], Hook | None]
+) -> Hook | None:
+    return next((hook for resolve in resolvers if (hook := resolve(model, unit))), None)
+
+
+def _queued(model: Model, unit: Unit) -> Hook:
+    if unit.local.queued == "config-changed":
+        return _config_changed(model, unit)
+    return Hook(unit.local.queued)
+
+
+def _reboot(_model: Model, unit: Unit) -> Hook | None:
+    local = unit.local
+    is_running = local.is_started and not local.is_stopped
+    return Hook("start") if local.is_rebooted and is_running else None
+
+
+def _created(model: Model, unit: Unit) -> Hook | None:
+    if not unit.local.is_installed or unit.life == "dying":
+        return None
+    for relation, state in _explicit_relations(model, unit):
+        if relation.life == "alive" and not state.is_created:
+            return Hook(
+                "relation-created",
+                relation.id,
+                relation.endpoints[unit.app].name,
+                relation.remote_app(unit.app),
+            )
+    return None
+
+
+def _explicit_relations(model: Model, unit: Unit) -> list[tuple[Relation, RelationState]]:
+    """Return the relations the unit is in and runs hooks for: not implicit ones."""
+    return [
+        (relation, unit.local.relations[relation.id])
+        for relation in model.relations_of(unit)
+        if relation.id in unit.local.relations and not relation.endpoints[unit.app].is_implicit
+    ]
+
+
+def _leadership(model: Model, unit: Unit) -> Hook | None:
+    leader = model.applications[unit.app].leader
+    if not unit.local.is_installed or unit.life == "dying" or unit.local.leader_seen == leader:
+        return None
+    if leader == unit.name:
+        return Hook("leader-elected", seen=leader)
+    # 4.0 has no leader-settings-changed: its other units learn of a new leader by no hook.
+    return Hook("leader-settings-changed", seen=leader) if model.juju == "3.6" else None
+
+
+def _storage(model: Model, unit: Unit) -> Hook | None:
+    for storage in model.storage_of(unit):
+        is_attached = storage.id in unit.local.storage
+        is_ending = storage.life == "dying" or unit.life == "dying"
+        if is_ending and is_attached:
+            return Hook("storage-detaching", storage_id=storage.id)
+        if storage.is_provisioned and not is_ending and not is_attached:
+            return Hook("storage-attached", storage_id=storage.id)
+    return None
+
+
+def _dying_or_alive(model: Model, unit: Unit) -> Hook | None:
+    if unit.life == "dying":
+        return _first(model, unit, _relations, _teardown)
+    return _first(model, unit, _install, _upgrade, _config, _relations, _update_status)
+
+
+def _teardown(_model: Model, unit: Unit) -> Hook | None:
+    if unit.local.is_started and not unit.local.is_stopped:
+        return Hook("stop")
+    return Hook("remove") if unit.local.is_installed else None
+
+
+def _install(model: Model, unit: Unit) -> Hook | None:
+    is_waiting = any(storage.id not in unit.local.storage for storage in model.storage_of(unit))
+    return None if unit.local.is_installed or is_waiting else Hook("install")
+
+
+def _upgrade(model: Model, unit: Unit) -> Hook | None:
+    is_current = unit.local.charm_version == model.applications[unit.app].charm_version
+    return Hook("upgrade-charm") if unit.local.is_installed and not is_current else None
+
+
+def _config_changed(model: Model, unit: Unit) -> Hook:
+    return Hook("config-changed", seen=model.config_hash(unit))
+
+
+def _config(model: Model, unit: Unit) -> Hook | None:
+    hook = _config_changed(model, unit)
+    return hook if unit.local.is_installed and hook.seen != unit.local.config_seen else None
+
+
+def _relations(model: Model, unit: Unit) -> Hook | None:
+    for relation, state in _explicit_relations(model, unit):
+        if hook := _relation_hook(model, unit, relation, state):
+            return hook
+    return None
+
+
+def _relation_hook(
+    model: Model, unit: Unit, relation: Relation, state: RelationState
+) -> Hook | None:
+    """Follow nextHookForRelation (relation/resolver.go) step by step."""
+    is_ending = "dying" in (relation.life, unit.life)
+    remote_app = relation.remote_app(unit.app)
+    base = Hook("", relation.id, relation.endpoints[unit.app].name, remote_app)
+    members = {} if is_ending else model.members(relation, unit)
+    if pending := state.changed_pending:
+        seen = members.get(pending, 0)
+        return replace(base, kind="relation-changed", remote_unit=pending, seen=seen)
+    for name in sorted(state.members.keys() - members.keys()):
+        is_own = "dying" in (unit.life, model.applications[unit.app].life)
+        departing = unit.name if is_own else name
+        return replace(base, kind="relation-departed", remote_unit=name, departing_unit=departing)
+    if is_ending:
+        return None if relation.is_peer else replace(base, kind="relation-broken")
+    version = relation.app_bags[remote_app].version
+    if version != state.app_version:
+        return replace(base, kind="relation-changed", seen=version)
+    for name in sorted(members.keys() - state.members.keys()):
+        return replace(base, kind="relation-joined", remote_unit=name, seen=members[name])
+    for name in sorted(members):
+        if members[name] != state.members[name]:
+            return replace(base, kind="relation-changed", remote_unit=name, seen=members[name])
+    return None
+
+
+def _update_status(_model: Model, unit: Unit) -> Hook | None:
+    return Hook("update-status") if unit.local.wants_update_status else None
+
+
+_STATUS_BEFORE = {
+    "install": "installing charm software",
+    "stop": "stopping charm software",
+    "remove": "cleaning up prior to charm deletion",
+}
+
+
+def begin(model: Model, unit: Unit, hook: Hook) -> None:
+    """Note that a hook begins: if it is not committed, it runs again before any other."""
+    local = replace(unit.local, pending=hook, has_failed=False)
+    if local.charm_version is None or hook.kind == "upgrade-charm":
+        # The charm's files were put in place for this hook.
+        local = replace(local, charm_version=model.applications[unit.app].charm_version)
+    unit.local = local
+    message = _STATUS_BEFORE.get(hook.kind)
+    if message and not (hook.kind == "install" and unit.is_status_set_by_charm):
+        operations.set_status(unit, "maintenance", message)
+    unit.agent_status = Status("executing", f"running {hook.name} hook")
+
+
+def fail(unit: Unit) -> None:
+    """Note that the hook failed: the unit is in error until it is retried or skipped."""
+    unit.local = replace(unit.local, has_failed=True)
+
+
+def commit(model: Model, unit: Unit, hook: Hook) -> None:
+    """Note that a hook succeeded (or is skipped), with what follows for the model."""
+    unit.local = committed(unit.local, hook)
+    if hook.kind == "relation-broken":
+        operations.leave_scope(model.relations[_relation_id(hook)], unit)
+    elif hook.kind == "storage-detaching":
+        operations.release_storage(model, model.storage[hook.storage_id], unit)
+    elif hook.kind == "start" and not unit.is_status_set_by_charm:
+        operations.set_status(unit, "unknown")
+    elif hook.kind == "stop":
+        operations.set_status(unit, "maintenance")
+    elif hook.kind == "remove":
+        operations.set_status(unit, "terminated")
+
+
+def committed(local: LocalState, hook: Hook) -> LocalState:
+    """Return what the agent remembers once `hook` has succeeded."""
+    queued = "" if hook.kind == local.queued else local.queued
+    local = replace(local, pending=None, has_failed=False, queued=queued)
+    if hook.relation_id is not None:
+        state = _relation_committed(local.relations[hook.relation_id], hook)
+        return replace(local, relations={**local.relations, hook.relation_id: state})
+    match hook.kind:
+        case "storage-attached":
+            return replace(local, storage=local.storage | {hook.storage_id})
+        case "storage-detaching":
+            return replace(local, storage=local.storage - {hook.storage_id})
+        case "install":
+            return replace(local, is_installed=True)
+        case "leader-elected" | "leader-settings-changed":
+            return replace(local, leader_seen=str(hook.seen))
+        case "upgrade-charm":
+            return replace(local, queued="config-changed")
+        case "config-changed":
+            queued = "" if local.is_started else "start"
+            return replace(local, config_seen=str(hook.seen), queued=queued)
+        case "start":
+            return replace(local, is_started=True, is_rebooted=False)
+        case "stop":
+            return replace(local, is_stopped=True)
+        case "remove":
+            return replace(local, is_removed=True)
+        case "update-status":
+            return replace(local, wants_update_status=False)
+        case _:
+            raise ValueError(f"not a hook: {hook.kind}")
+
+
+def _relation_committed(state: RelationState, hook: Hook) -> RelationState:
+    unit, seen = hook.remote_unit, int(hook.seen)
+    match hook.kind:
+        case "relation-created":
+            return replace(state, is_created=True)
+        case "relation-joined":
+            return replace(state, members={**state.members, unit: seen}, changed_pending=unit)
+        case "relation-changed" if unit:
+            members = {**state.members, unit: seen}
+            return replace(state, members=members, changed_pending="")
+        case "relation-changed":
+            return replace(state, app_version=seen)
+        case "relation-departed":
+            return replace(state, members={k: v for k, v in state.members.items() if k != unit})
+        case _:
+            return state
+
+
+def _relation_id(hook: Hook) -> int:
+    if hook.relation_id is None:
+        raise ValueError(f"{hook.name} is of no relation")
+    return hook.relation_id

@@ -1,0 +1,505 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds the disk that every machine of the sandbox starts from.
+
+The base image holds the release of the host, taken from the host's own apt sources, the modules
+of the user-mode-linux kernel, the agent, and a small apt repository with the packages that
+charms install. It is built once and kept under ``.cache/sandbox``, named by what it is made of.
+
+Everything that mounts or forks runs in namespaces of its own that die with this process, and
+everything unfinished lies in one directory that the next build removes: a build that is
+interrupted, by whatever signal, leaves nothing that counts.
+"""
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import stat
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from email.utils import formatdate
+from pathlib import Path
+from typing import cast
+
+CACHE = Path(__file__).resolve().parent.parent / ".cache" / "sandbox"
+KERNEL = Path("/usr/bin/linux.uml")
+KERNEL_MODULES = Path("/usr/lib/uml/modules")
+_MEMORY = Path("/dev/shm")  # noqa: S108  # Where user-mode-linux keeps a machine's memory.
+IMAGE_SIZE = "16G"
+"""Apparent size of a machine's disk; the file is sparse."""
+
+_FREE_BYTES_NEEDED = 3 * 1024**3
+_MEMORY_BYTES_NEEDED = 1024**3
+_COMMAND_TIMEOUT_S = 120.0
+_BOOTSTRAP_TIMEOUT_S = 1800.0
+_TOOLS = {
+    "/usr/bin/linux.uml": "user-mode-linux",
+    "/usr/bin/mmdebstrap": "mmdebstrap",
+    "/usr/bin/dpkg-scanpackages": "dpkg-dev",
+    "/usr/sbin/mkfs.ext4": "e2fsprogs",
+    "/usr/sbin/ip": "iproute2",
+    "/usr/sbin/nft": "nftables",
+    "/usr/bin/ssh-keygen": "openssh-client",
+    "/usr/bin/unshare": "util-linux",
+    "/usr/bin/setpriv": "util-linux",
+}
+_SYSTEM_PACKAGES = (
+    "dbus",
+    "e2fsprogs",
+    "iproute2",
+    "iputils-ping",
+    "kmod",
+    "nftables",
+    "openssh-server",
+    "procps",
+    "python3",
+    "sudo",
+    "systemd",
+    "systemd-sysv",
+    "udev",
+    "util-linux",
+)
+_DPKG_OPTIONS = (
+    # A machine is thrown away after its test: its package database needs no fsync per file.
+    "force-unsafe-io",
+    "path-exclude=/usr/share/man/*",
+    "path-exclude=/usr/share/locale/*",
+    "path-exclude=/usr/share/doc/*",
+)
+_MASKED_UNITS = (
+    # What a machine without a person, a clock or hardware doesn't need, and what a boot waits for.
+    "apt-daily-upgrade.timer",
+    "apt-daily.timer",
+    "console-getty.service",
+    "dev-hugepages.mount",
+    "dev-mqueue.mount",
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
+    "e2scrub_reap.service",
+    "fstrim.timer",
+    "getty.target",
+    "proc-sys-fs-binfmt_misc.automount",
+    "serial-getty@.service",
+    "sys-kernel-config.mount",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+    "sys-fs-fuse-connections.mount",
+    "systemd-ask-password-console.path",
+    "systemd-ask-password-wall.path",
+    "systemd-binfmt.service",
+    "systemd-hwdb-update.service",
+    "systemd-journal-flush.service",
+    "systemd-logind.service",
+    "systemd-machine-id-commit.service",
+    "systemd-pstore.service",
+    "systemd-random-seed.service",
+    "systemd-sysusers.service",
+    "systemd-update-done.service",
+    "systemd-update-utmp.service",
+    "systemd-update-utmp-runlevel.service",
+)
+_FILES = {
+    # The kernel mounts the root file system; an entry for it here would wait for udev.
+    "/etc/fstab": "",
+    "/etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
+    "/etc/resolv.conf": "",
+    "/etc/apt/apt.conf.d/sandbox": 'Acquire::Languages "none";\n',
+    "/etc/apt/sources.list": "deb [trusted=yes] file:/srv/apt ./\n",
+    "/etc/systemd/journald.conf.d/sandbox.conf": "[Journal]\nStorage=volatile\n",
+    "/etc/systemd/system.conf.d/sandbox.conf": "[Manager]\nDefaultTimeoutStopSec=20s\n",
+    # Only disks are of interest to udev here. Replaying the events of every terminal and
+    # memory device takes half of a boot.
+    "/etc/systemd/system/systemd-udev-trigger.service.d/sandbox.conf": (
+        "[Service]\n"
+        "ExecStart=\n"
+        "ExecStart=udevadm trigger --type=devices --action=add --subsystem-match=block\n"
+    ),
+    "/etc/systemd/system/sandbox-network.service": (
+        "[Unit]\n"
+        "Description=Network of a sandbox machine, from the kernel command line\n"
+        "DefaultDependencies=no\n"
+        "After=systemd-remount-fs.service\n"
+        "Before=network-pre.target shutdown.target\n"
+        "Wants=network-pre.target\n"
+        "Conflicts=shutdown.target\n"
+        "[Service]\n"
+        "Type=oneshot\n"
+        "RemainAfterExit=yes\n"
+        "ExecStart=/usr/lib/sandbox/network\n"
+        "[Install]\n"
+        "WantedBy=sysinit.target\n"
+    ),
+    "/etc/systemd/system/sandbox-agent.service": (
+        "[Unit]\n"
+        "Description=Agent of a sandbox machine\n"
+        "After=sandbox-network.service local-fs.target\n"
+        "Requires=sandbox-network.service\n"
+        "[Service]\n"
+        "ExecStart=/usr/bin/python3 -I -S /usr/lib/sandbox/agent.py\n"
+        "Environment=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
+        "KillMode=mixed\n"
+        "TimeoutStopSec=5s\n"
+        "[Install]\n"
+        "WantedBy=multi-user.target\n"
+    ),
+    "/usr/lib/sandbox/network": (
+        "#!/bin/sh -eu\n"
+        "# Words of the kernel command line that the kernel doesn't know are environment of init\n"
+        "# only; here they are read from /proc.\n"
+        "for word in $(cat /proc/cmdline); do\n"
+        '    case "$word" in\n'
+        '        sandbox.address=*) address="${word#*=}" ;;\n'
+        '        sandbox.address6=*) address6="${word#*=}" ;;\n'
+        "    esac\n"
+        "done\n"
+        "modprobe ipv6\n"
+        "ip -batch - <<END\n"
+        "link set lo up\n"
+        "link set vec0 up\n"
+        "address add $address dev vec0\n"
+        "address add $address6 dev vec0 nodad\n"
+        "END\n"
+        "read -r name < /proc/sys/kernel/hostname\n"
+        'grep -q " $name$" /etc/hosts || echo "127.0.1.1 $name" >> /etc/hosts\n'
+    ),
+}
+_MASKED_GENERATORS = (
+    # They look for hardware at each boot and at each daemon-reload, so for each package.
+    "systemd-bless-boot-generator",
+    "systemd-cryptsetup-generator",
+    "systemd-debug-generator",
+    "systemd-getty-generator",
+    "systemd-gpt-auto-generator",
+    "systemd-hibernate-resume-generator",
+    "systemd-integritysetup-generator",
+    "systemd-rc-local-generator",
+    "systemd-run-generator",
+    "systemd-system-update-generator",
+    "systemd-veritysetup-generator",
+)
+_ENABLED_UNITS = {
+    "sysinit.target.wants": "sandbox-network.service",
+    "multi-user.target.wants": "sandbox-agent.service",
+}
+
+
+class ImageError(Exception):
+    """The base image can't be built here; the message says what to do."""
+
+
+async def build(packages: Sequence[str], log: Callable[[str], None]) -> Path:
+    """Return the base image whose repository offers ``packages``, building it if needed.
+
+    The private key of root's login in machines lies beside it, with the suffix ``.key``.
+
+    Raises:
+        ImageError: something that a person has to put right, or the build failed.
+    """
+    check_host()
+    packages = sorted(packages)
+    sources = await _apt_sources()
+    tree_key = _digest(*sources, *_bootstrap_arguments(packages))
+    parts = [Path(__file__), *_agent_files()]
+    image_key = _digest(tree_key, _kernel_version(), *(part.read_text() for part in parts))
+    image = CACHE / f"base-{image_key}.img"
+    if image.exists():
+        return image
+    async with _workspace(log) as workspace:
+        if not image.exists():
+            tree = CACHE / f"tree-{tree_key}.tar"
+            if not tree.exists():
+                await _bootstrap(sources, packages, tree, workspace, log)
+            await _make_image(tree, image, workspace, log)
+    return image
+
+
+def check_host() -> None:
+    """Raise ImageError, saying what to do, unless machines can be built and run here."""
+    if os.geteuid() != 0:
+        raise ImageError("the sandbox needs root: run it as root (sudo)")
+    missing = sorted({package for tool, package in _TOOLS.items() if not Path(tool).exists()})
+    if missing:
+        raise ImageError(f"tools are missing: apt-get install {' '.join(missing)}")
+    tun = Path("/dev/net/tun")
+    if not tun.exists() or not stat.S_ISCHR(tun.stat().st_mode):
+        raise ImageError("/dev/net/tun is missing: modprobe tun, or give it to this container")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    for directory, needed in ((CACHE, _FREE_BYTES_NEEDED), (_MEMORY, _MEMORY_BYTES_NEEDED)):
+        free = shutil.disk_usage(directory).free
+        if free < needed:
+            raise ImageError(
+                f"{directory} has {free >> 20} MiB free, {needed >> 20} MiB are needed: make room"
+            )
+
+
+def _agent_files() -> tuple[Path, Path]:
+    here = Path(__file__).parent
+    return here / "agent.py", here / "hook_command.pl"
+
+
+def _kernel_version() -> str:
+    """Return the version of the user-mode-linux kernel, as its modules directory names it."""
+    versions = sorted(path.name for path in KERNEL_MODULES.iterdir())
+    if len(versions) != 1:
+        raise ImageError(
+            f"{KERNEL_MODULES} holds {versions}: apt-get install --reinstall user-mode-linux"
+        )
+    return versions[0]
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+async def _apt_sources() -> list[str]:
+    """Return the host's apt sources of its own distribution, one line each."""
+    fields = "$(SOURCESENTRY)|$(REPO_URI)|$(RELEASE)|$(ORIGIN)|$(COMPONENT)"
+    output = await _run(
+        ["/usr/bin/apt-get", "indextargets", "--format", fields, "Created-By: Packages"]
+    )
+    components: dict[tuple[str, str, str], list[str]] = {}
+    for line in output.splitlines():
+        entry, uri, release, origin, component = line.split("|")
+        if origin in ("Debian", "Ubuntu"):
+            components.setdefault((entry, uri, release), []).append(component)
+    if not components:
+        raise ImageError("apt knows no Debian or Ubuntu source here: run apt-get update")
+    return [
+        f"deb {_signed_by(entry)}{uri} {release} {' '.join(dict.fromkeys(names))}"
+        for (entry, uri, release), names in components.items()
+    ]
+
+
+def _signed_by(entry: str) -> str:
+    """Return the keyring option of a source, from where apt says it is written.
+
+    apt counts lines in a .list file and paragraphs in a .sources file.
+    """
+    path, _, number = entry.rpartition(":")
+    text = Path(path).read_text()
+    if path.endswith(".sources"):
+        uncommented = re.sub(r"(?m)^#.*\n", "", text)
+        paragraph = re.split(r"\n\s*\n", uncommented.strip())[int(number) - 1]
+        match = re.search(r"(?im)^Signed-By:[ \t]*(/\S+)", paragraph)
+    else:
+        match = re.search(r"\[.*?signed-by=(/[^\s\]]+)", text.splitlines()[int(number) - 1])
+    return f"[signed-by={match[1]}] " if match else ""
+
+
+def _bootstrap_arguments(packages: Sequence[str]) -> list[str]:
+    """Return what mmdebstrap is told, whatever the host; "$1" in a hook is the new system."""
+    download = ["apt-get install --yes --download-only --no-install-recommends", *packages]
+    hooks = [
+        'chroot "$1" apt-get clean',
+        f'chroot "$1" {" ".join(download)}' if packages else ":",
+        'mkdir -p "$1/srv/apt"',
+        'find "$1/var/cache/apt/archives" -name "*.deb" -exec mv -t "$1/srv/apt" {} +',
+        'cd "$1/srv/apt" && dpkg-scanpackages . > Packages',
+        'rm -f "$1"/etc/apt/apt.conf.d/99mmdebstrap "$1"/etc/apt/sources.list.d/*',
+    ]
+    return [
+        "--mode=root",
+        "--variant=minbase",
+        "--format=tar",
+        f"--include={','.join(_SYSTEM_PACKAGES)}",
+        *(f"--dpkgopt={option}" for option in _DPKG_OPTIONS),
+        *(f"--customize-hook={hook}" for hook in hooks),
+    ]
+
+
+def _codename() -> str:
+    text = Path("/etc/os-release").read_text()
+    match = re.search(r'(?m)^VERSION_CODENAME="?([a-z]+)"?$', text)
+    if match is None:
+        raise ImageError("/etc/os-release has no VERSION_CODENAME: use Debian or Ubuntu")
+    return match[1]
+
+
+async def _bootstrap(
+    sources: Sequence[str],
+    packages: Sequence[str],
+    tree: Path,
+    workspace: Path,
+    log: Callable[[str], None],
+) -> None:
+    """Make the archive of the host's release, with a repository of ``packages`` in /srv/apt."""
+    log(f"installing {_codename()} for the machines (once; about a minute)")
+    settings = await _run(["/usr/bin/apt-config", "dump", "--no-empty"])
+    wanted = re.findall(r"(?m)^Acquire::(?:https?::Proxy|Check-).*;$", settings)
+    (workspace / "apt.conf").write_text("\n".join(wanted) + "\n")
+    archive = workspace / "tree.tar"
+    await _run(
+        [
+            *_in_dying_namespaces(),
+            "/usr/bin/mmdebstrap",
+            *_bootstrap_arguments(packages),
+            f"--aptopt={workspace / 'apt.conf'}",
+            _codename(),
+            str(archive),
+            *sources,
+        ],
+        log=log,
+        temporary=workspace,
+        timeout_s=_BOOTSTRAP_TIMEOUT_S,
+    )
+    archive.replace(tree)
+
+
+async def _make_image(
+    tree: Path, image: Path, workspace: Path, log: Callable[[str], None]
+) -> None:
+    """Unpack the archive, add what is ours, and make it a file system."""
+    log("making the base image")
+    root = workspace / "root"
+    root.mkdir(mode=0o755)
+    await _run(["/usr/bin/tar", "-xf", str(tree), "-C", str(root), "--numeric-owner"])
+    version = _kernel_version()
+    await asyncio.to_thread(
+        shutil.copytree, KERNEL_MODULES / version, root / "usr/lib/modules" / version
+    )
+    _add_release(root / "srv/apt")
+    _add_files(root)
+    key = workspace / "key"
+    await _add_ssh_keys(root, key)
+    for command in (["/usr/sbin/depmod", version], ["/usr/bin/apt-get", "update"]):
+        await _run([*_in_dying_namespaces(), "/usr/sbin/chroot", str(root), *command])
+    disk = workspace / "disk"
+    await _run(["/usr/bin/truncate", "--size", IMAGE_SIZE, str(disk)])
+    # Few inodes: their tables are what makes the empty file system of 16 GiB large.
+    options = ["-q", "-F", "-m", "0", "-i", "65536", "-d", str(root)]
+    await _run(["/usr/sbin/mkfs.ext4", *options, str(disk)])
+    key.replace(image.with_suffix(".key"))
+    disk.replace(image)
+
+
+def _add_release(repository: Path) -> None:
+    """Say what the repository has, else apt tries names for each compression and complains."""
+    index = (repository / "Packages").read_bytes()
+    digest = hashlib.sha256(index).hexdigest()
+    (repository / "Release").write_text(
+        f"Date: {formatdate(usegmt=True)}\nSHA256:\n {digest} {len(index)} Packages\n"
+    )
+
+
+def _add_files(root: Path) -> None:
+    for name, text in _FILES.items():
+        path = root / name.removeprefix("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (root / "usr/lib/sandbox/network").chmod(0o755)
+    for source in _agent_files():
+        target = root / "usr/lib/sandbox" / source.name
+        shutil.copyfile(source, target)
+        target.chmod(0o755)
+    units = root / "etc/systemd/system"
+    for unit in _MASKED_UNITS:
+        (units / unit).unlink(missing_ok=True)
+        (units / unit).symlink_to("/dev/null")
+    generators = root / "etc/systemd/system-generators"
+    generators.mkdir(exist_ok=True)
+    for generator in _MASKED_GENERATORS:
+        (generators / generator).symlink_to("/dev/null")
+    for directory, unit in _ENABLED_UNITS.items():
+        (units / directory).mkdir(exist_ok=True)
+        (units / directory / unit).symlink_to(f"/etc/systemd/system/{unit}")
+    # sshd starts when somebody calls.
+    (units / "multi-user.target.wants/ssh.service").unlink(missing_ok=True)
+    (units / "sshd.service").unlink(missing_ok=True)
+    (units / "sockets.target.wants").mkdir(exist_ok=True)
+    socket = units / "sockets.target.wants/ssh.socket"
+    if not socket.is_symlink():
+        socket.symlink_to("/usr/lib/systemd/system/ssh.socket")
+
+
+async def _add_ssh_keys(root: Path, key: Path) -> None:
+    """Give the machines their host key, and root a login with ``key``."""
+    generate = ["/usr/bin/ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "sandbox"]
+    for old in (root / "etc/ssh").glob("ssh_host_*"):
+        old.unlink()
+    await _run([*generate, "-f", str(root / "etc/ssh/ssh_host_ed25519_key")])
+    await _run([*generate, "-f", str(key)])
+    (root / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
+    key.with_suffix(".pub").rename(root / "root/.ssh/authorized_keys")
+
+
+@asynccontextmanager
+async def _workspace(log: Callable[[str], None]) -> AsyncGenerator[Path]:
+    """Give the one directory for unfinished things, to one build at a time.
+
+    Whoever holds the lock is alone, so what lies there was left by a build that died.
+    """
+    workspace = CACHE / "partial"
+    with (CACHE / "build.lock").open("w") as lock:
+        waiting = False
+        while not _try_lock(lock.fileno()):
+            if not waiting:
+                log("waiting for another build of the base image")
+            waiting = True
+            await asyncio.sleep(0.5)
+        shutil.rmtree(workspace, ignore_errors=True)
+        workspace.mkdir()
+        try:
+            yield workspace
+        finally:
+            # What was interrupted may be writing still; the next build removes the rest.
+            shutil.rmtree(workspace, ignore_errors=True)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _in_dying_namespaces() -> list[str]:
+    """Return the words before a command that make its processes and mounts die with us."""
+    return [
+        *("/usr/bin/setpriv", "--pdeathsig", "KILL"),
+        *("/usr/bin/unshare", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child"),
+    ]
+
+
+async def _run(
+    argv: Sequence[str],
+    *,
+    log: Callable[[str], None] | None = None,
+    temporary: Path | None = None,
+    timeout_s: float = _COMMAND_TIMEOUT_S,
+) -> str:
+    """Run a command and return its output; each line goes to ``log`` as it comes.
+
+    Raises:
+        ImageError: it failed or took too long; the message carries the end of its output.
+    """
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+    if temporary:
+        environment["TMPDIR"] = str(temporary)
+    process = await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=environment,
+    )
+    lines: list[str] = []
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for raw in cast("asyncio.StreamReader", process.stdout):
+                lines.append(raw.decode(errors="replace").rstrip())
+                if log:
+                    log(lines[-1])
+            returncode = await process.wait()
+    except TimeoutError as error:
+        raise ImageError(f"{argv[0]} took longer than {timeout_s:.0f} s") from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if returncode != 0:
+        tail = "\n".join(lines[-15:])
+        raise ImageError(f"{' '.join(argv[:8])}: exit status {returncode}:\n{tail}")
+    return "\n".join(lines)

@@ -1,0 +1,526 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Machines: user-mode-linux processes on one bridge, and the way to their agents.
+
+Everything lives in the network namespace that the caller is in. A machine is a process that is
+alone in a pid namespace, and it dies with the process that started it: when the caller and its
+namespace are gone, by whatever signal, so are machines, taps and bridge.
+"""
+
+import asyncio
+import binascii
+import json
+import os
+import socket
+import struct
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar, cast
+
+from sandbox.agent import PORT
+from sandbox.images import KERNEL
+
+BRIDGE = "sandbox"
+HOST_ADDRESS = "10.77.0.1"
+
+_BOOT_TIMEOUT_S = 120.0
+_SHUTDOWN_TIMEOUT_S = 60.0
+_CONNECT_TIMEOUT_S = 1.0
+_HANG_UP_TIMEOUT_S = 10.0
+_COMMAND_TIMEOUT_S = 30.0
+_FIRST_MODEL_NUMBER = 10
+_FIRST_BYSTANDER_NUMBER = 200
+_MAX_DISKS = 15
+_RETRY_S = 0.1
+_CONSOLE_TAIL_LINES = 20
+_MCONSOLE_MAGIC = 0xCAFEBABE
+_MCONSOLE_VERSION = 2
+_MCONSOLE_ANSWER_BYTES = 4096
+
+# A machine that is unplugged loses what the bridge forwards. What the bridge delivers to the host
+# itself, the control channel, isn't forwarded. Setting the tap down instead would be for ever:
+# the kernel's vector driver doesn't recover.
+_RULES = f"""
+table bridge {BRIDGE} {{
+    set unplugged {{ type ifname; }}
+    chain forward {{
+        type filter hook forward priority 0; policy accept;
+        iifname @unplugged drop
+        oifname @unplugged drop
+    }}
+}}
+"""
+_LINKS = f"""
+link set lo up
+link add name {BRIDGE} type bridge forward_delay 0 mcast_snooping 0
+address add {HOST_ADDRESS}/24 dev {BRIDGE}
+link set {BRIDGE} up
+"""
+
+Message = dict[str, object]
+_Answer = TypeVar("_Answer")
+
+
+class MachineError(Exception):
+    """A machine, its agent or its network failed."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended; ``returncode`` is negative after a signal."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True)
+class HookCall:
+    """A hook command that a process in a machine issued; ``argv[0]`` is its name."""
+
+    context_id: str
+    argv: tuple[str, ...]
+    stdin: str
+
+
+HookCommands = Callable[[HookCall], Awaitable[Result]]
+Output = Callable[[str, str], None]
+
+
+class Network:
+    """The bridge between machines, in the network namespace of the caller."""
+
+    async def up(self) -> None:
+        """Make the bridge; the namespace must not have one yet."""
+        await _command("/usr/sbin/ip", "-batch", "-", stdin=_LINKS)
+        await _command("/usr/sbin/nft", "-f", "-", stdin=_RULES)
+
+    async def add_tap(self, tap: str, address: str, mac: str) -> None:
+        """Make a tap for a machine, that is to have ``address`` and ``mac``, on the bridge."""
+        lines = (
+            f"tuntap add dev {tap} mode tap",
+            f"link set {tap} master {BRIDGE}",
+            f"link set {tap} up",
+            # With the neighbour known beforehand no connection waits for an ARP retry of 1 s.
+            f"neighbour replace {address} lladdr {mac} dev {BRIDGE} nud permanent",
+        )
+        await _command("/usr/sbin/ip", "-batch", "-", stdin="\n".join(lines) + "\n")
+
+    async def unplug(self, tap: str) -> None:
+        """Drop what goes between the machine at ``tap`` and other machines."""
+        await self._change_unplugged("add", tap)
+
+    async def plug(self, tap: str) -> None:
+        """Undo ``unplug``."""
+        await self._change_unplugged("delete", tap)
+
+    async def _change_unplugged(self, verb: str, tap: str) -> None:
+        rule = f"{verb} element bridge {BRIDGE} unplugged {{ {tap} }}\n"
+        await _command("/usr/sbin/nft", "-f", "-", stdin=rule)
+
+
+class Machine:
+    """A computer with a disk of its own over the base image.
+
+    Args:
+        name: "0", "1", … in the model; "x0", "x1", … for machines that aren't in it.
+        network: the bridge it is on.
+        image: the base image.
+        directory: where its files are made: copy-on-write disk, console, control socket.
+        memory_mb: MiB of memory.
+        disks: files of further disks, /dev/ubdb and so on.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: Network,
+        image: Path,
+        directory: Path,
+        *,
+        memory_mb: int = 512,
+        disks: Sequence[Path] = (),
+    ) -> None:
+        number = _host_number(name)
+        self.name = name
+        self.host_name = f"machine-{name}"
+        self.address = f"10.77.0.{number}"
+        self.address6 = f"fd77::{number}"
+        self.mac = f"02:77:00:00:00:{number:02x}"
+        self.console = directory / f"{self.host_name}.console"
+        self._network = network
+        self._image = image
+        self._directory = directory
+        self._memory_mb = memory_mb
+        self._disks: list[Path | None] = list(disks)
+        self._tap = f"tap{name}"
+        self._has_tap = False
+        self._is_unplugged = False
+        self._process: asyncio.subprocess.Process | None = None
+        self._end: asyncio.Task[int] | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the machine has power."""
+        return self._end is not None and not self._end.done()
+
+    async def boot(self) -> None:
+        """Start the machine; returns when its agent answers.
+
+        Raises:
+            MachineError: it doesn't come up; the message carries the end of the console.
+        """
+        if self.is_running:
+            raise MachineError(f"{self.host_name} is already running")
+        if not self._has_tap:
+            await self._network.add_tap(self._tap, self.address, self.mac)
+            self._has_tap = True
+        with self.console.open("wb") as console:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command_line(),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                cwd=self._directory,
+                start_new_session=True,
+            )
+        self._end = asyncio.create_task(self._process.wait())
+        try:
+            async with asyncio.timeout(_BOOT_TIMEOUT_S):
+                await self._wait_for_agent()
+        except (TimeoutError, MachineError) as error:
+            await self.power_cut()
+            raise MachineError(f"{self.host_name} didn't boot:\n{self._console_tail()}") from error
+
+    async def power_cut(self) -> None:
+        """Stop the machine as a power cut does; returns when every process of it is gone."""
+        process, end = self._process, self._end
+        if process is None or end is None or end.done():
+            return
+        # The first process of the pid namespace is the child of unshare. The kernel lets unshare
+        # see its end only when all others of the namespace are gone.
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for pid in children or [str(process.pid)]:
+            os.kill(int(pid), 9)
+        await end
+
+    async def reboot(self) -> None:
+        """Shut the machine down in order and start it again; returns when its agent answers."""
+        await self.shutdown()
+        await self.boot()
+
+    async def shutdown(self) -> None:
+        """Power the machine off in order; returns when it is gone."""
+        if self._end is None or not self.is_running:
+            raise MachineError(f"{self.host_name} isn't running")
+        # The agent may be stopped before it can answer; the end of the machine is what counts.
+        with suppress(MachineError):
+            await self.run(["systemctl", "--no-block", "poweroff"])
+        done, _ = await asyncio.wait({self._end}, timeout=_SHUTDOWN_TIMEOUT_S)
+        if not done:
+            raise MachineError(
+                f"{self.host_name} didn't shut down in {_SHUTDOWN_TIMEOUT_S:.0f} s:\n"
+                f"{self._console_tail()}"
+            )
+
+    async def unplug(self) -> None:
+        """Cut the machine off from the other machines; the agent is still reached."""
+        if not self._is_unplugged:
+            await self._network.unplug(self._tap)
+        self._is_unplugged = True
+
+    async def plug(self) -> None:
+        """Undo ``unplug``."""
+        if self._is_unplugged:
+            await self._network.plug(self._tap)
+        self._is_unplugged = False
+
+    async def attach_disk(self, disk: Path) -> str:
+        """Add a disk, at once if the machine is running; return its device, as /dev/ubdb.
+
+        The disk is there after a reboot too, until it is detached.
+        """
+        if None in self._disks:
+            index = self._disks.index(None)
+        elif len(self._disks) < _MAX_DISKS:
+            index = len(self._disks)
+            self._disks.append(None)
+        else:
+            raise MachineError(f"{self.host_name} has {_MAX_DISKS} disks already, the most it can")
+        if self.is_running:
+            await self._monitor(f"config ubd{index + 1}={disk}")
+        self._disks[index] = disk
+        return f"/dev/ubd{chr(ord('b') + index)}"
+
+    async def detach_disk(self, disk: Path) -> None:
+        """Take a disk away; it must not be mounted."""
+        index = self._disks.index(disk)
+        if self.is_running:
+            await self._monitor(f"remove ubd{index + 1}")
+        self._disks[index] = None
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "/",
+        stdin: str = "",
+        timeout_s: float = 60.0,
+        on_hook_command: HookCommands | None = None,
+        on_output: Output | None = None,
+        kill_at_exec: int | None = None,
+    ) -> Result:
+        """Run a command as root, in a session and process group of its own.
+
+        Args:
+            argv: the command; its first word is looked up in PATH.
+            env: exactly its environment; by default, PATH and what systemd gives to a service.
+            cwd: its working directory.
+            stdin: what it reads.
+            timeout_s: when it is killed.
+            on_hook_command: answers the hook commands of processes of this run. ``env`` must then
+                have JUJU_CONTEXT_ID and JUJU_AGENT_SOCKET_ADDRESS, where the agent listens.
+            on_output: told "stdout" or "stderr", and text, as it comes, in pieces of any length.
+            kill_at_exec: the exec, counted from 1 and without hook commands, at which all
+                processes are killed by SIGKILL.
+
+        Raises:
+            TimeoutError: it took too long; no process of its group is left.
+            MachineError: the machine stopped meanwhile, or isn't running.
+        """
+        request: Message = {
+            "operation": "run",
+            "argv": list(argv),
+            "env": None if env is None else dict(env),
+            "cwd": cwd,
+            "stdin": stdin,
+            "hook_commands": on_hook_command is not None,
+            "kill_at_exec": kill_at_exec,
+        }
+        texts: dict[str, list[str]] = {"stdout": [], "stderr": []}
+
+        async def converse(channel: _Channel) -> Result:
+            await channel.send(request)
+            while True:
+                message = await channel.receive()
+                if "stream" in message:
+                    stream, text = cast("str", message["stream"]), cast("str", message["text"])
+                    texts[stream].append(text)
+                    if on_output:
+                        on_output(stream, text)
+                elif "call" in message and on_hook_command:
+                    answer = await on_hook_command(_hook_call(message))
+                    await channel.send({"call": message["call"], **vars(answer)})
+                else:
+                    stdout, stderr = "".join(texts["stdout"]), "".join(texts["stderr"])
+                    return Result(cast("int", message["returncode"]), stdout, stderr)
+
+        return await self._with_agent(converse, timeout_s, f"running {argv[0]}")
+
+    async def put(self, data: bytes, path: str, mode: int = 0o644) -> None:
+        """Write a file in one step; its directory is made."""
+        encoded = binascii.b2a_base64(data, newline=False).decode()
+        await self._ask({"operation": "put", "path": path, "data": encoded, "mode": mode})
+
+    async def unpack(self, archive: bytes, directory: str) -> None:
+        """Unpack a zip archive, with file modes and symbolic links."""
+        encoded = binascii.b2a_base64(archive, newline=False).decode()
+        await self._ask({"operation": "unpack", "path": directory, "data": encoded})
+
+    async def _ask(self, request: Message) -> Message:
+        async def converse(channel: _Channel) -> Message:
+            await channel.send(request)
+            return await channel.receive()
+
+        return await self._with_agent(converse, _COMMAND_TIMEOUT_S, str(request["operation"]))
+
+    async def _with_agent(
+        self, converse: Callable[["_Channel"], Awaitable[_Answer]], timeout_s: float, doing: str
+    ) -> _Answer:
+        """Talk to the agent, for as long as there is time, the machine, and a caller."""
+        if self._end is None or not self.is_running:
+            raise MachineError(f"{self.host_name} isn't running: {doing}")
+        async with self._connect() as channel:
+            talk = asyncio.ensure_future(converse(channel))
+            try:
+                await asyncio.wait(
+                    {talk, self._end}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                if talk.done():
+                    return talk.result()
+                if not self.is_running:
+                    raise MachineError(f"{self.host_name} stopped while {doing}")
+                raise TimeoutError(f"{self.host_name}: {doing} took longer than {timeout_s:g} s")
+            finally:
+                talk.cancel()
+                await asyncio.wait({talk})
+                if self.is_running:
+                    await channel.hang_up()
+
+    @asynccontextmanager
+    async def _connect(self) -> AsyncGenerator["_Channel"]:
+        try:
+            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                reader, writer = await asyncio.open_connection(self.address, PORT)
+        except OSError as error:
+            raise MachineError(f"{self.host_name}: its agent doesn't answer: {error}") from error
+        # A machine that starts again within itself says nothing: probe its end of the connection.
+        connection = cast("socket.socket", writer.get_extra_info("socket"))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 2)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 15)
+        try:
+            yield _Channel(self.host_name, reader, writer)
+        finally:
+            writer.close()
+
+    async def _wait_for_agent(self) -> None:
+        """Wait until the agent answers; MachineError if it never will."""
+        while True:
+            try:
+                await self._ask({"operation": "identify"})
+            except MachineError:
+                # A kernel that panics stays: the first process of a namespace can't abort itself.
+                if not self.is_running or "Kernel panic" in self._console_tail():
+                    raise
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return
+
+    def _command_line(self) -> list[str]:
+        disks = [f"ubd{i + 1}={disk}" for i, disk in enumerate(self._disks) if disk]
+        return [
+            *("/usr/bin/setpriv", "--pdeathsig", "KILL"),
+            *("/usr/bin/unshare", "--pid", "--mount-proc", "--fork", "--kill-child"),
+            str(KERNEL),
+            # Relative to the machine's directory: the path of a Unix socket can't be long.
+            "uml_dir=.",
+            f"umid={self.host_name}",
+            f"mem={self._memory_mb}M",
+            f"ubd0={self.host_name}.cow,{self._image}",
+            *disks,
+            *("root=/dev/ubda", "rw", "rootflags=noinit_itable"),
+            *("con=null", "con0=null,fd:1", "quiet"),
+            f"vec0:transport=tap,ifname={self._tap},mac={self.mac},depth=128,gro=1",
+            f"systemd.hostname={self.host_name}",
+            f"systemd.machine_id={self.mac.replace(':', ''):0>32}",
+            f"sandbox.address={self.address}/24",
+            f"sandbox.address6={self.address6}/64",
+        ]
+
+    def _console_tail(self) -> str:
+        """Return the end of what the console shows of this boot, without stack traces."""
+        lines = self.console.read_text(errors="replace").splitlines()
+        return "\n".join([line for line in lines if line[:1] != " "][-_CONSOLE_TAIL_LINES:])
+
+    async def _monitor(self, command: str) -> None:
+        """Give a command to the kernel's management console (its Unix socket, datagrams).
+
+        The request is magic, version, length and text; the answer error, more and length, and
+        text: arch/um/drivers/mconsole.h of the kernel.
+        """
+        text = command.encode()
+        request = struct.pack("III512s", _MCONSOLE_MAGIC, _MCONSOLE_VERSION, len(text), text)
+        answer = await self._exchange_with_monitor(request)
+        error, _, length = struct.unpack_from("III", answer)
+        if error:
+            said = answer[12 : 12 + length].rstrip(b"\0\n").decode(errors="replace")
+            raise MachineError(f"{self.host_name}: {command}: {said}")
+
+    async def _exchange_with_monitor(self, request: bytes) -> bytes:
+        loop = asyncio.get_running_loop()
+        directory = os.open(self._directory, os.O_PATH)
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as monitor:
+                monitor.setblocking(False)
+                # An address for the answer, made up by the kernel (autobind, unix(7)).
+                monitor.bind("")
+                monitor.connect(f"/proc/self/fd/{directory}/{self.host_name}/mconsole")
+                async with asyncio.timeout(_COMMAND_TIMEOUT_S):
+                    await loop.sock_sendall(monitor, request)
+                    return await loop.sock_recv(monitor, _MCONSOLE_ANSWER_BYTES)
+        except OSError as error:
+            raise MachineError(f"{self.host_name}: its console doesn't answer: {error}") from error
+        finally:
+            os.close(directory)
+
+
+class _Channel:
+    """A connection to an agent: frames of JSON both ways."""
+
+    def __init__(
+        self, host_name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._host_name = host_name
+        self._reader = reader
+        self._writer = writer
+
+    async def send(self, message: Mapping[str, object]) -> None:
+        """Send a frame."""
+        data = json.dumps(message).encode()
+        self._writer.write(len(data).to_bytes(4, "big") + data)
+        await self._writer.drain()
+
+    async def receive(self) -> Message:
+        """Receive a frame; MachineError if it says so, or if the agent is gone."""
+        try:
+            length = int.from_bytes(await self._reader.readexactly(4), "big")
+            message = cast("Message", json.loads(await self._reader.readexactly(length)))
+        except (OSError, asyncio.IncompleteReadError) as error:
+            raise MachineError(f"{self._host_name}: its agent hung up") from error
+        if "error" in message:
+            raise MachineError(f"{self._host_name}: {message['error']}")
+        return message
+
+    async def hang_up(self) -> None:
+        """End the request; returns when the agent has ended what it was running for it."""
+        try:
+            async with asyncio.timeout(_HANG_UP_TIMEOUT_S):
+                self._writer.write_eof()
+                while await self._reader.read(65536):
+                    pass
+        except OSError as error:
+            raise MachineError(f"{self._host_name}: its agent doesn't end: {error}") from error
+
+
+def _host_number(name: str) -> int:
+    """Return the last part of a machine's addresses."""
+    if name.startswith("x"):
+        number, limit = _FIRST_BYSTANDER_NUMBER + int(name[1:]), 255
+    else:
+        number, limit = _FIRST_MODEL_NUMBER + int(name), _FIRST_BYSTANDER_NUMBER
+    if number >= limit:
+        raise MachineError(f"the network has no address for a machine {name}")
+    return number
+
+
+def _hook_call(message: Message) -> HookCall:
+    argv = cast("list[str]", message["argv"])
+    return HookCall(cast("str", message["context_id"]), tuple(argv), cast("str", message["stdin"]))
+
+
+async def _command(*argv: str, stdin: str) -> None:
+    """Run a command of the host.
+
+    Raises:
+        MachineError: it failed or took too long.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(_COMMAND_TIMEOUT_S):
+            output, _ = await process.communicate(stdin.encode())
+    except TimeoutError as error:
+        process.kill()
+        await process.wait()
+        raise MachineError(f"{' '.join(argv)} took too long") from error
+    if process.returncode != 0:
+        said = output.decode(errors="replace").strip()
+        raise MachineError(f"{' '.join(argv)}: exit status {process.returncode}: {said}")

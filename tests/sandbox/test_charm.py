@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is read of a packed charm, and what is refused."""
+
+import zipfile
+
+import pytest
+
+from sandbox import charm as charms
+
+METADATA = """
+name: nfs
+subordinate: true
+provides: {share: {interface: nfs_share}}
+requires: {juju-info: {interface: juju-info, scope: container}, one: {interface: x, limit: 1}}
+peers: {cluster: {interface: cluster}}
+storage:
+  shares: {type: filesystem, minimum-size: 2G}
+  more: {type: filesystem, location: /srv, multiple: {range: 1-3}}
+  many: {type: block, multiple: {range: 0+}}
+"""
+CONFIG = """
+options:
+  size: {type: int, default: -1, description: In GiB.}
+  name: {type: string}
+  rate: {type: float}
+  fast: {type: boolean, default: false}
+"""
+ACTIONS = """
+grow:
+  description: Grow a share.
+  params:
+    to: {type: integer, minimum: 1, maximum: 9}
+    name: {type: string, pattern: "^[a-z]+$", maxLength: 5, default: data}
+    how: {enum: [fast, slow]}
+  required: [to]
+  additionalProperties: false
+loose: {}
+"""
+CHARM = charms.parse(METADATA, CONFIG, ACTIONS)
+
+
+def test_metadata():
+    assert (CHARM.name, CHARM.is_subordinate) == ("nfs", True)
+    assert CHARM.endpoints["share"] == charms.Endpoint("share", "provides", "nfs_share")
+    assert CHARM.endpoints["one"].limit == 1
+    assert CHARM.endpoints["juju-info"].scope == "container"
+    assert CHARM.endpoints["cluster"].role == "peers"
+
+
+def test_storage():
+    shares, more, many = (CHARM.storage[name] for name in ("shares", "more", "many"))
+    assert (shares.minimum, shares.maximum, shares.minimum_size_mib) == (1, 1, 2048)
+    assert (more.minimum, more.maximum, more.location, more.is_multiple) == (1, 3, "/srv", True)
+    assert (many.minimum, many.maximum, many.kind) == (0, None, "block")
+
+
+def test_every_charm_has_the_implicit_juju_info():
+    plain = charms.parse("name: plain")
+    assert plain.endpoint("juju-info") == charms.JUJU_INFO
+    assert plain.endpoint("other") is None
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "value"),
+    [
+        ("size", "10", 10),
+        ("size", 10, 10),
+        ("size", "-1", -1),
+        ("size", "ten", None),
+        ("size", "1.5", None),
+        ("size", True, None),
+        ("size", "", None),
+        ("name", "", ""),
+        ("name", "x\ny", "x\ny"),
+        ("name", 5, None),
+        ("rate", "1.5", 1.5),
+        ("rate", "x", None),
+        ("fast", "true", True),
+        ("fast", "False", False),
+        ("fast", "1", True),
+        ("fast", "tRUE", None),
+        ("fast", "yes", None),
+    ],
+)
+def test_config_values(option: str, given: object, value: object):
+    if value is None:
+        with pytest.raises(charms.CharmError, match=f'option "{option}" expected .*, got'):
+            CHARM.options[option].convert(given)
+    else:
+        converted = CHARM.options[option].convert(given)
+        assert (converted, type(converted)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("params", "problem"),
+    [
+        ({"to": 5}, None),
+        ({}, '"to" is required'),
+        ({"to": "5"}, '"to" must be of type integer'),
+        ({"to": True}, '"to" must be of type integer'),
+        ({"to": 0}, '"to" must be at least 1'),
+        ({"to": 10}, '"to" must be at most 9'),
+        ({"to": 5, "name": "A"}, '"name" does not match'),
+        ({"to": 5, "name": "abcdef"}, 'length of "name" must be at most 5'),
+        ({"to": 5, "how": "never"}, '"how" must be one of'),
+        ({"to": 5, "x": 1}, 'additional property "x" is not allowed'),
+    ],
+)
+def test_action_parameters(params: dict[str, object], problem: str | None):
+    grow = CHARM.actions["grow"]
+    if problem is None:
+        assert grow.complete(params, allows_others=True) == {"name": "data", **params}
+    else:
+        with pytest.raises(charms.CharmError, match=problem):
+            grow.complete(params, allows_others=True)
+
+
+def test_whether_an_action_takes_other_parameters_depends_on_juju_unless_it_says():
+    loose = CHARM.actions["loose"]
+    assert loose.complete({"x": 1}, allows_others=True) == {"x": 1}
+    with pytest.raises(charms.CharmError, match="additional property"):
+        loose.complete({"x": 1}, allows_others=False)
+
+
+@pytest.mark.parametrize(
+    ("texts", "problem"),
+    [
+        (("{}",), "no name"),
+        (("[a]",), "a mapping is expected"),
+        (("{name: a, subordinate: true}",), 'lacks "requires" relation with container scope'),
+        (("{name: a, provides: {juju-x: {interface: x}}}",), "reserved relation name"),
+        (("{name: a, provides: {x: {interface: juju-x}}}",), "reserved interface"),
+        (("name: a", "options: {x: {type: list}}"), "unknown type"),
+        (("name: a", "", "juju-run: {}"), "reserved action name"),
+        (("name: a", "", "x: {params: {y: {type: text}}}"), "unknown type 'text'"),
+        (("name: a", "", "x: {params: {y: {oneOf: []}}}"), "'oneOf' of 'y' is not supported"),
+        (("{name: a, storage: {x: {type: filesystem, minimum-size: 1x}}}",), "invalid size"),
+    ],
+)
+def test_a_charm_that_is_refused(texts: tuple[str, ...], problem: str):
+    with pytest.raises(charms.CharmError, match=problem):
+        charms.parse(*texts)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("10G", 10240), ("512M", 512), ("1.5T", 1572864), ("2GiB", 2048), ("7", 7)]
+)
+def test_sizes(text: str, size: int):
+    assert charms.parse_size_mib(text) == size
+
+
+def test_a_packed_charm_is_read(tmp_path):
+    path = tmp_path / "nfs.charm"
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr("metadata.yaml", METADATA)
+        packed.writestr("config.yaml", CONFIG)
+        packed.writestr("src/", "")
+        packed.writestr("src/charm.py", "")
+    read = charms.read(path)
+    assert read.endpoints == CHARM.endpoints
+    assert (read.options, read.actions) == (CHARM.options, {})
+    assert read.files == {"metadata.yaml", "config.yaml", "src/charm.py"}
+    assert read.archive == path.read_bytes()
+
+
+def test_what_is_no_charm_is_refused(tmp_path):
+    with pytest.raises(charms.CharmError, match=r"cannot read charm .*No such file"):
+        charms.read(tmp_path / "none.charm")
+    (tmp_path / "text.charm").write_text("text")
+    with pytest.raises(charms.CharmError, match="is not a packed charm; pack it with charmcraft"):
+        charms.read(tmp_path / "text.charm")

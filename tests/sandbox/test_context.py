@@ -1,0 +1,512 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a hook sees and writes: the hook commands as ops and as a person types them."""
+
+import json
+from typing import get_args
+
+import pytest
+
+from sandbox import charm as charms
+from sandbox import hooks, operations
+from sandbox.context import Action, Context
+from sandbox.hook_commands import COMMANDS, UNSUPPORTED, Answer, execute
+from sandbox.model import Hook, Model, Profile
+
+SERVER = charms.parse(
+    """
+name: server
+provides: {share: {interface: nfs_share}}
+peers: {cluster: {interface: cluster}}
+extra-bindings: {wan: null}
+storage: {data: {type: filesystem}}
+""",
+    """
+options:
+  size: {type: int, default: 3}
+  name: {type: string}
+  fast: {type: boolean, default: true}
+""",
+    """
+grow:
+  params: {to: {type: integer}, how: {type: object}}
+""",
+)
+CLIENT = charms.parse("{name: client, requires: {share: {interface: nfs_share}}}")
+
+
+def started(juju: Profile = "3.6") -> Model:
+    """Return a model with server/0 (leader), server/1 and client/0, related: relation 1."""
+    model = Model("test", juju, uuid="7f1c")
+    operations.deploy(model, SERVER, "server", num_units=2)
+    operations.deploy(model, CLIENT, "client")
+    operations.integrate(model, "server", "client")
+    idle(model)
+    relation = model.relations[1]
+    relation.unit_bags["client/0"].update({"wish": "big"})
+    relation.app_bags["client"].update({"name": "/data"})
+    idle(model)
+    return model
+
+
+def idle(model: Model) -> None:
+    """Run every hook of every unit, doing nothing."""
+    busy = True
+    while busy:
+        operations.settle(model)
+        busy = False
+        for storage in model.storage.values():
+            storage.is_provisioned = True
+        for unit in list(model.units.values()):
+            if hook := hooks.next_hook(model, unit):
+                hooks.begin(model, unit, hook)
+                hooks.commit(model, unit, hook)
+                busy = True
+
+
+CHANGED = Hook("relation-changed", 1, "share", "client", "client/0")
+
+
+def at(model: Model, unit: str = "server/0", hook: Hook | None = None, **kwargs) -> Context:
+    return Context(model, model.units[unit], hook or Hook("update-status"), **kwargs)
+
+
+def said(context: Context, *argv: str, stdin: str = "") -> str:
+    answer = execute(context, argv, stdin)
+    assert (answer.returncode, answer.stderr) == (0, ""), answer
+    return answer.stdout
+
+
+READS = [
+    # As ops runs them.
+    ("config-get --format=json", '{"fast":true,"size":3}\n'),
+    ("is-leader --format=json", "true\n"),
+    ("relation-ids share --format=json", '["share:1"]\n'),
+    ("relation-ids nothing --format=json", "[]\n"),
+    ("relation-list --format=json -r share:1", '["client/0"]\n'),
+    ("relation-list --format=json --app -r share:1", '"client"\n'),
+    ("relation-list --format=json -r 0", '["server/1"]\n'),
+    (
+        "relation-get --format=json -r share:1 - client/0",
+        '{"egress-subnets":"10.77.0.12/32","ingress-address":"10.77.0.12",'
+        '"private-address":"10.77.0.12","wish":"big"}\n',
+    ),
+    ("relation-get --format=json -r share:1 --app - client", '{"name":"/data"}\n'),
+    ("relation-get --format=json -r share:1 --app - server", "{}\n"),
+    ("storage-list --format=json data", '["data/0"]\n'),
+    ("storage-list --format=json other", "[]\n"),
+    (
+        "storage-get --format=json -s data/0",
+        '{"kind":"filesystem","location":"/var/lib/juju/storage/data/0"}\n',
+    ),
+    ("opened-ports --format=json", "[]\n"),
+    (
+        "status-get --include-data --format=json --application=false",
+        '{"message":"","status":"unknown","status-data":{}}\n',
+    ),
+    ("relation-model-get --format=json -r share:1", '{"uuid":"7f1c"}\n'),
+    ("state-get --format=json", "{}\n"),
+    (
+        "network-get --format=json -r 1 share",
+        '{"bind-addresses":[{"addresses":[{"cidr":"10.77.0.0/24","hostname":"",'
+        '"value":"10.77.0.10"}],"interface-name":"vec0","mac-address":""}],'
+        '"egress-subnets":["10.77.0.10/32"],"ingress-addresses":["10.77.0.10"]}\n',
+    ),
+    # As a person types them.
+    ("config-get size", "3\n"),
+    ("config-get fast", "True\n"),
+    ("config-get name", ""),
+    ("config-get name --format=json", "null\n"),
+    ("config-get unknown --format json", "null\n"),
+    ("config-get", "fast: true\nsize: 3\n"),
+    ("config-get --all", "fast: true\nname: null\nsize: 3\n"),
+    ("config-get -a --format=json", '{"fast":true,"name":null,"size":3}\n'),
+    ("is-leader", "True\n"),
+    ("relation-ids share", "share:1\n"),
+    ("relation-list -r 1", "client/0\n"),
+    ("relation-list --relation=share:1", "client/0\n"),
+    ("relation-get -r 1 wish client/0", "big\n"),
+    ("relation-get wish -r 1 client/0", "big\n"),
+    ("relation-get -r 1 none client/0", ""),
+    ("relation-get --app -r 1 name client/0", "/data\n"),
+    ("network-get share --ingress-address", "10.77.0.10\n"),
+    ("network-get juju-info --bind-address --format=json", '"10.77.0.10"\n'),
+    ("network-get wan --egress-subnets", "10.77.0.10/32\n"),
+    ("unit-get private-address", "10.77.0.10\n"),
+    ("storage-get -s data/0 location", "/var/lib/juju/storage/data/0\n"),
+    ("storage-list", "data/0\n"),
+    ("status-get", "unknown\n"),
+    ("opened-ports", ""),
+]
+
+
+@pytest.mark.parametrize(("command", "stdout"), READS)
+def test_a_command_that_reads(command: str, stdout: str):
+    assert said(at(started()), *command.split()) == stdout
+
+
+NOT_FOUND = 'invalid value "%s" for option -r: relation not found'
+BAD_STATUS = 'invalid status "idle", expected one of [maintenance blocked waiting active]'
+FAILURES = [
+    ("relation-get -r share:9 - client/0", 2, NOT_FOUND % "share:9"),
+    ("relation-get -r cluster:1 - client/0", 2, NOT_FOUND % "cluster:1"),
+    ("relation-get -r x - client/0", 2, 'invalid value "x" for option -r: invalid relation id'),
+    ("relation-get - client/0", 2, "no relation id specified"),
+    ("relation-get -r 1", 2, "no unit or application specified"),
+    ("relation-get -r 1 - client", 2, 'expected unit name, got application name "client"'),
+    ("relation-get -r 1 - client/7", 1, "permission denied"),
+    ("relation-get -r 1 - server/1", 1, "permission denied"),
+    ("relation-get -q", 2, "option provided but not defined: -q"),
+    ("relation-get --r 1", 2, "option provided but not defined: --r"),
+    ("relation-list -r", 2, "option needs an argument: -r"),
+    ("relation-list -r 1 extra", 2, 'unrecognized args: "extra"'),
+    ("relation-set -r 1 noequals", 2, 'expected "key=value", got "noequals"'),
+    ("relation-ids", 2, "no endpoint name specified"),
+    ("network-get nowhere", 1, 'no network config found for binding "nowhere"'),
+    ("storage-get -s data/9", 2, 'invalid value "data/9" for option -s: storage not found'),
+    ("storage-get", 2, "no storage instance specified"),
+    ("status-set idle", 2, BAD_STATUS),
+    ("status-set active a b", 2, 'unrecognized args: "b"'),
+    ("open-port 0/tcp", 2, 'invalid port or port range "0/tcp"'),
+    ("open-port 20-10", 2, 'invalid port or port range "20-10"'),
+    ("open-port --endpoints none 1", 1, 'unknown endpoint "none"'),
+    ("config-get --format=toml", 2, 'invalid value "toml" for option --format: unknown format'),
+    ("action-get", 1, "not running an action"),
+    ("secret-get --format=json x", 1, "secret-get is not supported by the sandbox"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "code", "message"), FAILURES)
+def test_a_command_that_fails(command: str, code: int, message: str):
+    answer = execute(at(started()), command.split())
+    assert answer == Answer(code, "", f"ERROR {message}\n")
+
+
+FOLLOWER_FAILURES = [
+    ("relation-get -r 1 --app - server", "permission denied"),
+    ("relation-set -r 1 --app a=b", "cannot write relation settings"),
+    ("status-set --application=True active", "this unit is not the leader"),
+    ("status-get --application=true", "this unit is not the leader"),
+]
+
+
+@pytest.mark.parametrize(("command", "message"), FOLLOWER_FAILURES)
+def test_what_only_a_leader_may(command: str, message: str):
+    model = started()
+    assert execute(at(model, "server/1"), command.split()) == Answer(1, "", f"ERROR {message}\n")
+    assert execute(at(model, "server/0"), command.split()).returncode == 0
+
+
+def test_every_unit_may_read_the_peers_application_databag():
+    assert said(at(started(), "server/1"), "relation-get", "-r", "0", "--app", "-", "server") == (
+        "{}\n"
+    )
+
+
+def test_relation_set_is_read_in_the_hook_and_flushed_after_it():
+    model = started()
+    context = at(model)
+    bag = model.relations[1].unit_bags["server/0"]
+    before = bag.version
+    said(context, "relation-set", "-r", "share:1", "--file", "-", stdin='{"a": "1", "b": "2"}')
+    said(context, "relation-set", "-r", "1", "b=", "c=x=y")
+    read = said(context, "relation-get", "--format=json", "-r", "share:1", "-", "server/0")
+    assert {"a": "1", "c": "x=y"}.items() <= json.loads(read).items()
+    assert "b" not in json.loads(read)
+    assert (bag.version, "a" in bag.data) == (before, False)
+    context.flush()
+    assert (bag.version, bag.data["a"], bag.data["c"]) == (before + 1, "1", "x=y")
+
+
+def test_relation_set_from_yaml_keeps_the_text_of_scalars():
+    model = started()
+    context = at(model, hook=CHANGED)
+    said(context, "relation-set", "--file=-", stdin="size: 010\nfast: yes\n")
+    context.flush()
+    data = model.relations[1].unit_bags["server/0"].data
+    assert (data["size"], data["fast"]) == ("010", "yes")
+
+
+def test_the_leader_reads_its_own_application_databag_as_it_will_be():
+    model = started()
+    context = at(model)
+    said(context, "relation-set", "-r", "share:1", "--app", "--file", "-", stdin='{"e": "nfs"}')
+    read = ("relation-get", "--format=json", "-r", "share:1", "--app", "-", "server")
+    assert said(context, *read) == '{"e":"nfs"}\n'
+    assert model.relations[1].app_bags["server"].data == {}
+    context.flush()
+    assert model.relations[1].app_bags["server"].data == {"e": "nfs"}
+
+
+def test_without_flush_a_hook_leaves_nothing_but_what_acts_at_once():
+    model = started()
+    logged: list[tuple[str, str]] = []
+    context = at(model, log=lambda level, message: logged.append((level, message)))
+    said(context, "relation-set", "-r", "1", "a=1")
+    said(context, "open-port", "2049/tcp")
+    said(context, "state-set", "k=v")
+    said(context, "status-set", "--application=False", "blocked", "--", "-x")
+    said(context, "status-set", "--application=True", "active")
+    said(context, "application-version-set", "--", "1.2")
+    said(context, "juju-log", "--log-level", "WARNING", "--", "-m")
+    unit = model.units["server/0"]
+    assert "a" not in model.relations[1].unit_bags["server/0"].data
+    assert (unit.ports, unit.state) == (set(), {})
+    assert (unit.status.status, unit.status.message) == ("blocked", "-x")
+    assert model.applications["server"].status.status == "active"
+    assert model.applications["server"].workload_version == "1.2"
+    assert logged == [("WARNING", "-m")]
+
+
+def test_writing_what_is_there_changes_no_version_and_runs_no_hook():
+    model = started()
+    for expected in (1, 0):
+        context = at(model)
+        said(context, "relation-set", "-r", "1", "a=1")
+        before = model.relations[1].unit_bags["server/0"].version
+        context.flush()
+        assert model.relations[1].unit_bags["server/0"].version == before + expected
+    idle(model)
+    assert hooks.next_hook(model, model.units["client/0"]) is None
+
+
+def test_opened_ports_does_not_show_what_is_pending():
+    model = started()
+    context = at(model)
+    said(context, "open-port", "2049")
+    said(context, "open-port", "--endpoints", "share,cluster", "100-110/udp")
+    said(context, "open-port", "icmp")
+    assert said(context, "opened-ports", "--format=json") == "[]\n"
+    context.flush()
+    context = at(model)
+    shown = '["100-110/udp","2049/tcp","icmp"]\n'
+    assert said(context, "opened-ports", "--format=json") == shown
+    assert said(context, "opened-ports", "--endpoints") == (
+        "100-110/udp (cluster, share)\n2049/tcp (*)\nicmp (*)\n"
+    )
+    said(context, "close-port", "2049/tcp")
+    assert said(context, "opened-ports", "--format=json") == shown
+    context.flush()
+    assert said(context, "opened-ports", "--format=json") == '["100-110/udp","icmp"]\n'
+
+
+def test_state_is_read_in_the_hook_and_flushed_after_it():
+    model = started("4.0")
+    context = at(model)
+    assert said(context, "state-get", "--format=json") == "null\n"
+    said(context, "state-set", "--file", "-", stdin='{"k": "v", "l": "w"}')
+    said(context, "state-delete", "l")
+    assert said(context, "state-get", "k") == "v\n"
+    context.flush()
+    assert model.units["server/0"].state == {"k": "v"}
+
+
+def test_what_a_hook_reads_of_others_does_not_change_while_it_runs():
+    model = started()
+    context = at(model, hook=CHANGED)
+    assert said(context, "relation-get", "wish") == "big\n"
+    model.relations[1].unit_bags["client/0"].update({"wish": "small"})
+    model.applications["server"].settings["size"] = 9
+    operations.remove_unit(model, ["server/0"])
+    operations.settle(model)
+    assert said(context, "relation-get", "wish") == "big\n"
+    assert said(context, "config-get", "size") == "3\n"
+    assert said(context, "relation-list") == "client/0\n"
+
+
+def test_who_was_told_that_it_does_not_lead_does_not_lead_in_that_hook():
+    model = started()
+    context = at(model, "server/1")
+    assert said(context, "is-leader") == "False\n"
+    model.applications["server"].leader = "server/1"
+    assert said(context, "is-leader") == "False\n"
+    assert said(at(model, "server/1"), "is-leader") == "True\n"
+
+
+def test_while_a_relation_breaks_it_is_left_out_but_can_still_be_read():
+    model = started()
+    operations.remove_relation(model, "server", "client")
+    unit = model.units["server/0"]
+    departed = hooks.next_hook(model, unit)
+    context = at(model, hook=departed)
+    assert departed.kind == "relation-departed"
+    assert said(context, "relation-list") == ""
+    assert said(context, "relation-ids", "share") == "share:1\n"
+    hooks.commit(model, unit, departed)
+    broken = hooks.next_hook(model, unit)
+    context = at(model, hook=broken)
+    assert broken.kind == "relation-broken"
+    assert said(context, "relation-ids", "share", "--format=json") == "[]\n"
+    assert said(context, "relation-list", "--format=json", "-r", "share:1") == "[]\n"
+    own = said(context, "relation-get", "--format=json", "-r", "share:1", "-", "server/0")
+    assert json.loads(own)["ingress-address"] == "10.77.0.10"
+    gone = said(context, "relation-get", "--format=json", "-r", "share:1", "-", "client/0")
+    assert json.loads(gone)["wish"] == "big"
+
+
+def test_a_joining_unit_is_listed_before_its_hook_has_been_committed():
+    model = started()
+    operations.add_unit(model, "client", 1)
+    unit = model.units["server/0"]
+    while (hook := hooks.next_hook(model, unit)) is None:
+        other = model.units["client/1"]
+        hooks.commit(model, other, hooks.next_hook(model, other))
+        operations.settle(model)
+    assert (hook.kind, hook.remote_unit) == ("relation-joined", "client/1")
+    assert said(at(model, hook=hook), "relation-list") == "client/0\nclient/1\n"
+
+
+def test_juju_log_names_the_relation():
+    logged: list[tuple[str, str]] = []
+    context = at(started(), hook=CHANGED, log=lambda *line: logged.append(line))
+    said(context, "juju-log", "hello", "you")
+    said(context, "juju-log", "-l", "error", "bad")
+    assert logged == [("INFO", "share:1: hello you"), ("ERROR", "share:1: bad")]
+
+
+def test_goal_state():
+    model = started()
+    operations.remove_unit(model, ["server/1"])
+    goal = json.loads(said(at(model), "goal-state", "--format=json"))
+    assert {name: unit["status"] for name, unit in goal["units"].items()} == {
+        "server/0": "unknown",
+        "server/1": "dying",
+    }
+    assert set(goal["relations"]["share"]) == {"client", "client/0"}
+
+
+def test_application_status():
+    model = started()
+    context = at(model)
+    said(context, "status-set", "--application", "waiting", "for all")
+    status = json.loads(
+        said(context, "status-get", "--include-data", "--format=json", "--application=true")
+    )["application-status"]
+    assert (status["status"], status["message"]) == ("waiting", "for all")
+    assert set(status["units"]) == {"server/0", "server/1"}
+
+
+def test_an_action_gives_results_even_when_it_fails():
+    model = started()
+    action = Action("3", "grow", {"to": 4, "how": {"fast": True}})
+    context = Context(model, model.units["server/0"], action=action)
+    assert said(context, "action-get", "--format=json") == '{"how":{"fast":true},"to":4}\n'
+    assert said(context, "action-get", "how.fast") == "True\n"
+    assert said(context, "action-get", "how.slow.really", "--format=json") == "null\n"
+    said(context, "action-set", "a.b=1", "a.c=x=y", "d=")
+    said(context, "action-log", "--", "half way")
+    said(context, "action-fail", "--", "no space")
+    said(context, "relation-set", "-r", "1", "a=1")
+    assert action.results == {"a": {"b": "1", "c": "x=y"}, "d": ""}
+    assert (action.failure, action.log) == ("no space", ["half way"])
+    for key in ("stdout", "Big", "a..b", "a-", "a_b"):
+        assert execute(context, ["action-set", f"{key}=1"]).returncode == 1
+    assert execute(context, ["juju-reboot"]).returncode == 1
+
+
+ALWAYS = {
+    "CHARM_DIR": "/var/lib/juju/agents/unit-server-0/charm",
+    "JUJU_CHARM_DIR": "/var/lib/juju/agents/unit-server-0/charm",
+    "JUJU_AGENT_SOCKET_ADDRESS": "/var/lib/juju/agents/unit-server-0/agent.socket",
+    "JUJU_AGENT_SOCKET_NETWORK": "unix",
+    "JUJU_UNIT_NAME": "server/0",
+    "JUJU_MODEL_UUID": "7f1c",
+    "JUJU_MODEL_NAME": "test",
+    "JUJU_API_ADDRESSES": "10.77.0.1:17070",
+    "JUJU_MACHINE_ID": "0",
+    "JUJU_PRINCIPAL_UNIT": "",
+    "JUJU_AVAILABILITY_ZONE": "",
+    "CLOUD_API_VERSION": "",
+    "JUJU_CHARM_HTTP_PROXY": "",
+    "JUJU_CHARM_HTTPS_PROXY": "",
+    "JUJU_CHARM_FTP_PROXY": "",
+    "JUJU_CHARM_NO_PROXY": "",
+    "APT_LISTCHANGES_FRONTEND": "none",
+    "DEBIAN_FRONTEND": "noninteractive",
+    "LANG": "C.UTF-8",
+    "TERM": "tmux-256color",
+    "PATH": "/var/lib/juju/tools/unit-server-0:"
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+}
+OF_PROFILE = {
+    "3.6": {"JUJU_VERSION": "3.6.28", "JUJU_SLA": "unsupported"},
+    "4.0": {
+        "JUJU_VERSION": "4.0.15",
+        "JUJU_CHARM_TRACE_CONFIG_HTTP": "",
+        "JUJU_CHARM_TRACE_CONFIG_GRPC": "",
+        "JUJU_CHARM_TRACE_CONFIG_CA_CERT": "",
+    },
+}
+OF_KIND = [
+    (Hook("install"), {"JUJU_HOOK_NAME": "install", "JUJU_DISPATCH_PATH": "hooks/install"}),
+    (
+        Hook("relation-created", 1, "share", "client"),
+        {
+            "JUJU_HOOK_NAME": "share-relation-created",
+            "JUJU_DISPATCH_PATH": "hooks/share-relation-created",
+            "JUJU_RELATION": "share",
+            "JUJU_RELATION_ID": "share:1",
+            "JUJU_REMOTE_UNIT": "",
+            "JUJU_REMOTE_APP": "client",
+        },
+    ),
+    (
+        Hook("relation-departed", 1, "share", "client", "client/0", "server/0"),
+        {
+            "JUJU_HOOK_NAME": "share-relation-departed",
+            "JUJU_DISPATCH_PATH": "hooks/share-relation-departed",
+            "JUJU_RELATION": "share",
+            "JUJU_RELATION_ID": "share:1",
+            "JUJU_REMOTE_UNIT": "client/0",
+            "JUJU_REMOTE_APP": "client",
+            "JUJU_DEPARTING_UNIT": "server/0",
+        },
+    ),
+    (
+        Hook("storage-attached", storage_id="data/0"),
+        {
+            "JUJU_HOOK_NAME": "data-storage-attached",
+            "JUJU_DISPATCH_PATH": "hooks/data-storage-attached",
+            "JUJU_STORAGE_ID": "data/0",
+            "JUJU_STORAGE_LOCATION": "/var/lib/juju/storage/data/0",
+            "JUJU_STORAGE_KIND": "filesystem",
+        },
+    ),
+    (
+        Action("5", "grow"),
+        {
+            "JUJU_HOOK_NAME": "",
+            "JUJU_DISPATCH_PATH": "actions/grow",
+            "JUJU_ACTION_NAME": "grow",
+            "JUJU_ACTION_UUID": "5",
+            "JUJU_ACTION_TAG": "action-5",
+        },
+    ),
+    (Action("6", "juju-exec"), {"JUJU_HOOK_NAME": ""}),
+]
+
+
+@pytest.mark.parametrize("juju", get_args(Profile))
+@pytest.mark.parametrize(("what", "own"), OF_KIND)
+def test_the_environment_is_exactly_that_of_juju(juju: Profile, what, own):
+    model = started(juju)
+    unit = model.units["server/0"]
+    hook = what if isinstance(what, Hook) else None
+    context = Context(model, unit, hook, None if hook else what)
+    env = context.environment()
+    identity = env.pop("JUJU_CONTEXT_ID")
+    assert env == ALWAYS | OF_PROFILE[juju] | own
+    kind = own["JUJU_HOOK_NAME"] or {"grow": "grow"}.get(what.name, "run-commands")
+    assert identity.startswith(f"server/0-{kind}-")
+    assert len(identity.rpartition("-")[2]) == 32
+
+
+@pytest.mark.parametrize("juju", get_args(Profile))
+def test_the_databag_that_juju_fills(juju: Profile):
+    data = started(juju).relations[1].unit_bags["server/0"].data
+    expected = {"ingress-address": "10.77.0.10", "egress-subnets": "10.77.0.10/32"}
+    private = {"private-address": "10.77.0.10"} if juju == "3.6" else {}
+    assert data == expected | private
+
+
+def test_no_command_is_both_there_and_not():
+    assert not UNSUPPORTED & COMMANDS.keys()

@@ -1,0 +1,696 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The controller with machines that are directories: real dispatches, no virtual machine.
+
+The dispatch of the charms here sources a shell script named after the hook (or unit and hook)
+from a directory, if the test has put one there.
+"""
+
+import asyncio
+import io
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sandbox import agent, machines
+from sandbox.charm import CharmError
+from sandbox.client import RUN, Client, ControllerError, ask
+from sandbox.controller import Controller, start
+from sandbox.model import Model
+from sandbox.operations import OperationError
+
+HOOK_COMMAND = Path(agent.__file__).with_name("hook_command.pl")
+WAIT_S = 30.0
+DISPATCH = """#!/bin/sh
+hook=$(basename "${JUJU_DISPATCH_PATH}")
+unit=$(echo "$JUJU_UNIT_NAME" | tr / -)
+for script in "%(scripts)s/$hook" "%(scripts)s/$unit.$hook"; do
+    [ ! -e "$script" ] || . "$script"
+done
+"""
+
+
+class DirectoryMachine:
+    """A stand-in for machines.Machine: a directory, in which /var/lib/juju is elsewhere."""
+
+    def __init__(self, name: str, root: Path):
+        self.name = name
+        self.root = root / name
+        self.is_running = False
+        self.boots = 0
+        self._running: set[asyncio.subprocess.Process] = set()
+
+    def local(self, text: str) -> str:
+        text = text.replace("/var/lib/juju", str(self.root))
+        return str(self.root.parent / "hook_command") if text == agent.HOOK_COMMAND else text
+
+    async def boot(self):
+        self.root.mkdir(exist_ok=True)
+        self.boots += 1
+        self.is_running = True
+
+    async def power_cut(self):
+        self.is_running = False
+        for process in self._running:
+            os.killpg(process.pid, signal.SIGKILL)
+
+    async def reboot(self):
+        await self.power_cut()
+        await self.boot()
+
+    async def unpack(self, archive: bytes, directory: str):
+        with zipfile.ZipFile(io.BytesIO(archive)) as packed:
+            for info in packed.infolist():
+                path = Path(packed.extract(info, self.local(directory)))
+                path.chmod(info.external_attr >> 16 or 0o644)
+
+    async def run(
+        self,
+        argv,
+        *,
+        env=None,
+        cwd="/",
+        stdin="",
+        timeout_s=60.0,
+        on_hook_command=None,
+        on_output=None,
+        kill_at_exec=None,
+    ):
+        if not self.is_running:
+            raise machines.MachineError(f"{self.name} isn't running")
+        env = {key: self.local(value) for key, value in (env or os.environ).items()}
+        broken = asyncio.get_running_loop().create_future()
+        server = await self._listen(env, on_hook_command, broken) if on_hook_command else None
+        process = await asyncio.create_subprocess_exec(
+            *map(self.local, argv),
+            env=env,
+            cwd=self.local(cwd),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._running.add(process)
+        try:
+            talk = asyncio.ensure_future(process.communicate(stdin.encode()))
+            ended = await asyncio.wait(
+                {talk, broken}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if broken.done():
+                broken.result()
+            if not ended[0]:
+                raise TimeoutError(f"{argv[0]} took longer than {timeout_s} s")
+            output, errors = talk.result()
+        finally:
+            self._running.discard(process)
+            if server:
+                server.close()
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                await talk
+        if not self.is_running:
+            raise machines.MachineError(f"{self.name} stopped")
+        for stream, data in (("stdout", output), ("stderr", errors)):
+            if on_output and data:
+                on_output(stream, data.decode())
+        return machines.Result(process.returncode, output.decode(), errors.decode())
+
+    async def _listen(self, env, on_hook_command, broken):
+        path = Path(env["JUJU_AGENT_SOCKET_ADDRESS"])
+        path.unlink(missing_ok=True)
+
+        async def answer(reader, writer):
+            length = int.from_bytes(await reader.readexactly(4), "big")
+            count, rest = (await reader.readexactly(length)).split(b"\0", 1)
+            context, *argv, stdin = rest.decode().split("\0", int(count))
+            try:
+                result = await on_hook_command(machines.HookCall(context, tuple(argv), stdin))
+            except Exception as error:
+                # As with a machine, it is raised by run().
+                writer.close()
+                broken.set_exception(error)
+                return
+            writer.write(f"{result.returncode}\0{result.stdout}\0{result.stderr}".encode())
+            writer.close()
+
+        return await asyncio.start_unix_server(answer, path)
+
+
+@dataclass
+class World:
+    controller: Controller
+    root: Path
+    machines: dict[str, DirectoryMachine]
+
+    def charm(self, name: str, metadata: str, **files: str) -> str:
+        path = self.root / f"{name}.charm"
+        dispatch = DISPATCH % {"scripts": self.root / "scripts"}
+        with zipfile.ZipFile(path, "w") as packed:
+            packed.writestr("metadata.yaml", f"{{name: {name}, {metadata}}}")
+            for file, text in {"dispatch": dispatch, **files}.items():
+                info = zipfile.ZipInfo(file)
+                info.external_attr = (0o100755 if file == "dispatch" else 0o100644) << 16
+                packed.writestr(info, text)
+        return str(path)
+
+    def script(self, hook: str, text: str) -> None:
+        (self.root / "scripts" / hook).write_text(text)
+
+    def unit(self, name: str) -> dict:
+        for application in self.controller.status()["applications"].values():
+            for unit, data in application.get("units", {}).items():
+                if name in (found := {unit: data, **data.get("subordinates", {})}):
+                    return found[name]
+        return {}
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while not condition():
+                await asyncio.sleep(0.01)
+
+    async def idle(self, *units: str) -> None:
+        await self.until(
+            lambda: all(
+                self.unit(u).get("juju-status", {}).get("current") == "idle" for u in units
+            )
+        )
+
+    def ran(self, unit: str) -> list[tuple[str, int]]:
+        return [(h["hook"], h["returncode"]) for h in self.controller.hooks(unit)]
+
+    def file(self, machine: str, path: str) -> Path:
+        return self.root / machine / path
+
+    async def act(self, unit: str, name: str, **params: object) -> dict:
+        return await self.controller.wait_action(
+            self.controller.enqueue_action(unit, name, params)
+        )
+
+    async def execute(self, unit: str, command: str) -> dict:
+        found = await self.controller.wait_action(self.controller.enqueue_exec(unit, command))
+        assert found["status"] == "completed"
+        return found["results"]
+
+
+@asynccontextmanager
+async def world(juju="3.6", retry_base_s=0.05) -> AsyncGenerator[World, None]:
+    # A socket's path is short: pytest's own temporary directories can be too deep.
+    with tempfile.TemporaryDirectory(prefix="sandbox-") as directory:
+        root = Path(directory)
+        (root / "scripts").mkdir()
+        shutil.copyfile(HOOK_COMMAND, root / "hook_command")
+        (root / "hook_command").chmod(0o755)
+        made: dict[str, DirectoryMachine] = {}
+
+        def new_machine(name: str):
+            return made.setdefault(name, DirectoryMachine(name, root))
+
+        tasks = Tasks()
+        controller = Controller(
+            Model("test", juju), root, new_machine, tasks, retry_base_s=retry_base_s
+        )
+        try:
+            yield World(controller, root, made)
+        finally:
+            await tasks.end()
+            for machine in made.values():
+                await machine.power_cut()
+
+
+class Tasks:
+    """A stand-in for asyncio.TaskGroup that ends: what a task has raised is raised then."""
+
+    def __init__(self):
+        self._tasks: list[asyncio.Task] = []
+
+    def create_task(self, coroutine):
+        self._tasks.append(asyncio.create_task(coroutine))
+        return self._tasks[-1]
+
+    async def end(self):
+        for task in self._tasks:
+            task.cancel()
+        for result in await asyncio.gather(*self._tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result
+
+
+def asynchronous(test):
+    """Run a coroutine test; the tests here need no event loop of a plug-in."""
+
+    def run(**kwargs):
+        asyncio.run(test(**kwargs))
+
+    run.__name__ = test.__name__
+    return run
+
+
+STARTUP = [(hook, 0) for hook in ("install", "leader-elected", "config-changed", "start")]
+
+
+@asynchronous
+async def test_deploy_starts_a_unit():
+    async with world() as it:
+        it.script("install", "echo to stdout; echo to stderr >&2; juju-log -l ERROR -- -x")
+        it.script("start", "status-set active ready; application-version-set 1.2")
+        it.controller.deploy(it.charm("plain", ""), "plain")
+        await it.idle("plain/0")
+        assert it.ran("plain/0") == STARTUP
+        status = it.controller.status()
+        application = status["applications"]["plain"]
+        assert (application["version"], application["charm"]) == ("1.2", "local:plain-0")
+        assert application["application-status"]["current"] == "active"
+        unit = application["units"]["plain/0"]
+        assert (unit["workload-status"]["message"], unit["leader"]) == ("ready", True)
+        assert status["machines"]["0"]["juju-status"]["current"] == "started"
+        lines = [
+            (line["level"], line["logger"], line["message"])
+            for line in it.controller.log("plain/0")
+        ]
+        assert ("DEBUG", "unit.plain/0.install", "to stdout") in lines
+        assert ("WARNING", "unit.plain/0.install", "to stderr") in lines
+        assert ("ERROR", "unit.plain/0.juju-log", "-x") in lines
+        assert "to stderr" in (it.root / "debug.log").read_text()
+
+
+@asynchronous
+async def test_the_environment_of_a_hook_is_that_of_juju_and_nothing_else():
+    async with world() as it:
+        it.script("start", "env > $CHARM_DIR/../env")
+        it.controller.deploy(it.charm("plain", ""), "plain")
+        await it.idle("plain/0")
+        text = it.file("0", "agents/unit-plain-0/env").read_text()
+        names = {line.partition("=")[0] for line in text.splitlines()}
+        assert {"JUJU_CONTEXT_ID", "JUJU_SLA", "PATH"} <= names
+        # The shell adds the last of these itself.
+        assert not names & {"HOME", "USER", "SHELL", "PYTHONPATH"}
+
+
+@asynchronous
+async def test_a_failed_hook_is_retried_and_what_it_wrote_is_discarded():
+    async with world() as it:
+        it.controller.deploy(it.charm("b", "requires: {share: {interface: s}}"), "b")
+        server = it.charm("a", "provides: {share: {interface: s}}", **{"actions.yaml": "act: {}"})
+        it.script(
+            "a-0.share-relation-created",
+            'relation-set -r 0 "token=$(cat $CHARM_DIR/../tries 2>/dev/null)"\n'
+            "echo x >> $CHARM_DIR/../tries\n"
+            "status-set blocked trying\n"
+            "[ $(wc -l < $CHARM_DIR/../tries) -gt 2 ] || exit 7",
+        )
+        it.script("b-0.share-relation-changed", "relation-get -r 0 token a/0 > $CHARM_DIR/../got")
+        it.controller.deploy(server, "a")
+        await it.idle("a/0", "b/0")
+        it.controller.integrate("a", "b")
+        await it.until(lambda: it.file("1", "agents/unit-a-0/tries").exists())
+        await it.until(lambda: ("share-relation-created", 0) in it.ran("a/0"))
+        await it.idle("a/0", "b/0")
+        tries = [returncode for hook, returncode in it.ran("a/0") if hook.endswith("created")]
+        assert tries == [7, 7, 0]
+        # One change beside what Juju put in: that of the try which succeeded.
+        assert it.controller._model.relations[0].unit_bags["a/0"].version == 2
+        assert it.file("0", "agents/unit-b-0/got").read_text() == "x\nx\n"
+
+
+@asynchronous
+async def test_in_error_actions_run_but_hooks_do_not_and_it_can_be_skipped():
+    async with world() as it:
+        it.controller.set_model_config({"automatically-retry-hooks": "false"})
+        it.script("config-changed", "exit 3")
+        charm = it.charm("a", "x: 1", **{"actions.yaml": "act: {}"})
+        it.controller.deploy(charm, "a")
+        await it.until(lambda: it.unit("a/0")["workload-status"]["current"] == "error")
+        await it.idle("a/0")
+        assert it.unit("a/0")["workload-status"]["message"] == 'hook failed: "config-changed"'
+        assert (await it.act("a/0", "act"))["status"] == "completed"
+        it.controller.resolved("a/0", retry=True)
+        await it.until(lambda: it.ran("a/0").count(("config-changed", 3)) == 2)
+        await it.idle("a/0")
+        it.controller.resolved("a/0", retry=False)
+        await it.until(lambda: it.ran("a/0")[-1] == ("start", 0))
+        with pytest.raises(OperationError, match='unit "a/0" is not in an error state'):
+            it.controller.resolved("a/0")
+
+
+@asynchronous
+async def test_a_killed_hook_runs_again_and_has_not_failed():
+    async with world(retry_base_s=1000) as it:
+        once = "[ -e $CHARM_DIR/../once ] || { touch $CHARM_DIR/../once; kill -9 $$; }"
+        it.script("install", once)
+        it.controller.deploy(it.charm("a", ""), "a")
+        await it.idle("a/0")
+        assert it.ran("a/0") == [("install", -9), *STARTUP]
+
+
+@asynchronous
+async def test_a_power_cut_in_a_hook_leaves_it_pending_and_start_follows_it():
+    async with world() as it:
+        it.controller.deploy(it.charm("a", "", **{"config.yaml": "options: {n: {}}"}), "a")
+        await it.idle("a/0")
+        it.script("config-changed", "touch $CHARM_DIR/../in; sleep 100")
+        it.controller.set_config("a", {"n": "1"})
+        await it.until(it.file("0", "agents/unit-a-0/in").exists)
+        await it.controller.power_cut("0")
+        await it.until(lambda: it.ran("a/0")[-1] == ("config-changed", -9))
+        assert it.unit("a/0")["juju-status"]["current"] == "lost"
+        it.script("config-changed", "")
+        await it.controller.boot("0")
+        await it.until(lambda: it.ran("a/0")[-1] == ("start", 0))
+        await it.idle("a/0")
+        tail = [("config-changed", -9), ("config-changed", 0), ("start", 0)]
+        assert it.ran("a/0") == [*STARTUP, *tail]
+
+
+@asynchronous
+async def test_a_reboot_runs_start_on_every_unit_of_the_machine():
+    async with world() as it:
+        it.controller.deploy(it.charm("a", ""), "a")
+        it.controller.deploy(it.charm("b", ""), "b", to=["0"])
+        await it.idle("a/0", "b/0")
+        await it.controller.reboot("a/0")
+        await it.until(lambda: all(it.ran(u) == [*STARTUP, ("start", 0)] for u in ("a/0", "b/0")))
+        assert it.machines["0"].boots == 2
+
+
+@asynchronous
+async def test_a_charm_can_reboot_its_machine_after_a_hook_or_at_once():
+    async with world() as it:
+        once = "[ -e $CHARM_DIR/../%s ] || { touch $CHARM_DIR/../%s; juju-reboot %s; sleep 0.1; }"
+        it.script("install", once % ("i", "i", "--now"))
+        it.script("start", once % ("s", "s", ""))
+        it.controller.deploy(it.charm("a", ""), "a")
+        await it.until(lambda: len(it.ran("a/0")) == 6)
+        await it.idle("a/0")
+        # Killed, and run again after the boot; `start` at the end is that of the second reboot.
+        assert it.ran("a/0") == [("install", -9), *STARTUP, ("start", 0)]
+        assert it.machines["0"].boots == 3
+
+
+@asynchronous
+async def test_hooks_of_one_machine_take_turns_and_machines_do_not_wait_for_each_other():
+    async with world() as it:
+        trace, met = it.root / "trace", it.root / "met-"
+        # Each waits until the other, on another machine, runs as well.
+        for unit, other in (("a-0", "a-1"), ("a-1", "a-0")):
+            wait = f"until [ -e {met}{other} ]; do sleep 0.01; done"
+            it.script(f"{unit}.config-changed", f"touch {met}{unit}; {wait}")
+        for hook in ("install", "start"):
+            begin, end = (f"echo $JUJU_MACHINE_ID{sign} >> {trace}" for sign in "+-")
+            it.script(hook, f"{begin}; sleep 0.1; {end}")
+        it.controller.deploy(it.charm("a", ""), "a", num_units=2)
+        it.controller.deploy(it.charm("b", ""), "b", num_units=3, to=["0", "0", "0"])
+        await it.idle("a/0", "a/1", "b/0", "b/1", "b/2")
+        lines = [line for line in trace.read_text().splitlines() if line.startswith("0")]
+        assert lines == ["0+", "0-"] * 8
+
+
+ACTIONS = """
+grow:
+  params: {to: {type: integer, default: 5}, how: {type: string}}
+"""
+
+
+@asynchronous
+async def test_actions():
+    async with world() as it:
+        it.script("grow", "echo out; echo err >&2; action-set a.b=$(action-get to) c=d")
+        it.controller.deploy(it.charm("a", "x: 1", **{"actions.yaml": ACTIONS}), "a")
+        await it.idle("a/0")
+        ended = await it.act("a/0", "grow")
+        assert ended["status"] == "completed"
+        assert ended["results"] == {
+            "a": {"b": "5"},
+            "c": "d",
+            "stdout": "out\n",
+            "stderr": "err\n",
+            "return-code": 0,
+        }
+        it.script("grow", "action-fail 'no space'; status-set active grown; open-port 1")
+        ended = await it.act("a/0", "grow", to=6)
+        assert (ended["status"], ended["message"]) == ("failed", "no space")
+        assert it.unit("a/0")["open-ports"] == ["1/tcp"]
+        it.script("grow", "open-port 2; action-set e=f; exit 4")
+        ended = await it.act("a/0", "grow")
+        assert (ended["status"], ended["message"]) == ("failed", "exit status 4")
+        assert ended["results"] == {"e": "f", "return-code": 4}
+        assert it.unit("a/0")["open-ports"] == ["1/tcp"]
+        assert it.unit("a/0")["workload-status"]["current"] == "active"
+        with pytest.raises(CharmError, match='"to" must be of type integer'):
+            it.controller.enqueue_action("a/0", "grow", {"to": "x"})
+        with pytest.raises(OperationError, match='action "no" not defined on unit "a/0"'):
+            it.controller.enqueue_action("a/0", "no")
+        assert set(it.controller.list_actions("a")) == {"grow"}
+
+
+@asynchronous
+async def test_exec_runs_in_a_hook_context():
+    async with world() as it:
+        it.controller.deploy(it.charm("a", ""), "a")
+        await it.idle("a/0")
+        results = await it.execute(
+            "a/0", 'echo "[$JUJU_HOOK_NAME]$JUJU_DISPATCH_PATH"; is-leader; open-port 9; exit 3'
+        )
+        assert results == {"stdout": "[]\nTrue\n", "return-code": 3}
+        assert it.unit("a/0")["open-ports"] == ["9/tcp"]
+        late = it.controller.enqueue_exec("a/0", "sleep 100", timeout_s=0.1)
+        assert (await it.controller.wait_action(late))["status"] == "failed"
+
+
+@asynchronous
+async def test_refresh_replaces_the_charms_files_and_keeps_what_it_wrote():
+    async with world() as it:
+        it.script("install", "touch .unit-state.db")
+        it.controller.deploy(it.charm("a", "", old="1", both="1"), "a")
+        await it.idle("a/0")
+        it.controller.refresh("a", it.charm("a", "", new="2", both="2"))
+        await it.until(lambda: len(it.ran("a/0")) == 6)
+        await it.idle("a/0")
+        assert it.ran("a/0")[4:] == [("upgrade-charm", 0), ("config-changed", 0)]
+        charm = it.file("0", "agents/unit-a-0/charm")
+        assert {p.name for p in charm.iterdir()} == {
+            ".unit-state.db",
+            "both",
+            "dispatch",
+            "metadata.yaml",
+            "new",
+        }
+        assert (charm / "both").read_text() == "2"
+        assert it.controller.status()["applications"]["a"]["charm-rev"] == 1
+
+
+@asynchronous
+async def test_update_status_comes_as_often_as_is_set():
+    async with world() as it:
+        it.controller.deploy(it.charm("a", ""), "a")
+        await it.idle("a/0")
+        it.controller.set_model_config({"update-status-hook-interval": "1s"})
+        await it.until(lambda: it.ran("a/0")[-1] == ("update-status", 0))
+        with pytest.raises(OperationError, match='model config "x" is not one'):
+            it.controller.set_model_config({"x": "1"})
+        with pytest.raises(OperationError, match='invalid duration "soon"'):
+            it.controller.set_model_config({"update-status-hook-interval": "soon"})
+
+
+@asynchronous
+async def test_subordinate_shares_the_machine_and_the_principal_takes_it_along():
+    async with world() as it:
+        sub = "subordinate: true, requires: {juju-info: {interface: juju-info, scope: container}}"
+        it.script("s-0.install", "echo $JUJU_PRINCIPAL_UNIT $JUJU_MACHINE_ID > $CHARM_DIR/../p")
+        it.controller.deploy(it.charm("p", ""), "p")
+        it.controller.deploy(it.charm("s", sub), "s")
+        it.controller.integrate("p", "s")
+        await it.idle("p/0", "s/0")
+        assert it.file("0", "agents/unit-s-0/p").read_text() == "p/0 0\n"
+        assert it.unit("p/0")["subordinates"].keys() == {"s/0"}
+        it.controller.remove_unit(["p/0"])
+        await it.until(lambda: not it.controller.status()["machines"])
+        assert it.ran("s/0")[-2:] == [("stop", 0), ("remove", 0)]
+        assert it.ran("p/0")[-2:] == [("stop", 0), ("remove", 0)]
+        await it.until(lambda: not it.machines["0"].is_running)
+
+
+@asynchronous
+async def test_an_action_of_a_unit_that_goes_is_cancelled():
+    async with world() as it:
+        it.script("remove", "touch $CHARM_DIR/../removing; sleep 0.3")
+        it.controller.deploy(it.charm("a", "x: 1", **{"actions.yaml": "act: {}"}), "a")
+        await it.idle("a/0")
+        it.controller.remove_unit(["a/0"])
+        await it.until(it.file("0", "agents/unit-a-0/removing").exists)
+        assert (await it.act("a/0", "act"))["status"] == "cancelled"
+
+
+@asynchronous
+async def test_deploy_refuses_what_cannot_run():
+    async with world() as it:
+        path = it.root / "none.charm"
+        with zipfile.ZipFile(path, "w") as packed:
+            packed.writestr("metadata.yaml", "name: none")
+        with pytest.raises(CharmError, match="has no dispatch; pack it with charmcraft"):
+            it.controller.deploy(str(path), "none")
+
+
+def pack(source: Path, target: Path) -> str:
+    """Pack the probe charm with a dispatch that runs it from this environment's python."""
+    dispatch = f"#!/bin/sh\nPYTHONPATH={':'.join(sys.path)} exec {sys.executable} src/charm.py\n"
+    with zipfile.ZipFile(target, "w") as packed:
+        for file in source.rglob("*"):
+            packed.write(file, file.relative_to(source))
+        info = zipfile.ZipInfo("dispatch")
+        info.external_attr = 0o100755 << 16
+        packed.writestr(info, dispatch)
+    return str(target)
+
+
+@pytest.mark.parametrize("juju", ["3.6", "4.0"])
+def test_a_charm_written_with_ops(juju):
+    async def test():
+        async with world(juju) as it:
+            probe = pack(Path(__file__).parent / "charm", it.root / "probe.charm")
+            it.controller.deploy(probe, "probe", num_units=2, config={"size": "7"})
+            it.controller.deploy(it.charm("r", "requires: {share: {interface: probe}}"), "r")
+            it.script("r-0.share-relation-joined", "relation-set size=big")
+            await it.idle("probe/0", "probe/1", "r/0")
+            it.controller.integrate("probe", "r")
+            await it.until(lambda: sum("share" in hook for hook, _ in it.ran("r/0")) >= 5)
+            await it.idle("probe/0", "probe/1", "r/0")
+            ended = await it.act("probe/0", "probe")
+            assert ended["status"] == "completed", it.controller.log("probe/0", 30)
+            assert ended["results"] == {
+                "depth": "2",
+                "address": "10.77.0.10",
+                "egress": "10.77.0.10/32",
+                "location": "/var/lib/juju/storage/data/0",
+                "ports": "111 2049",
+                "planned": "2",
+                "config": {"keys": "size"},
+                "remote": {"app": "r", "size": "r/0=big"},
+                "status": "active",
+                "return-code": 0,
+            }
+            assert ended["log"] == ["probing"]
+            read = "relation-get -r 1 --format=json - probe/0; relation-get -r 1 --app - probe"
+            bags = (await it.execute("r/0", read))["stdout"].splitlines()
+            assert json.loads(bags[0])["size"] == "7"
+            assert "gone" not in json.loads(bags[0])
+            assert bags[1:] == ["leader: probe/0"]
+            it.controller.remove_relation("probe", "r")
+            await it.until(lambda: it.ran("probe/0")[-1][0] == "share-relation-broken")
+            await it.idle("probe/0", "probe/1", "r/0")
+            failed = [h for u in ("probe/0", "probe/1", "r/0") for h in it.ran(u) if h[1]]
+            assert not failed, it.controller.log(tail=30)
+            assert it.unit("probe/1")["workload-status"]["message"] == "probed"
+            application = it.controller.status()["applications"]["probe"]
+            assert (application["version"], application["application-status"]["message"]) == (
+                "1.0",
+                "probed",
+            )
+
+    asyncio.run(test())
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces are made by root")
+
+
+@needs_root
+def test_start_gives_a_controller_that_ends_with_its_owner():
+    async def test():
+        async with start(name="test-start", base=Path("/nowhere")) as directory:
+            client = await Client.connect(directory)
+            both = await asyncio.gather(client.call("status"), client.call("storage"))
+            assert both[0]["model"]["name"] == "test-start"
+            assert both[1] == []
+            with pytest.raises(ControllerError, match='application "x" not found'):
+                await client.call("get_config", application="x")
+            with pytest.raises(ControllerError, match='the sandbox has no method "_changed"'):
+                await client.call("_changed")
+            with pytest.raises(ControllerError, match="the sandbox failed: TypeError"):
+                await client.call("status", wrong=1)
+            with pytest.raises(ControllerError, match="model test-start is running"):
+                async with start(name="test-start", base=Path("/nowhere")):
+                    pass
+            await client.close()
+            pid = int((directory.path / "controller.pid").read_text())
+            # The controller sees another network than ours.
+            assert os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net")
+        assert not directory.path.exists()
+        assert not Path(f"/proc/{pid}").exists()
+
+    asyncio.run(test())
+
+
+@needs_root
+def test_the_controller_goes_when_its_owner_is_killed_and_the_next_start_clears_up():
+    owner = (
+        "import asyncio; from pathlib import Path; from sandbox.controller import start\n"
+        "async def main():\n"
+        "    async with start(name='test-owner', base=Path('/nowhere')):\n"
+        "        print('up', flush=True); await asyncio.sleep(1000)\n"
+        "asyncio.run(main())"
+    )
+    with subprocess.Popen([sys.executable, "-c", owner], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"up\n"
+        directory = RUN / "test-owner"
+        pid = int((directory / "controller.pid").read_text())
+        process.kill()
+    until_gone(pid)
+    assert directory.exists()
+
+    async def test():
+        async with start(name="test-other", base=Path("/nowhere")):
+            assert not directory.exists()
+
+    asyncio.run(test())
+
+
+@needs_root
+def test_a_kept_controller_stays_until_it_is_destroyed():
+    async def test():
+        async with start(name="test-kept", base=Path("/nowhere"), keep=True) as directory:
+            pass
+        return directory
+
+    directory = asyncio.run(test())
+    try:
+        pid = int((directory.path / "controller.pid").read_text())
+        assert ask(directory, "status")["model"]["name"] == "test-kept"
+        ask(directory, "destroy")
+        os.waitpid(pid, 0)
+    finally:
+        shutil.rmtree(directory.path)
+
+
+@needs_root
+def test_a_controller_that_does_not_come_up_says_why():
+    async def test():
+        with pytest.raises(ControllerError, match=r"argument --juju: invalid choice: '2\.9'"):
+            async with start(name="test-bad", base=Path("/nowhere"), juju="2.9"):
+                pass
+        with pytest.raises(ControllerError, match=r'invalid model name "\.\./x"'):
+            async with start(name="../x", base=Path("/nowhere")):
+                pass
+
+    asyncio.run(test())
+    assert not (RUN / "test-bad").exists()
+
+
+def until_gone(pid: int) -> None:
+    """Wait for the end of a process that is not our child."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    ended, _, _ = select.select([descriptor], [], [], WAIT_S)
+    os.close(descriptor)
+    assert ended

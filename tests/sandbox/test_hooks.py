@@ -1,0 +1,720 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The order of hooks, against the sequences of Juju's own unit agent tests and sources."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sandbox import charm as charms
+from sandbox import hooks, operations
+from sandbox.context import Context
+from sandbox.hook_commands import execute
+from sandbox.model import Hook, Model, Profile
+
+SERVER = charms.parse(
+    """
+name: server
+provides: {share: {interface: nfs_share}}
+peers: {cluster: {interface: cluster}}
+""",
+    "options: {size: {type: int, default: 1}}",
+)
+STORE = charms.parse(
+    """
+name: store
+storage: {data: {type: filesystem, multiple: {range: 0-}}, one: {type: filesystem}}
+"""
+)
+CLIENT = charms.parse(
+    """
+name: client
+subordinate: true
+requires:
+  share: {interface: nfs_share, limit: 1}
+  juju-info: {interface: juju-info, scope: container}
+"""
+)
+READER = charms.parse("{name: reader, requires: {share: {interface: nfs_share}}}")
+PLAIN = charms.parse("name: plain")
+CHARMS = {c.name: c for c in (SERVER, STORE, CLIENT, READER, PLAIN)}
+
+
+@dataclass
+class World:
+    """A model whose hooks all succeed and do nothing, unless `during` does something."""
+
+    model: Model
+    ran: list[tuple[str, Hook]] = field(default_factory=list)
+    during: Callable[[Context], None] = lambda context: None
+
+    def deploy(self, charm: str, count: int = 1, **kwargs) -> None:
+        count = 0 if CHARMS[charm].is_subordinate else count
+        operations.deploy(self.model, CHARMS[charm], charm, num_units=count, **kwargs)
+
+    def step(self, unit: str) -> Hook | None:
+        """Run one hook of a unit."""
+        operations.settle(self.model)
+        if unit not in self.model.units:
+            return None
+        found = self.model.units[unit]
+        for storage in self.model.storage.values():
+            storage.is_provisioned = storage.owner is not None
+        hook = hooks.next_hook(self.model, found)
+        if hook is None:
+            return None
+        hooks.begin(self.model, found, hook)
+        context = Context(self.model, found, hook)
+        self.during(context)
+        context.flush()
+        hooks.commit(self.model, found, hook)
+        self.ran.append((unit, hook))
+        operations.settle(self.model)
+        return hook
+
+    def settle(self, limit: int = 2000) -> None:
+        """Run hooks, the units in turn, until there is none left."""
+        operations.settle(self.model)
+        while sum(self.step(unit) is not None for unit in list(self.model.units)):
+            assert len(self.ran) < limit, "the hooks do not end"
+
+    def clear(self) -> None:
+        self.ran.clear()
+
+    def of(self, unit: str) -> list[str]:
+        return [describe(hook) for name, hook in self.ran if name == unit]
+
+
+def describe(hook: Hook) -> str:
+    remote = hook.remote_unit or (hook.remote_app if hook.kind == "relation-changed" else "")
+    leaver = f" (leaves: {hook.departing_unit})" if hook.departing_unit else ""
+    return f"{hook.name} {remote}".strip() + leaver
+
+
+def world(juju: Profile, *deployed: tuple[str, int]) -> World:
+    made = World(Model("test", juju))
+    for name, count in deployed:
+        made.deploy(name, count)
+    made.settle()
+    made.clear()
+    return made
+
+
+PROFILES = pytest.mark.parametrize("juju", ["3.6", "4.0"])
+STARTUP = ["install", "leader-elected", "config-changed", "start"]
+LEADER_SETTINGS = {"3.6": ["leader-settings-changed"], "4.0": []}
+
+
+@PROFILES
+def test_startup(juju: Profile):
+    it = World(Model("test", juju))
+    it.deploy("plain", 2)
+    it.settle()
+    assert it.of("plain/0") == STARTUP
+    assert it.of("plain/1") == ["install", *LEADER_SETTINGS[juju], "config-changed", "start"]
+
+
+@PROFILES
+def test_startup_with_a_peer_relation(juju: Profile):
+    it = World(Model("test", juju))
+    it.deploy("server", 2)
+    it.settle()
+    assert it.of("server/0") == [
+        "install",
+        "cluster-relation-created",
+        "leader-elected",
+        "config-changed",
+        "start",
+        "cluster-relation-joined server/1",
+        "cluster-relation-changed server/1",
+    ]
+    assert it.of("server/1") == [
+        "install",
+        "cluster-relation-created",
+        *LEADER_SETTINGS[juju],
+        "config-changed",
+        "start",
+        "cluster-relation-joined server/0",
+        "cluster-relation-changed server/0",
+    ]
+
+
+@PROFILES
+def test_storage_is_attached_before_install_and_detached_before_stop(juju: Profile):
+    it = World(Model("test", juju))
+    it.deploy("store", storage={"data": "2"})
+    it.settle()
+    attached = ["data-storage-attached", "data-storage-attached", "one-storage-attached"]
+    assert it.of("store/0") == [*attached, *STARTUP]
+    it.clear()
+    operations.remove_unit(it.model, ["store/0"])
+    it.settle()
+    detaching = [name.replace("attached", "detaching") for name in attached]
+    assert it.of("store/0") == [*detaching, "stop", "remove"]
+    assert not it.model.storage
+
+
+def test_install_waits_for_the_storage():
+    model = Model("test")
+    operations.deploy(model, STORE, "store")
+    operations.settle(model)
+    assert hooks.next_hook(model, model.units["store/0"]) is None
+    model.storage["one/0"].is_provisioned = True
+    assert hooks.next_hook(model, model.units["store/0"]) == Hook(
+        "storage-attached", storage_id="one/0"
+    )
+
+
+@PROFILES
+def test_integrate(juju: Profile):
+    it = world(juju, ("server", 1), ("reader", 2))
+    operations.integrate(it.model, "server", "reader")
+    it.settle()
+    assert it.of("server/0") == [
+        "share-relation-created",
+        "share-relation-joined reader/0",
+        "share-relation-changed reader/0",
+        "share-relation-joined reader/1",
+        "share-relation-changed reader/1",
+    ]
+    for unit in ("reader/0", "reader/1"):
+        assert it.of(unit) == [
+            "share-relation-created",
+            "share-relation-joined server/0",
+            "share-relation-changed server/0",
+        ]
+
+
+def test_the_databag_of_the_application_comes_before_its_units_join():
+    it = world("3.6", ("server", 1), ("reader", 1))
+    relation = operations.integrate(it.model, "server", "reader")
+    relation.app_bags["server"].update({"endpoint": "nfs://10.0.0.1/srv"})
+    it.settle()
+    assert it.of("reader/0") == [
+        "share-relation-created",
+        "share-relation-changed server",
+        "share-relation-joined server/0",
+        "share-relation-changed server/0",
+    ]
+
+
+@PROFILES
+def test_a_relation_that_exists_is_created_in_startup(juju: Profile):
+    it = world(juju, ("server", 1), ("reader", 1))
+    operations.integrate(it.model, "server", "reader")
+    it.settle()
+    it.clear()
+    operations.add_unit(it.model, "reader", 1)
+    it.settle()
+    assert it.of("reader/1") == [
+        "install",
+        "share-relation-created",
+        *LEADER_SETTINGS[juju],
+        "config-changed",
+        "start",
+        "share-relation-joined server/0",
+        "share-relation-changed server/0",
+    ]
+    assert it.of("server/0") == [
+        "share-relation-joined reader/1",
+        "share-relation-changed reader/1",
+    ]
+
+
+def test_a_change_is_told_to_the_other_side_once():
+    it = world("3.6", ("server", 1), ("reader", 2))
+    relation = operations.integrate(it.model, "server", "reader")
+    it.settle()
+    it.clear()
+    relation.unit_bags["reader/1"].update({"a": "1"})
+    relation.unit_bags["reader/1"].update({"a": "1"})
+    it.settle()
+    assert [(u, describe(h)) for u, h in it.ran] == [
+        ("server/0", "share-relation-changed reader/1")
+    ]
+
+
+def test_the_leader_sees_its_own_peer_databag_change():
+    it = world("3.6", ("server", 2))
+    peers = next(iter(it.model.relations.values()))
+    peers.app_bags["server"].update({"a": "1"})
+    it.settle()
+    assert it.of("server/0") == ["cluster-relation-changed server"]
+    assert it.of("server/1") == ["cluster-relation-changed server"]
+
+
+@PROFILES
+def test_remove_relation(juju: Profile):
+    it = world(juju, ("server", 1), ("reader", 2))
+    operations.integrate(it.model, "server", "reader")
+    it.settle()
+    it.clear()
+    operations.remove_relation(it.model, "server", "reader")
+    it.settle()
+    assert it.of("server/0") == [
+        "share-relation-departed reader/0 (leaves: reader/0)",
+        "share-relation-departed reader/1 (leaves: reader/1)",
+        "share-relation-broken",
+    ]
+    assert it.of("reader/0") == [
+        "share-relation-departed server/0 (leaves: server/0)",
+        "share-relation-broken",
+    ]
+    assert [r.is_peer for r in it.model.relations.values()] == [True]
+
+
+def test_remove_relation_that_nobody_has_joined():
+    it = world("3.6", ("server", 1))
+    it.deploy("reader", 0)
+    operations.integrate(it.model, "server", "reader")
+    it.settle()
+    operations.remove_relation(it.model, "server", "reader")
+    it.settle()
+    assert it.of("server/0") == ["share-relation-created", "share-relation-broken"]
+
+
+@PROFILES
+def test_remove_unit(juju: Profile):
+    it = world(juju, ("server", 2), ("reader", 1))
+    operations.integrate(it.model, "server", "reader")
+    it.settle()
+    it.clear()
+    operations.remove_unit(it.model, ["server/0"])
+    it.settle()
+    assert it.of("server/0") == [
+        "share-relation-departed reader/0 (leaves: server/0)",
+        "share-relation-broken",
+        "cluster-relation-departed server/1 (leaves: server/0)",
+        "stop",
+        "remove",
+    ]
+    # It is leader, so it hands that over; nothing is broken for those who stay.
+    assert it.of("server/1") == [
+        "leader-elected",
+        "cluster-relation-departed server/0 (leaves: server/0)",
+    ]
+    assert it.of("reader/0") == ["share-relation-departed server/0 (leaves: server/0)"]
+    assert "server/0" not in it.model.units
+    assert "0" not in it.model.machines
+
+
+def test_a_peer_relation_is_never_broken():
+    it = world("3.6", ("server", 1))
+    operations.remove_unit(it.model, ["server/0"])
+    # Before anything else has been settled: the unit is still in the relation.
+    assert hooks.next_hook(it.model, it.model.units["server/0"]) == Hook("stop")
+
+
+@PROFILES
+def test_a_new_leader_is_told_to_others_in_3_6_only(juju: Profile):
+    it = world(juju, ("plain", 3))
+    operations.remove_unit(it.model, ["plain/0"])
+    it.settle()
+    assert it.of("plain/1") == ["leader-elected"]
+    assert it.of("plain/2") == LEADER_SETTINGS[juju]
+
+
+@PROFILES
+def test_remove_application(juju: Profile):
+    it = world(juju, ("server", 2), ("reader", 1))
+    operations.integrate(it.model, "server", "reader")
+    it.settle()
+    it.clear()
+    operations.remove_application(it.model, "server")
+    it.settle()
+    for unit, peer in (("server/0", "server/1"), ("server/1", "server/0")):
+        assert it.of(unit) == [
+            f"share-relation-departed reader/0 (leaves: {unit})",
+            "share-relation-broken",
+            f"cluster-relation-departed {peer} (leaves: {unit})",
+            "stop",
+            "remove",
+        ]
+    assert it.of("reader/0")[-1] == "share-relation-broken"
+    assert list(it.model.applications) == ["reader"]
+    assert not it.model.relations
+
+
+def test_a_unit_that_was_never_installed_goes_without_a_hook():
+    it = World(Model("test"))
+    it.deploy("server")
+    operations.remove_unit(it.model, ["server/0"])
+    it.settle()
+    assert not it.ran
+    assert not it.model.units
+
+
+@PROFILES
+def test_subordinate(juju: Profile):
+    it = world(juju, ("plain", 2), ("client", 0))
+    assert it.model.units_of("client") == []
+    operations.integrate(it.model, "plain", "client")
+    it.settle()
+    # juju-info is implicit: nothing runs on the principals' side.
+    assert it.of("plain/0") == it.of("plain/1") == []
+    for number, lead in enumerate((["leader-elected"], LEADER_SETTINGS[juju])):
+        assert it.of(f"client/{number}") == [
+            "install",
+            "juju-info-relation-created",
+            *lead,
+            "config-changed",
+            "start",
+            f"juju-info-relation-joined plain/{number}",
+            f"juju-info-relation-changed plain/{number}",
+        ]
+        assert it.model.units[f"client/{number}"].machine == str(number)
+
+
+@PROFILES
+def test_subordinate_goes_with_its_relation_and_comes_back_as_another(juju: Profile):
+    it = world(juju, ("plain", 1), ("client", 0))
+    operations.integrate(it.model, "plain", "client")
+    it.settle()
+    it.clear()
+    operations.remove_relation(it.model, "plain", "client")
+    it.settle()
+    assert it.of("client/0") == [
+        "juju-info-relation-departed plain/0 (leaves: client/0)",
+        "juju-info-relation-broken",
+        "stop",
+        "remove",
+    ]
+    assert list(it.model.machines) == ["0"]
+    operations.integrate(it.model, "plain", "client")
+    it.settle()
+    assert "client/1" in it.model.units
+
+
+def test_subordinate_goes_with_its_principal():
+    it = world("3.6", ("plain", 1), ("client", 0), ("server", 1))
+    operations.integrate(it.model, "plain", "client")
+    operations.integrate(it.model, "server", "client")
+    it.settle()
+    it.clear()
+    operations.remove_unit(it.model, ["plain/0"])
+    it.settle()
+    assert it.of("client/0") == [
+        "share-relation-departed server/0 (leaves: client/0)",
+        "share-relation-broken",
+        "juju-info-relation-departed plain/0 (leaves: client/0)",
+        "juju-info-relation-broken",
+        "stop",
+        "remove",
+    ] or it.of("client/0") == [
+        "juju-info-relation-departed plain/0 (leaves: client/0)",
+        "juju-info-relation-broken",
+        "share-relation-departed server/0 (leaves: client/0)",
+        "share-relation-broken",
+        "stop",
+        "remove",
+    ]
+    # The principal's own teardown ran beside it, but the unit stayed until it was alone.
+    assert it.of("plain/0") == ["stop", "remove"]
+    assert list(it.model.units) == ["server/0"]
+
+
+def test_principal_waits_for_its_subordinate():
+    it = world("3.6", ("plain", 1), ("client", 0))
+    operations.integrate(it.model, "plain", "client")
+    it.settle()
+    operations.remove_unit(it.model, ["plain/0"])
+    while it.step("plain/0"):
+        pass
+    assert it.model.units["plain/0"].local.is_removed
+    while it.step("client/0"):
+        pass
+    assert not it.model.units
+
+
+def test_reintegrating_waits_until_the_old_subordinate_is_gone():
+    it = world("3.6", ("plain", 1), ("client", 0))
+    operations.integrate(it.model, "plain", "client")
+    it.settle()
+    operations.remove_relation(it.model, "plain", "client")
+    assert it.step("client/0").kind == "relation-departed"
+    with pytest.raises(operations.OperationError, match="dying, but not yet removed"):
+        operations.integrate(it.model, "plain", "client")
+    assert it.step("client/0").kind == "relation-broken"
+    operations.integrate(it.model, "plain", "client")
+    operations.settle(it.model)
+    assert [u.name for u in it.model.units_of("client")] == ["client/0"]
+    it.settle()
+    assert [u.name for u in it.model.units_of("client")] == ["client/1"]
+
+
+@PROFILES
+def test_refresh_runs_upgrade_charm_and_config_changed_and_no_start(juju: Profile):
+    it = world(juju, ("plain", 1))
+    operations.refresh(it.model, "plain", PLAIN)
+    it.settle()
+    assert it.of("plain/0") == ["upgrade-charm", "config-changed"]
+
+
+@PROFILES
+def test_reboot_runs_start_alone(juju: Profile):
+    it = world(juju, ("server", 1))
+    unit = it.model.units["server/0"]
+    unit.local = replace(unit.local, is_rebooted=True)
+    it.settle()
+    assert it.of("server/0") == ["start"]
+
+
+def test_an_interrupted_hook_comes_before_the_start_of_a_reboot():
+    it = world("3.6", ("server", 1))
+    unit = it.model.units["server/0"]
+    hooks.begin(it.model, unit, Hook("update-status"))
+    unit.local = replace(unit.local, is_rebooted=True)
+    it.settle()
+    assert it.of("server/0") == ["update-status", "start"]
+
+
+def test_config_changes_run_config_changed_once():
+    it = world("3.6", ("server", 2))
+    operations.set_config(it.model, "server", {"size": "5"})
+    it.settle()
+    assert it.of("server/0") == it.of("server/1") == ["config-changed"]
+    it.clear()
+    operations.set_config(it.model, "server", {"size": "5"})
+    it.settle()
+    assert not it.ran
+
+
+def test_a_changed_address_runs_config_changed_and_is_told_to_others():
+    it = world("3.6", ("server", 1), ("reader", 1))
+    operations.integrate(it.model, "server", "reader")
+    it.settle()
+    it.clear()
+    it.model.machines["0"].address = "10.77.0.99"
+    it.settle()
+    assert it.of("server/0") == ["config-changed"]
+    assert it.of("reader/0") == ["share-relation-changed server/0"]
+
+
+def test_update_status_comes_last():
+    it = world("3.6", ("server", 1))
+    unit = it.model.units["server/0"]
+    unit.local = replace(unit.local, wants_update_status=True)
+    operations.set_config(it.model, "server", {"size": 2})
+    it.settle()
+    assert it.of("server/0") == ["config-changed", "update-status"]
+
+
+def test_a_failed_hook_blocks_all_others_until_it_is_retried():
+    it = world("3.6", ("server", 1))
+    unit = it.model.units["server/0"]
+    hook = Hook("config-changed", seen="old")
+    hooks.begin(it.model, unit, hook)
+    hooks.fail(unit)
+    operations.set_config(it.model, "server", {"size": 2})
+    assert hooks.next_hook(it.model, unit) is None
+    assert (unit.displayed_status.status, unit.displayed_status.message) == (
+        "error",
+        'hook failed: "config-changed"',
+    )
+    unit.local = replace(unit.local, has_failed=False)
+    assert hooks.next_hook(it.model, unit) == hook
+    it.settle()
+    # What was seen when it began is what it is retried with; the new value is told after it.
+    assert it.of("server/0") == ["config-changed", "config-changed"]
+
+
+def test_storage_detached_and_attached_again():
+    it = World(Model("test"))
+    it.deploy("store", storage={"one": "2G"})
+    it.settle()
+    it.clear()
+    operations.detach_storage(it.model, "one/0")
+    it.settle()
+    assert it.of("store/0") == ["one-storage-detaching"]
+    assert it.model.storage["one/0"].owner is None
+    operations.attach_storage(it.model, "store/0", "one/0")
+    it.settle()
+    assert it.of("store/0")[1:] == ["one-storage-attached"]
+
+
+@pytest.mark.parametrize(("destroy", "kept"), [(False, ["one/0"]), (True, [])])
+def test_a_disk_outlives_its_unit_unless_it_is_destroyed(destroy, kept):
+    it = World(Model("test"))
+    it.deploy("store", storage={"one": "2G"})
+    it.settle()
+    operations.remove_unit(it.model, ["store/0"], destroy_storage=destroy)
+    it.settle()
+    assert list(it.model.storage) == kept
+
+
+@pytest.mark.parametrize(
+    ("hook", "before", "after"),
+    [
+        ("install", ("maintenance", "installing charm software"), None),
+        ("stop", ("maintenance", "stopping charm software"), ("maintenance", "")),
+        ("remove", ("maintenance", "cleaning up prior to charm deletion"), ("terminated", "")),
+        ("start", None, ("unknown", "")),
+    ],
+)
+def test_the_status_that_the_agent_sets_itself(hook, before, after):
+    it = World(Model("test"))
+    it.deploy("plain")
+    seen: dict[str, tuple[str, str]] = {}
+    it.during = lambda c: seen.update({c.hook.kind: (c.unit.status.status, c.unit.status.message)})
+    it.settle()
+    unit = it.model.units["plain/0"]
+    operations.remove_unit(it.model, ["plain/0"])
+    ended = {}
+    while ran := it.step("plain/0"):
+        ended[ran.kind] = (unit.status.status, unit.status.message)
+    if hook == "start":
+        assert seen["stop"] == ("maintenance", "stopping charm software")
+        fresh = world("3.6", ("plain", 1)).model.units["plain/0"].status
+        ended[hook] = (fresh.status, fresh.message)
+    if before:
+        assert seen[hook] == before
+    if after:
+        assert ended[hook] == after
+
+
+# A grammar for the whole history of one unit, whatever happened around it.
+
+START = (
+    r"(\S+-storage-attached )*install (\S+-relation-created )*"
+    r"(leader-elected |leader-settings-changed )?"
+)
+
+
+def check_history(history: list[Hook], *, was_removed: bool) -> None:
+    kinds = [hook.kind for hook in history]
+    if not kinds:
+        return
+    text = "".join(f"{hook.name} " for hook in history)
+    assert not was_removed or "install" not in kinds or kinds[-1] == "remove", text
+    for once in ("install", "start", "stop", "remove"):
+        assert kinds.count(once) <= 1, text
+    if "start" in kinds:
+        assert re.match(START, text), text
+        assert kinds[kinds.index("start") - 1] == "config-changed", text
+        if was_removed:
+            assert kinds[-2:] == ["stop", "remove"], text
+    for number in {hook.relation_id for hook in history} - {None}:
+        check_relation([hook for hook in history if hook.relation_id == number], text)
+
+
+def check_relation(history: list[Hook], text: str) -> None:
+    present: set[str] = set()
+    for position, hook in enumerate(history):
+        match hook.kind:
+            case "relation-created":
+                assert position == 0, text
+            case "relation-joined":
+                assert hook.remote_unit not in present, text
+                present.add(hook.remote_unit)
+                following = history[position + 1 : position + 2]
+                if following:
+                    assert following[0].kind == "relation-changed", text
+                    assert following[0].remote_unit == hook.remote_unit, text
+            case "relation-changed" if hook.remote_unit:
+                assert hook.remote_unit in present, text
+            case "relation-departed":
+                present.remove(hook.remote_unit)
+            case "relation-broken":
+                assert not present, text
+                assert position == len(history) - 1, text
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [
+                "add server",
+                "add plain",
+                "add reader",
+                "remove unit",
+                "remove leader",
+                "relate reader",
+                "relate plain",
+                "relate client",
+                "unrelate",
+                "config",
+                "refresh",
+                "reboot",
+                "remove application",
+                "run",
+                "run",
+                "run",
+            ]
+        ),
+        st.integers(0, 7),
+    ),
+    max_size=40,
+)
+
+
+def perform(it: World, what: str, number: int) -> None:
+    """Do one thing to the model; what Juju refuses is not done."""
+    model = it.model
+    verb, _, name = what.partition(" ")
+    units = [u for u in model.units.values() if not u.principal]
+    pairs = {"reader": "server", "plain": "client", "client": "server"}
+    try:
+        if verb == "add":
+            operations.add_unit(model, name, 1)
+        elif what == "remove unit" and units:
+            operations.remove_unit(model, [units[number % len(units)].name])
+        elif what == "remove leader" and model.applications.get("server"):
+            leader = model.applications["server"].leader
+            operations.remove_unit(model, [leader] if leader else [])
+        elif verb == "relate":
+            operations.integrate(model, name, pairs[name])
+        elif verb == "unrelate" and model.relations:
+            relation = list(model.relations.values())[number % len(model.relations)]
+            if not relation.is_peer:
+                operations.remove_relation(model, *relation.endpoints)
+        elif verb == "config":
+            operations.set_config(model, "server", {"size": number})
+        elif verb == "refresh":
+            operations.refresh(model, "server", SERVER)
+        elif what == "remove application":
+            operations.remove_application(model, ["server", "client", "reader"][number % 3])
+        elif verb == "reboot" and units:
+            unit = units[number % len(units)]
+            unit.local = replace(unit.local, is_rebooted=unit.local.is_started)
+        elif verb == "run":
+            for unit in list(model.units)[number % 3 :: 2]:
+                it.step(unit)
+    except operations.OperationError:
+        pass
+
+
+def write_something(context: Context) -> None:
+    """Be a charm that tells the others something in each relation, as leader for all."""
+    for relation in context.active_relations():
+        execute(context, ["relation-set", "-r", str(relation.id), f"unit={context.unit.name}"])
+        if context.is_leader():
+            execute(context, ["relation-set", "--app", "-r", str(relation.id), "by=leader"])
+
+
+@settings(
+    max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+@given(juju=st.sampled_from(["3.6", "4.0"]), steps=STEPS)
+def test_any_series_of_operations_ends_and_each_unit_has_a_proper_history(juju, steps):
+    it = World(Model("test", juju), during=write_something)
+    for name in ("server", "plain", "reader", "client"):
+        it.deploy(name)
+    for what, number in steps:
+        # A start that follows a reboot is not that of the startup: keep them apart.
+        perform(it, what, number)
+    it.settle()
+    rebooted = any(what == "reboot" for what, _ in steps)
+    for unit in {name for name, _ in it.ran}:
+        history = [hook for name, hook in it.ran if name == unit]
+        if rebooted and "start" in (kinds := [h.kind for h in history]):
+            first = kinds.index("start")
+            history = [h for i, h in enumerate(history) if h.kind != "start" or i == first]
+        check_history(history, was_removed=unit not in it.model.units)
+    for app in it.model.applications.values():
+        alive = [u.name for u in it.model.units_of(app.name) if u.life == "alive"]
+        assert (app.leader in alive) if alive else not app.leader
+    assert not [u for u in it.model.units.values() if u.life == "dying"]
+    assert not [r for r in it.model.relations.values() if r.life == "dying"]

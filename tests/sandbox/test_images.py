@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the base image is named, refused and interrupted; test_machines shows that it boots."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sandbox import images
+
+REPOSITORY = Path(__file__).parents[2]
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="images are built by root")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    cache = tmp_path / "cache"
+    monkeypatch.setattr(images, "CACHE", cache)
+    return cache
+
+
+def refuse(_message: str) -> None:
+    raise AssertionError("something was built")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "number", "option"),
+    [
+        (
+            "debian.sources",
+            "Types: deb\n# A comment.\nURIs: http://a\nSigned-By: /k/a.gpg\n\n\n"
+            "Types: deb\nURIs: http://b\nsigned-by: /k/b.gpg\n",
+            2,
+            "[signed-by=/k/b.gpg] ",
+        ),
+        ("unsigned.sources", "Types: deb\nURIs: http://a\n", 1, ""),
+        ("inline.sources", "Types: deb\nSigned-By:\n -----BEGIN PGP\n .\n", 1, ""),
+        (
+            "a.list",
+            "# A comment.\ndeb [arch=amd64 signed-by=/k/c.gpg] http://a b main\n",
+            2,
+            "[signed-by=/k/c.gpg] ",
+        ),
+        ("b.list", "deb http://a b main\n", 1, ""),
+    ],
+)
+def test_keyring_is_the_one_that_the_host_names(
+    tmp_path: Path, name: str, text: str, number: int, option: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert images._signed_by(f"{tmp_path / name}:{number}") == option
+
+
+@pytest.mark.parametrize(
+    ("break_host", "advice"),
+    [
+        (lambda patch: patch.setattr(os, "geteuid", lambda: 1000), "needs root"),
+        (
+            lambda patch: patch.setitem(images._TOOLS, "/no/such/tool", "its-package"),
+            "apt-get install its-package$",
+        ),
+        (lambda patch: patch.setattr(images, "_FREE_BYTES_NEEDED", 1 << 60), "make room"),
+    ],
+)
+@pytest.mark.usefixtures("cache")
+@needs_root
+def test_host_that_can_not_is_told_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+    break_host: Callable[[pytest.MonkeyPatch], None],
+    advice: str,
+) -> None:
+    break_host(monkeypatch)
+    with pytest.raises(images.ImageError, match=advice):
+        asyncio.run(images.build([], refuse))
+
+
+@needs_root
+def test_image_is_built_once_and_named_by_what_is_in_it() -> None:
+    packages = ["nfs-common", "nfs-kernel-server"]
+    first = asyncio.run(images.build(packages, print))
+    assert asyncio.run(images.build(packages[::-1], refuse)) == first
+    assert first.with_suffix(".key").stat().st_mode & 0o777 == 0o600
+
+
+@needs_root
+def test_build_that_is_killed_leaves_nothing_that_counts(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = (
+        "import asyncio, sys\n"
+        "from pathlib import Path\n"
+        "from sandbox import images\n"
+        "images.CACHE = Path(sys.argv[1])\n"
+        "asyncio.run(images.build([], lambda line: print(line, flush=True)))\n"
+    )
+    mounts = Path("/proc/self/mountinfo").read_text()
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(cache)], stdout=subprocess.PIPE, cwd=REPOSITORY
+    ) as builder:
+        assert builder.stdout is not None
+        while b"installing essential packages" not in builder.stdout.readline():
+            assert builder.poll() is None
+        assert processes_under(cache)
+        builder.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while processes_under(cache):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert Path("/proc/self/mountinfo").read_text() == mounts
+    assert sorted(path.name for path in cache.iterdir()) == ["build.lock", "partial"]
+
+    async def next_build() -> list[Path]:
+        async with images._workspace(refuse) as workspace:
+            return list(workspace.iterdir())
+
+    assert asyncio.run(next_build()) == []
+    assert [path.name for path in cache.iterdir()] == ["build.lock"]
+
+
+def processes_under(directory: Path) -> list[str]:
+    """Return the processes that name a directory, or live in it."""
+    found: list[str] = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "environ").read_bytes() + (process / "cmdline").read_bytes()
+            if str(directory).encode() in words:
+                found.append(process.name)
+        except OSError:
+            # It has ended meanwhile.
+            continue
+    return found

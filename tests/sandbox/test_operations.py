@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a client may do to a model, and what is refused with which message."""
+
+import pytest
+
+from sandbox import charm as charms
+from sandbox import operations
+from sandbox.model import Model
+from sandbox.operations import OperationError
+
+SERVER = charms.parse(
+    """
+name: server
+provides: {share: {interface: nfs_share}, other: {interface: nfs_share}, web: {interface: http}}
+storage:
+  one: {type: filesystem, minimum-size: 2G}
+  many: {type: filesystem, multiple: {range: 0-}}
+""",
+    "options: {size: {type: int, default: 1}, name: {type: string}}",
+)
+CLIENT = charms.parse(
+    """
+name: client
+subordinate: true
+requires:
+  share: {interface: nfs_share, limit: 1}
+  juju-info: {interface: juju-info, scope: container}
+"""
+)
+PLAIN = charms.parse("{name: plain, requires: {web: {interface: http}}}")
+
+
+@pytest.fixture
+def model() -> Model:
+    made = Model("test")
+    operations.deploy(made, SERVER, "server")
+    operations.deploy(made, PLAIN, "plain")
+    operations.deploy(made, CLIENT, "client", num_units=0)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "key"),
+    [
+        ("server", "plain", "plain:web server:web"),
+        ("plain", "server", "plain:web server:web"),
+        ("server:share", "client", "client:share server:share"),
+        ("client:share", "server:other", "client:share server:other"),
+        # The implicit juju-info, since there is nothing else.
+        ("client", "plain", "client:juju-info plain:juju-info"),
+    ],
+)
+def test_integrate_finds_the_endpoints(model: Model, a: str, b: str, key: str):
+    assert operations.integrate(model, a, b).key == key
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "problem"),
+    [
+        ("server", "none", 'application "none" not found'),
+        ("server:none", "plain", 'application "server" has no "none" relation'),
+        ("server:share", "plain", "no relations found"),
+        ("server", "client", 'ambiguous relation: "server client" could refer to'),
+        ("plain:juju-info", "server:web", "no relations found"),
+    ],
+)
+def test_integrate_refuses(model: Model, a: str, b: str, problem: str):
+    with pytest.raises(OperationError, match=problem):
+        operations.integrate(model, a, b)
+    assert not model.relations
+
+
+def test_a_container_relation_needs_a_principal(model: Model):
+    operations.deploy(model, CLIENT, "client2", num_units=0)
+    with pytest.raises(OperationError, match="no relations found"):
+        operations.integrate(model, "client:juju-info", "client2")
+
+
+def test_integrate_twice_and_beyond_the_limit_is_refused(model: Model):
+    operations.integrate(model, "client", "server:share")
+    with pytest.raises(OperationError, match="already exists"):
+        operations.integrate(model, "server:share", "client:share")
+    with pytest.raises(OperationError, match="exceed its maximum relation limit of 1"):
+        operations.integrate(model, "client", "server:other")
+
+
+def test_remove_relation_finds_the_one_there_is(model: Model):
+    with pytest.raises(OperationError, match='relation "server client" not found'):
+        operations.remove_relation(model, "server", "client")
+    relation = operations.integrate(model, "client", "server:share")
+    operations.remove_relation(model, "server", "client")
+    assert relation.life == "dying"
+
+
+@pytest.mark.parametrize(
+    ("text", "pool", "count", "size_mib"),
+    [
+        ("", "rootfs", 1, 2048),
+        ("10G", "disk", 1, 10240),
+        ("rootfs,10G", "rootfs", 1, 10240),
+        ("1", "rootfs", 1, 2048),
+        ("ebs,1,4G", "disk", 1, 4096),
+    ],
+)
+def test_storage_directives(model: Model, text, pool, count, size_mib):
+    operations.deploy(model, SERVER, "b", storage={"one": text})
+    found = model.applications["b"].storage["one"]
+    assert (found.pool, found.count, found.size_mib) == (pool, count, size_mib)
+
+
+@pytest.mark.parametrize(
+    ("storage", "problem"),
+    [
+        ({"none": "1G"}, 'has no store called "none"'),
+        ({"one": "2"}, "2 instances specified, between 1 and 1 are possible"),
+        ({"one": "1G"}, "minimum storage size is 2048 MiB, 1024 MiB specified"),
+    ],
+)
+def test_storage_directives_that_are_refused(model: Model, storage, problem):
+    with pytest.raises(OperationError, match=problem):
+        operations.deploy(model, SERVER, "b", storage=storage)
+    assert "b" not in model.applications
+
+
+@pytest.mark.parametrize(
+    ("location", "multiple", "expected"),
+    [
+        ("", False, "/var/lib/juju/storage/a/3"),
+        ("/srv", False, "/srv"),
+        ("/srv", True, "/srv/a/3"),
+    ],
+)
+def test_storage_location(location: str, multiple: bool, expected: str):
+    spec = charms.StorageSpec("a", "filesystem", location, multiple, 1, 1, 0)
+    assert operations.storage_location(spec, "a/3") == expected
+
+
+@pytest.mark.parametrize(
+    ("charm", "name", "arguments", "problem"),
+    [
+        (PLAIN, "server", {}, "application already exists"),
+        (PLAIN, "a-1", {}, 'invalid application name "a-1"'),
+        (CLIENT, "sub", {"num_units": 1}, "must be deployed without units"),
+        (PLAIN, "b", {"to": ["7"]}, "machine 7 not found"),
+        (PLAIN, "b", {"to": ["0", "1"]}, "too many placements"),
+        (SERVER, "b", {"config": {"x": "1"}}, 'unknown option "x"'),
+    ],
+)
+def test_deploy_refuses(model: Model, charm, name, arguments, problem):
+    before = (list(model.applications), list(model.units), list(model.machines))
+    with pytest.raises(OperationError, match=problem):
+        operations.deploy(model, charm, name, **arguments)
+    assert (list(model.applications), list(model.units), list(model.machines)) == before
+
+
+def test_units_are_numbered_once_and_placed_where_told(model: Model):
+    operations.add_unit(model, "plain", 1, ["0"])
+    assert (model.units["plain/1"].machine, len(model.machines)) == ("0", 2)
+    operations.remove_unit(model, ["plain/0", "plain/1"])
+    operations.remove_application(model, "plain")
+    operations.settle(model)
+    assert "plain" not in model.applications
+    operations.deploy(model, PLAIN, "plain")
+    assert [unit.name for unit in model.units_of("plain")] == ["plain/2"]
+    # Machine 1 went with plain/0; its number is not used again. The server's stays.
+    assert list(model.machines) == ["0", "2"]
+
+
+def test_config_is_set_shown_and_reset(model: Model):
+    operations.set_config(model, "server", {"size": "5"})
+    shown = operations.get_config(model, "server")
+    assert (shown["size"]["value"], shown["size"]["source"]) == (5, "user")
+    assert (shown["name"]["value"], shown["name"]["source"]) == (None, "unset")
+    operations.reset_config(model, "server", ["size"])
+    shown = operations.get_config(model, "server")
+    assert (shown["size"]["value"], shown["size"]["source"]) == (1, "default")
+    with pytest.raises(OperationError, match='unknown option "x"'):
+        operations.reset_config(model, "server", ["x"])
+
+
+def test_a_refresh_that_would_break_what_is_there_is_refused(model: Model):
+    operations.integrate(model, "server", "plain")
+    without = charms.parse("{name: server, storage: {one: {type: filesystem}}}")
+    with pytest.raises(OperationError, match='would break relation "plain:web server:web"'):
+        operations.refresh(model, "server", without)
+    with pytest.raises(OperationError, match="cannot change an application's subordinacy"):
+        operations.refresh(model, "server", CLIENT)
+    assert model.applications["server"].charm_version == 1
+
+
+def test_storage_is_attached_and_detached_by_these_rules(model: Model):
+    operations.deploy(model, SERVER, "b", storage={"one": "4G", "many": "1"})
+    disk, directory = (s.id for s in model.storage.values() if s.owner == "b/0")
+    assert (disk, directory) == ("one/1", "many/2")
+    with pytest.raises(OperationError, match="cannot be detached: it is a directory"):
+        operations.detach_storage(model, directory)
+    with pytest.raises(OperationError, match="is already attached to b/0"):
+        operations.attach_storage(model, "b/0", disk)
+    operations.detach_storage(model, disk)
+    operations.settle(model)
+    # It was never attached: nothing has to be run.
+    assert model.storage[disk].owner is None
+    with pytest.raises(OperationError, match="at most 1 instances of one supported"):
+        operations.attach_storage(model, "server/0", disk)
+    operations.attach_storage(model, "b/0", disk)
+    assert model.storage[disk].owner == "b/0"
+
+
+def test_a_subordinate_is_not_removed_by_hand(model: Model):
+    model.units["plain/0"].principal = "server/0"
+    with pytest.raises(OperationError, match="unit is a subordinate"):
+        operations.remove_unit(model, ["plain/0"])

@@ -2,6 +2,7 @@
 """The main job, step by step; see story.py."""
 
 import pytest
+
 from story import STEPS, Step, Story
 
 

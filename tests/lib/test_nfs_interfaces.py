@@ -252,18 +252,25 @@ def test_a_request_on_the_wire(client: Unit, arguments: dict[str, Any], wire: di
             {"endpoint": Endpoint.parse(ENDPOINT), "size": 40, "error": "no"},
             {"endpoint": ENDPOINT, "size": "40", "error": "no"},
         ),
+        (
+            {"admitted": parse_allowlist("10.0.0.1,10.1.0.0/16,fd00::1")},
+            {"allowlist": "10.0.0.1/32,10.1.0.0/16,fd00::1/128"},
+        ),
+        ({"admitted": ANYONE}, {"allowlist": "0.0.0.0/0,::/0"}),
+        ({"admitted": iter(ANYONE[:1])}, {"allowlist": "0.0.0.0/0"}),
         ({}, {}),
     ],
 )
 def test_an_answer_on_the_wire(server: Unit, arguments: dict[str, Any], wire: dict[str, str]):
     # What the last answer said, and this one doesn't, is withdrawn.
-    server.integrate(local_app_data={"endpoint": "nfs://old/a", "size": "1", "error": "old"})
+    old = {"endpoint": "nfs://old/a", "size": "1", "error": "old", "allowlist": "10.9.9.9"}
+    server.integrate(local_app_data=old)
     server.ask(lambda library: library.answer(1, **arguments))
     assert server.own() == wire
 
 
 def test_set_endpoint_grants(server: Unit):
-    server.integrate(local_app_data={"error": "no space"})
+    server.integrate(local_app_data={"error": "no space", "allowlist": "10.9.9.9"})
     server.ask(lambda library: library.set_endpoint(1, ENDPOINT))
     assert server.own() == {"endpoint": ENDPOINT}
     with pytest.raises(ValueError, match="not of the form nfs://host"):
@@ -378,6 +385,88 @@ def test_what_was_answered_can_be_read_back(server: Unit):
     assert server.ask(lambda library: library.answered(1)) is None
 
 
+OWN = "10.0.0.7/32"
+
+
+@pytest.mark.parametrize(
+    ("own", "allowlist", "is_admitted"),
+    [
+        pytest.param({"egress-subnets": OWN}, "", True, id="nothing said"),
+        pytest.param({"egress-subnets": OWN}, " ,", True, id="an empty list"),
+        pytest.param({}, "10.0.0.7", True, id="own address unknown"),
+        pytest.param({"egress-subnets": "?"}, "10.0.0.7", True, id="own address not usable"),
+        pytest.param({"egress-subnets": OWN}, "10.0.0.7/32", True, id="exactly it"),
+        pytest.param({"egress-subnets": OWN}, "10.0.0.6,10.0.0.7", True, id="one of two"),
+        pytest.param({"egress-subnets": OWN}, "10.0.0.0/29", True, id="a network"),
+        pytest.param({"ingress-address": "10.0.0.7"}, "10.0.0.7", True, id="by ingress-address"),
+        pytest.param({"private-address": "10.0.0.7"}, "10.0.0.7", True, id="an older Juju"),
+        pytest.param({"egress-subnets": "10.0.0.0/30"}, "10.0.0.0/24", True, id="net in net"),
+        pytest.param({"egress-subnets": "10.0.0.0/24"}, "10.0.0.0/30", False, id="wider than it"),
+        pytest.param({"egress-subnets": f"fd00::7/128,{OWN}"}, OWN, True, id="one of ours"),
+        pytest.param({"egress-subnets": "fd00::7/128"}, "fd00::7", True, id="IPv6"),
+        pytest.param({"egress-subnets": "fd00::7/128"}, "fd00::/64", True, id="IPv6 network"),
+        pytest.param({"egress-subnets": "fd00::7/128"}, "fd00::8", False, id="another IPv6"),
+        pytest.param({"egress-subnets": OWN}, "0.0.0.0/0,::/0", True, id="anyone"),
+        pytest.param({"egress-subnets": "fd00::7/128"}, "0.0.0.0/0,::/0", True, id="anyone, IPv6"),
+        pytest.param({"egress-subnets": OWN}, "0.0.0.0", True, id="anyone, as it is asked for"),
+        pytest.param({"egress-subnets": OWN}, "10.0.0.6,10.0.0.8", False, id="others"),
+        pytest.param({"egress-subnets": OWN}, "10.0.0.0/30", False, id="the network beside"),
+        # As numbers they are the same.
+        pytest.param({"egress-subnets": OWN}, "::a00:7", False, id="the other version"),
+    ],
+)
+def test_a_unit_knows_whether_it_is_admitted(
+    client: Unit, own: dict[str, str], allowlist: str, is_admitted: bool
+):
+    answer = {"endpoint": ENDPOINT, "allowlist": allowlist}
+    client.integrate(remote_app_data=answer, local_unit_data=own)
+    (share,) = client.ask(lambda library: library.shares())
+    assert share == Share(1, Endpoint.parse(ENDPOINT), is_admitted=is_admitted)
+
+
+def test_who_is_told_that_it_is_admitted_is(client: Unit, server: Unit):
+    unit = {"egress-subnets": OWN}
+    for admitted, expected in ("10.0.0.6", False), ("10.0.0.6,10.0.0.7", True), ("0.0.0.0", True):
+        networks = parse_allowlist(admitted)
+        server.ask(lambda library, n=networks: library.answer(1, admitted=n))
+        client.integrate(remote_app_data=server.own(), local_unit_data=unit)
+        (share,) = client.ask(lambda library: library.shares())
+        assert share.is_admitted is expected
+
+
+def test_an_allowlist_of_a_server_that_is_bad_is_an_error(client: Unit):
+    for text, reason in BAD_ALLOWLISTS.items():
+        answer = {"endpoint": ENDPOINT, "size": "5", "allowlist": text}
+        client.integrate(remote_app_data=answer, local_unit_data={"egress-subnets": OWN})
+        (share,) = client.ask(lambda library: library.shares())
+        # A server may admit more than a client may ask for: it adds the units.
+        is_long = text.count(",") >= MAX_ALLOWLIST_ENTRIES
+        error = "" if is_long else reason
+        assert share == Share(1, Endpoint.parse(ENDPOINT), 5, error, is_admitted=not is_long)
+
+
+def test_what_the_server_refuses_counts_before_what_it_says_badly(client: Unit):
+    client.integrate(remote_app_data={"error": "no space", "allowlist": "*"})
+    assert client.ask(lambda library: library.shares()) == (Share(1, error="no space"),)
+
+
+def test_refusals_are_told_by_application(server: Unit):
+    assert server.ask(lambda library: library.refusals()) == ()
+    for relation_id, app, answer in (
+        (1, "mysql", {"error": "40G asked, 12G free"}),
+        (2, "web", {"endpoint": ENDPOINT}),
+        (3, "wiki", {"endpoint": ENDPOINT, "error": "a share never shrinks"}),
+        (4, "new", {}),
+    ):
+        server.integrate(relation_id, remote_app_name=app, local_app_data=answer)
+    assert server.ask(lambda library: library.refusals()) == (
+        ("mysql", "40G asked, 12G free"),
+        ("wiki", "a share never shrinks"),
+    )
+    server.ask(lambda library: library.answer(1, endpoint=Endpoint.parse(ENDPOINT)))
+    assert [app for app, _ in server.ask(lambda library: library.refusals())] == ["wiki"]
+
+
 def test_requests_are_read_in_the_order_of_their_ids(server: Unit):
     for relation_id in (11, 5, 9, 1):
         server.integrate(relation_id, remote_app_data={"name": "/data"})
@@ -455,7 +544,7 @@ def test_an_older_server_is_understood(client: Unit):
 
 
 def test_an_older_client_is_understood(server: Unit):
-    data = {"name": "/data", "allowlist": "0.0.0.0", "size": "-1"}  # noqa: S104  # Not a socket.
+    data = {"name": "/data", "allowlist": "0.0.0.0", "size": "-1"}
     units = {0: {"egress-subnets": "10.0.0.2/32"}}
     hook = server.hook("changed", remote_app_data=data, remote_units_data=units)
     assert hook == ["requested /data -1 0.0.0.0"]
@@ -966,7 +1055,7 @@ def test_keys_we_do_not_know_are_kept_from_nobody_and_hurt_nobody(client: Unit, 
         ("10.0.0.0/255.255.255.0", "10.0.0.0/24"),
         ("10.0.0.2,,10.0.0.1, 10.0.0.2", "10.0.0.1/32,10.0.0.2/32"),
         ("2001:DB8::/32,10.0.0.0/8", "10.0.0.0/8,2001:db8::/32"),
-        ("0.0.0.0", "0.0.0.0/0,::/0"),  # noqa: S104  # Not a socket.
+        ("0.0.0.0", "0.0.0.0/0,::/0"),
         ("0.0.0.0/0", "0.0.0.0/0,::/0"),
         ("::", "0.0.0.0/0,::/0"),
         ("::/0", "0.0.0.0/0,::/0"),

@@ -13,7 +13,7 @@ import images
 import nfs
 import shares
 from charms.storage_libs.v0.nfs_interfaces import Endpoint, NFSProvides, ShareRequest
-from status import Facts, unit_status
+from status import Facts, app_status, unit_status
 
 logger = logging.getLogger(__name__)
 
@@ -69,11 +69,13 @@ class NfsServerCharm(ops.CharmBase):
         framework.observe(self.on.stop, self._on_stop)
         framework.observe(self.on.list_shares_action, self._on_list_shares)
         framework.observe(self.on.collect_unit_status, self._on_collect_unit_status)
+        framework.observe(self.on.collect_app_status, self._on_collect_app_status)
 
     def _on_install(self, _: ops.InstallEvent) -> None:
         self.unit.status = ops.MaintenanceStatus("Installing the NFS server")
         nfs.install()
         self.unit.set_workload_version(nfs.version())
+        self.unit.set_ports(nfs.PORT)
 
     def _reconcile(self, _: ops.EventBase) -> None:
         directory = self._storage_directory()
@@ -91,7 +93,6 @@ class NfsServerCharm(ops.CharmBase):
             world = self._read_world(directory)
         exports.ensure(world.exports.values())
         self._answer(world)
-        self.unit.set_ports(nfs.PORT)
 
     def _storage_directory(self) -> Path | None:
         """Where Juju has put this unit's storage; None while there is none."""
@@ -134,21 +135,28 @@ class NfsServerCharm(ops.CharmBase):
         for request in world.requests:
             image = world.found.images.get(request.name)
             export = world.exports.get(request.name)
-            endpoint = None
-            # What was published stays so while the image is lost or not mounted: to withdraw it
-            # would make clients unmount, and a lost share pass for a new one at the next event.
-            if (image and image.is_mounted and export) or request.name in world.published:
-                endpoint = self._endpoint(request)
-            reasons = (request.error, plan.refusals.get(request.name), failed.get(request.name))
+            problem = f"share {request.name}: {image.problem}" if image and image.problem else ""
+            reasons = (
+                request.error,
+                plan.refusals.get(request.name),
+                failed.get(request.name),
+                problem,
+            )
             self._nfs_share.answer(
                 request.integration_id,
-                endpoint=endpoint,
+                endpoint=self._endpoint(request, world),
                 size=image.size if image else None,
                 error="; ".join(reason for reason in reasons if reason),
                 admitted=export.networks if export else (),
             )
 
-    def _endpoint(self, request: ShareRequest) -> Endpoint | None:
+    def _endpoint(self, request: ShareRequest, world: World) -> Endpoint | None:
+        image = world.found.images.get(request.name)
+        if not (image and image.is_mounted and request.name in world.exports):
+            # What was published stays so while the image is lost or not mounted: to withdraw it
+            # would make clients unmount, and a lost share pass for a new one at the next event.
+            is_published = request.name in world.published
+            return self._nfs_share.answered(request.integration_id) if is_published else None
         relation = self.model.get_relation("nfs-share", request.integration_id)
         binding = self.model.get_binding(relation) if relation else None
         address = binding.network.ingress_address if binding else None
@@ -167,7 +175,7 @@ class NfsServerCharm(ops.CharmBase):
         self._withdraw_shares(event)  # Already done, unless Juju didn't wait for the storage.
         if nfs.is_installed():
             exports.remove()
-            nfs.remove(is_used_by_others=bool(exports.read_table()))
+        nfs.remove(is_used_by_others=bool(exports.read_table()))
 
     def _on_list_shares(self, event: ops.ActionEvent) -> None:
         directory = self._storage_directory()
@@ -182,6 +190,11 @@ class NfsServerCharm(ops.CharmBase):
         event.set_results({"count": len(results), **results})
 
     def _on_collect_unit_status(self, event: ops.CollectStatusEvent) -> None:
+        event.add_status(unit_status(self._read_facts()))
+
+    def _on_collect_app_status(self, event: ops.CollectStatusEvent) -> None:
+        # Of two that are equally grave the first one counts.
+        event.add_status(app_status(self._nfs_share.refusals()))
         event.add_status(unit_status(self._read_facts()))
 
     def _read_facts(self) -> Facts:

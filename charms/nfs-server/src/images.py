@@ -101,6 +101,8 @@ def _inspect(
         problem = "not mounted"
     elif "ro" in mount.options or _error_count(mount.source):
         problem = "its file system has errors"
+    elif identity.is_limited and status.st_blocks * 512 < status.st_size:
+        problem = "its space is not reserved, the storage is full"
     return Image(
         name=identity.name,
         uuid=identity.uuid,
@@ -260,19 +262,16 @@ def grow(directory: Path, image: Image, size: int | None) -> None:
 def ensure_reserved(directory: Path, images: Iterable[Image]) -> bool:
     """Reserve again what was given back (fstrim, a copy of the image); say if there was any.
 
-    Raises:
-        ImagesError: the storage has no room for it.
+    Where the storage has no room for it, that is logged, and reported as the image's `problem`.
     """
-    changed = False
-    for image in images:
-        if image.is_limited and image.allocated_bytes < image.file_bytes:
-            path = directory / f"{share_id(image.name)}.img"
-            try:
-                _set_length(path, image.file_bytes // GIB, directory)
-            except machine.CommandError as error:
-                raise ImagesError(f"share {image.name}: {error}") from error
-            changed = True
-    return changed
+    short = [i for i in images if i.is_limited and i.allocated_bytes < i.file_bytes]
+    for image in short:
+        path = directory / f"{share_id(image.name)}.img"
+        try:
+            _set_length(path, image.file_bytes // GIB, directory)
+        except machine.CommandError as error:
+            logger.error("share %s: %s", image.name, error)
+    return bool(short)
 
 
 def ensure_mounted(directory: Path, images: Iterable[Image]) -> bool:
@@ -347,10 +346,18 @@ def unmount_all(release: Callable[[], None]) -> None:
         where = EXPORT_ROOT / unit.stem.removeprefix("srv-nfs-")
         _unmount(where, release)
         machine.remove_units([f"{WANTS_DIRECTORY}/{unit.name}", unit.name])
-        if where.is_dir():
-            where.rmdir()
+        _remove_directory(where)
     machine.remove_units([FSCK_UNIT])
     UDEV_RULES.unlink(missing_ok=True)
+
+
+def _remove_directory(where: Path) -> None:
+    try:
+        where.rmdir()
+    except FileNotFoundError:
+        return
+    except OSError as error:  # Somebody put files there, below the mount.
+        logger.warning("%s stays: %s", where, error)
 
 
 def _unmount(where: Path, release: Callable[[], None]) -> None:

@@ -119,7 +119,7 @@ def remove(*, is_used_by_others: bool) -> None:
     Raises:
         CommandError: systemd failed.
     """
-    if not is_used_by_others:
+    if is_installed() and not is_used_by_others:
         machine.systemctl("disable", "--now", SERVICE)
     CONFIGURATION.unlink(missing_ok=True)
     machine.remove_units([MOUNTD_DROP_IN])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The unit's status, from facts alone: no I/O."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import ops
@@ -25,6 +25,15 @@ class Facts:
     """Names of image files that are not shares of this charm."""
 
 
+def app_status(refusals: Iterable[tuple[str, str]]) -> ops.StatusBase:
+    """Decide the application's status: it works, and tells what it refuses to whom.
+
+    That is not blocked: the clients' units are, and say why.
+    """
+    reasons = [f"{client}: {reason}" for client, reason in sorted(refusals)]
+    return ops.ActiveStatus("Refused to " + "; ".join(reasons) if reasons else "")
+
+
 def unit_status(facts: Facts) -> ops.StatusBase:
     """Decide the status: the first thing that keeps the unit from its work."""
     if not facts.is_installed:
@@ -37,7 +46,7 @@ def unit_status(facts: Facts) -> ops.StatusBase:
         return ops.BlockedStatus("The NFS server does not run: see journalctl -u nfs-server")
     for name, problem in sorted(facts.problems.items()):
         return ops.BlockedStatus(
-            f"share {name}: {problem}: see journalctl -u srv-nfs-{share_id(name)}.mount"
+            f"share {name}: {problem}: see journalctl -u '*{share_id(name)}*'"
         )
     for name in sorted(facts.undone):
         return ops.BlockedStatus(f"share {name}: could not be made or grown: see juju debug-log")

@@ -30,6 +30,8 @@ class FakeMachine:
     """Whether clients go by themselves when they are waited for."""
     on_storage: dict[str, Image] = field(default_factory=dict[str, Image])
     foreign: tuple[Path, ...] = ()
+    can_reserve: bool = True
+    """Whether the storage has room for what images gave back."""
     leftovers: int = 0
     mounted: set[str] = field(default_factory=set[str])
     exported: dict[str, Export] = field(default_factory=dict[str, Export])
@@ -89,7 +91,10 @@ class FakeImages:
 
     def _seen(self, image: Image) -> Image:
         is_mounted = image.name in self._machine.mounted
-        return replace(image, is_mounted=is_mounted, problem="" if is_mounted else "not mounted")
+        problem = "" if is_mounted else "not mounted"
+        if is_mounted and _is_short(image):
+            problem = "its space is not reserved, the storage is full"
+        return replace(image, is_mounted=is_mounted, problem=problem)
 
     def read_storage(self, directory: Path) -> Storage:
         return Storage(TOTAL * GIB, (self._machine.free_gib + RESERVE) * GIB)
@@ -119,15 +124,11 @@ class FakeImages:
         )
 
     def ensure_reserved(self, directory: Path, images: Iterable[Image]) -> bool:
-        changed = False
-        for image in images:
-            if image.is_limited and image.allocated_bytes < image.file_bytes:
-                whole = replace(
-                    self._machine.on_storage[image.name], allocated_bytes=image.file_bytes
-                )
-                self._machine.on_storage[image.name] = whole
-                changed = True
-        return self._note(changed, "reserved")
+        short = [image for image in images if _is_short(image)]
+        for image in short if self._machine.can_reserve else []:
+            there = self._machine.on_storage[image.name]
+            self._machine.on_storage[image.name] = replace(there, allocated_bytes=image.file_bytes)
+        return self._note(bool(short), "reserved")
 
     def ensure_mounted(self, directory: Path, images: Iterable[Image]) -> bool:
         missing = {image.name for image in images} - self._machine.mounted
@@ -152,6 +153,11 @@ class FakeImages:
         if changed:
             self._machine.changes.append(what)
         return changed
+
+
+def _is_short(image: Image) -> bool:
+    """Whether it takes less of the storage than it was promised."""
+    return image.is_limited and image.allocated_bytes < image.file_bytes
 
 
 class FakeExports:
@@ -230,5 +236,5 @@ class FakeNfs:
             self._machine.is_connected = False
 
     def remove(self, *, is_used_by_others: bool) -> None:
-        self._machine.is_running &= is_used_by_others
+        self._machine.is_running &= is_used_by_others or not self._machine.is_installed
         self._machine.is_configured = False

@@ -154,7 +154,6 @@ def test_every_event_ends_in_the_same(machine: FakeMachine, context: Context, ev
     assert machine.sizes() == {"/data": 10, "/logs": None}
     assert machine.mounted == {"/data", "/logs"}
     assert machine.may_mount() == {"/data": {"10.0.1.1"}, "/logs": {"10.0.2.1", "192.0.2.0/24"}}
-    assert out.opened_ports == {testing.TCPPort(2049)}
     assert out.unit_status == ops.ActiveStatus()
 
 
@@ -168,7 +167,6 @@ def test_second_run_changes_nothing(machine: FakeMachine, context: Context, even
     assert machine.changes == []
     assert second.relations == first.relations
     assert second.unit_status == first.unit_status
-    assert second.opened_ports == first.opened_ports
 
 
 _EVENT = st.tuples(st.sampled_from(EVENTS), st.integers(1, 3))
@@ -213,9 +211,11 @@ def test_install_order(machine: FakeMachine, context: Context):
     assert now.unit_status == ops.MaintenanceStatus("Installing the NFS server")
     now = context.run(context.on.install(), now)
     assert now.workload_version == "1:2.6.4-3ubuntu5"
+    assert now.opened_ports == {testing.TCPPort(2049)}
     assert machine.changes == ["installed"]
     now = context.run(context.on.relation_created(relation_in(now, 1)), now)
     assert answers(now)[1]["endpoint"] == ENDPOINT
+    assert now.opened_ports == {testing.TCPPort(2049)}
 
 
 def test_stopped_server_is_started(machine: FakeMachine, context: Context):
@@ -236,6 +236,25 @@ def test_reserved_again(machine: FakeMachine, context: Context):
     machine.on_storage["/data"] = replace(machine.on_storage["/data"], allocated_bytes=GIB)
     context.run(context.on.update_status(), state())
     assert machine.on_storage["/data"].allocated_bytes == 10 * GIB
+
+
+def test_not_reserved_for_lack_of_room(machine: FakeMachine, context: Context):
+    granted = {"endpoint": ENDPOINT, "size": "10"}
+    asking = client(), client(2, "/other", "5")
+    now = context.run(context.on.relation_changed(asking[0]), state(*asking))
+    machine.on_storage["/data"] = replace(machine.on_storage["/data"], allocated_bytes=GIB)
+    machine.can_reserve = False
+    now = context.run(context.on.update_status(), now)
+    problem = "share /data: its space is not reserved, the storage is full"
+    assert answers(now)[1] == {**granted, "error": problem}
+    assert "error" not in answers(now)[2]
+    assert set(machine.may_mount()) == {"/data", "/other"}
+    blocked = ops.BlockedStatus(f"{problem}: see journalctl -u '*{share_id('/data')}*'")
+    assert (now.unit_status, now.app_status) == (blocked, blocked)
+    machine.can_reserve = True
+    now = context.run(context.on.update_status(), now)
+    assert answers(now)[1] == granted
+    assert (now.unit_status, now.app_status) == (ops.ActiveStatus(), ops.ActiveStatus())
 
 
 def test_growth(machine: FakeMachine, context: Context):
@@ -269,6 +288,17 @@ def test_refused_change_keeps_the_share(
     out = context.run(context.on.relation_changed(asking), state(asking, stored=out))
     assert answers(out) == {1: granted}
     assert machine.sizes() == {"/data": 10}
+
+
+def test_refusals_are_told_to_the_operator_too(machine: FakeMachine, context: Context):
+    asking = client(1, size="0"), client(2, "/logs"), client(3, "/huge", "1000")
+    out = context.run(context.on.relation_changed(asking[0]), state(*asking))
+    assert out.app_status == ops.ActiveStatus(
+        f"Refused to app1: size '0'{_SIZE}; app3: share /huge: 1000G asked, 88G free"
+    )
+    assert out.unit_status == ops.ActiveStatus()
+    out = context.run(context.on.update_status(), state(asking[1], stored=out))
+    assert out.app_status == ops.ActiveStatus()
 
 
 def test_refusal_goes_away_with_room(machine: FakeMachine, context: Context):
@@ -465,6 +495,40 @@ def test_lost_share_is_never_made_anew(machine: FakeMachine, context: Context):
     assert machine.may_mount() == {"/data": {"10.0.1.1"}}
 
 
+@pytest.mark.parametrize("is_here", [False, True], ids=["lost", "not mounted"])
+def test_what_another_unit_published_stays(machine: FakeMachine, context: Context, is_here: bool):
+    # The leader before may have had the storage; or this unit has, at another address.
+    elsewhere = f"nfs://192.0.2.99/srv/nfs/{share_id('/data')}"
+    relation = replace(client(), local_app_data={"endpoint": elsewhere, "size": "10"})
+    if is_here:
+        machine.add("/data", 10)
+        machine.mounted.clear()
+        machine.damaged = {"/data"}
+    now = context.run(context.on.leader_elected(), state(relation))
+    assert answers(now)[1]["endpoint"] == elsewhere
+    assert answers(now)[1]["error"]
+    assert machine.sizes() == ({"/data": 10} if is_here else {})
+    machine.damaged.clear()
+    machine.add("/data", 10)
+    now = context.run(context.on.update_status(), now)
+    assert answers(now) == {1: {"endpoint": ENDPOINT, "size": "10"}}
+
+
+def test_lost_share_of_a_client_without_units_is_never_made_anew(
+    machine: FakeMachine, context: Context
+):
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    none = with_answer(client(units={}), now)
+    gone = context.on.relation_departed(none, remote_unit=0)
+    now = context.run(gone, state(none, stored=now))
+    machine.on_storage.clear()
+    machine.mounted.clear()
+    back = with_answer(client(), now)
+    now = context.run(context.on.relation_joined(back, remote_unit=0), state(back, stored=now))
+    assert machine.on_storage == {}
+    assert "its image is not here" in answers(now)[1]["error"]
+
+
 def test_share_that_fails_stops_no_other(machine: FakeMachine, context: Context):
     machine.failing = {"/bad"}
     asking = client(1, "/bad"), client(2)
@@ -501,16 +565,20 @@ def test_damaged_image(machine: FakeMachine, context: Context):
     machine.damaged = {"/data"}
     out = context.run(context.on.update_status(), now)
     # Clients wait for it; to unmount it would take it from under them.
-    assert answers(out) == answers(now)
-    assert out.unit_status == ops.BlockedStatus(
-        f"share /data: not mounted: see journalctl -u srv-nfs-{share_id('/data')}.mount"
+    assert answers(out) == {1: {**answers(now)[1], "error": "share /data: not mounted"}}
+    blocked = ops.BlockedStatus(
+        f"share /data: not mounted: see journalctl -u '*{share_id('/data')}*'"
     )
+    assert (out.unit_status, out.app_status) == (blocked, blocked)
 
 
 def test_unmounted_image_is_given_to_nobody_new(machine: FakeMachine, context: Context):
     machine.damaged = {"/data"}
     out = context.run(context.on.relation_changed(c := client()), state(c))
-    assert "endpoint" not in answers(out)[1]
+    assert answers(out) == {1: {"size": "10", "error": "share /data: not mounted"}}
+    machine.damaged.clear()
+    out = context.run(context.on.update_status(), out)
+    assert answers(out) == {1: {"endpoint": ENDPOINT, "size": "10"}}
 
 
 def test_foreign_image(machine: FakeMachine, context: Context):
@@ -535,6 +603,7 @@ def test_follower_writes_nothing(machine: FakeMachine, context: Context):
     assert answers(out) == {1: {}}
     assert machine.on_storage == {}
     assert out.unit_status == ops.ActiveStatus()
+    assert out.app_status == ops.UnknownStatus()  # Only a leader can say.
 
 
 def test_follower_serves_what_it_has(machine: FakeMachine, context: Context):
@@ -609,6 +678,16 @@ def test_stop_before_install(machine: FakeMachine, context: Context):
     context.run(context.on.storage_detaching(SHARES), state())
     context.run(context.on.stop(), state())
     assert machine.changes == []
+
+
+def test_stop_when_the_package_is_gone(machine: FakeMachine, context: Context):
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    machine.is_installed = machine.is_running = False
+    machine.exported.clear()  # There is no server that could.
+    context.run(context.on.stop(), replace(now, storages=set()))
+    assert machine.mounted == set()
+    assert not machine.is_configured
+    assert machine.sizes() == {"/data": 10}
 
 
 def test_list_shares(machine: FakeMachine, context: Context):

@@ -505,12 +505,25 @@ def test_ensure_reserved_leaves_sparse_ones(host: Host):
     assert read(host)["/data"].allocated_bytes < GIB
 
 
-def test_ensure_reserved_without_room(host: Host):
-    path = made(host)
+def test_ensure_reserved_without_room(host: Host, caplog: pytest.LogCaptureFixture):
+    path, other = made(host), made(host, "/other")
     really_run(images.FALLOCATE, "--dig-holes", str(path))
+    really_run(images.FALLOCATE, "--dig-holes", str(other))
     host.failing = images.FALLOCATE
-    with pytest.raises(ImagesError, match=r"share /data: .*it failed"):
-        images.ensure_reserved(host.storage, read(host).values())
+    assert images.ensure_reserved(host.storage, read(host).values())
+    problem = "its space is not reserved, the storage is full"
+    assert {image.problem for image in read(host).values()} == {problem}
+    assert read(host)["/data"].is_mounted
+    for name in "/data", "/other":
+        assert f"share {name}: {images.FALLOCATE} " in caplog.text
+    host.failing = ""
+    assert images.ensure_reserved(host.storage, read(host).values())
+    assert {image.problem for image in read(host).values()} == {""}
+
+
+def test_only_what_has_a_size_is_reserved(host: Host):
+    made(host, size=None)
+    assert read(host)["/data"].problem == ""
 
 
 def test_ensure_mounted_units(host: Host):
@@ -641,6 +654,23 @@ def test_unmount_all_takes_directories_away(host: Host, monkeypatch: pytest.Monk
     (host.root / "srv/nfs" / ID).mkdir(parents=True)
     images.unmount_all(still)
     assert list((host.root / "srv/nfs").iterdir()) == []
+
+
+def test_unmount_all_leaves_files_below_a_mount(
+    host: Host, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(images, "EXPORT_ROOT", host.root / "srv/nfs")
+    for name in "/a", "/b":
+        (machine.UNIT_DIRECTORY / f"srv-nfs-{share_id(name)}.mount").touch()
+        (host.root / "srv/nfs" / share_id(name)).mkdir(parents=True)
+    kept = host.root / "srv/nfs" / share_id("/a")
+    (kept / "notes").write_text("somebody's only copy")
+    images.unmount_all(still)
+    assert list((host.root / "srv/nfs").iterdir()) == [kept]
+    assert (kept / "notes").read_text() == "somebody's only copy"
+    assert f"{kept} stays: " in caplog.text
+    assert list(machine.UNIT_DIRECTORY.glob("*.mount")) == []
+    assert not images.UDEV_RULES.exists()
 
 
 def test_unmount_all_busy(host: Host):

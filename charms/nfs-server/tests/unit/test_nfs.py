@@ -39,6 +39,8 @@ class Host:
             self.masked.difference_update(units)
         elif verb == "disable":
             assert units == ["--now", "nfs-server.service"]
+            if not self.packages:
+                raise machine.CommandError(argv, "exit status 1", "no such unit")
             nfs.THREADS.unlink()
         return ""
 
@@ -47,6 +49,8 @@ class Host:
             raise apt.PackageError("no candidate")
         assert update_cache
         self.packages.add(name)
+        nfs.EXPORTFS.parent.mkdir(parents=True, exist_ok=True)
+        nfs.EXPORTFS.touch()
         # As Debian's packages do, the service starts at once.
         self.start("--now", "nfs-server.service")
 
@@ -157,8 +161,7 @@ def test_version(host: Host):
 
 def test_is_installed(host: Host):
     assert not nfs.is_installed()
-    nfs.EXPORTFS.parent.mkdir(parents=True)
-    nfs.EXPORTFS.touch()
+    nfs.install()
     assert nfs.is_installed()
 
 
@@ -221,3 +224,20 @@ def test_remove(host: Host, is_used_by_others: bool):
     assert not nfs.CONFIGURATION.exists()
     assert not (machine.UNIT_DIRECTORY / nfs.MOUNTD_DROP_IN).exists()
     assert host.packages == {"nfs-kernel-server"}  # Others may use it.
+
+
+def test_remove_when_the_package_is_gone(host: Host):
+    nfs.install()
+    host.packages.clear()
+    nfs.EXPORTFS.unlink()
+    nfs.remove(is_used_by_others=False)
+    assert host.masked == set()
+    assert not nfs.CONFIGURATION.exists()
+    assert not (machine.UNIT_DIRECTORY / nfs.MOUNTD_DROP_IN).exists()
+
+
+def test_remove_again(host: Host):
+    nfs.write_configuration()
+    nfs.remove(is_used_by_others=False)
+    nfs.remove(is_used_by_others=False)
+    assert not nfs.CONFIGURATION.exists()

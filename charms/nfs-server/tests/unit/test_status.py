@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The unit's status, as a table of facts: the first thing that is wrong is shown."""
+"""The statuses, as tables of facts: of a unit the first thing that is wrong is shown."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import ops
 import pytest
 
 from shares import share_id
-from status import Facts, unit_status
+from status import Facts, app_status, unit_status
 
 GOOD = Facts("nfs-server/0")
 PROBLEMS = {"/b": "not mounted", "/a": "its file system has errors"}
@@ -38,8 +38,7 @@ FOREIGN = ("a.img", "b.img", "c.img", "d.img")
         pytest.param(
             replace(GOOD, undone=("/c",), problems=PROBLEMS),
             ops.BlockedStatus(
-                "share /a: its file system has errors: "
-                f"see journalctl -u srv-nfs-{share_id('/a')}.mount"
+                f"share /a: its file system has errors: see journalctl -u '*{share_id('/a')}*'"
             ),
             id="problems",
         ),
@@ -64,3 +63,19 @@ FOREIGN = ("a.img", "b.img", "c.img", "d.img")
 )
 def test_unit_status(facts: Facts, status: ops.StatusBase):
     assert unit_status(facts) == status
+
+
+@pytest.mark.parametrize(
+    ("refusals", "message"),
+    [
+        pytest.param([], "", id="nothing"),
+        pytest.param([("web", "5G asked")], "Refused to web: 5G asked", id="one"),
+        pytest.param(
+            [("web", "5G asked"), ("mysql", "size 'ten'")],
+            "Refused to mysql: size 'ten'; web: 5G asked",
+            id="two, sorted",
+        ),
+    ],
+)
+def test_app_status(refusals: list[tuple[str, str]], message: str):
+    assert app_status(refusals) == ops.ActiveStatus(message)

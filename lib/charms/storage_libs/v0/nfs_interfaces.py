@@ -284,12 +284,17 @@ def parse_allowlist(text: str) -> tuple[Network, ...]:
     Raises:
         ValueError: an entry is neither, or there are too many; the message names it.
     """
-    items = [item for item in (part.strip() for part in text.split(",")) if item]
-    if len(items) > MAX_ALLOWLIST_ENTRIES:
+    count = sum(1 for item in text.split(",") if item.strip())
+    if count > MAX_ALLOWLIST_ENTRIES:
         raise ValueError(
-            f"allowlist: {len(items)} entries, more than the {MAX_ALLOWLIST_ENTRIES} allowed"
+            f"allowlist: {count} entries, more than the {MAX_ALLOWLIST_ENTRIES} allowed"
         )
-    return _sorted({network for item in items for network in _parse_network(item)})
+    return _parse_networks(text)
+
+
+def _parse_networks(text: str) -> tuple[Network, ...]:
+    items = (part.strip() for part in text.split(","))
+    return _sorted({network for item in items if item for network in _parse_network(item)})
 
 
 def _parse_network(item: str) -> tuple[Network, ...]:
@@ -530,7 +535,7 @@ class NFSRequires(_Interface):
             if text := data.get("endpoint"):
                 endpoint = Endpoint.parse(text)
             size = parse_size(data.get("size", ""))
-            admitted = parse_allowlist(data.get("allowlist", ""))
+            admitted = _parse_networks(data.get("allowlist", ""))
         except ValueError as problem:
             error = error or str(problem)
         own = _addresses(relation.data[self.unit], self.unit.name)
@@ -614,6 +619,11 @@ class NFSProvides(_Interface):
         relation = self._led(integration_id)
         text = relation.data[self.app].get("endpoint", "") if relation else ""
         return _try(Endpoint.parse, text, None, [])
+
+    def refusals(self) -> tuple[tuple[str, str], ...]:
+        """Read what was refused: names of client applications, and why. On the leader."""
+        answers = ((r.app.name, r.data[self.app].get("error", "")) for r in self.integrations)
+        return tuple((name, error) for name, error in answers if error)
 
     def answer(
         self,

@@ -7,6 +7,7 @@ Edit ``lib/charms/storage_libs/v0/machine.py`` at the top of the repository; the
 charms are made from it (``./dev vendor``).
 """
 
+import functools
 import logging
 import os
 import re
@@ -92,10 +93,15 @@ def _kill(process: "subprocess.Popen[str]") -> None:
 
 def render(template: Path, **values: object) -> str:
     """Render a jinja2 template; what it names and is not given is an error."""
+    return _load(template).render(**values)
+
+
+@functools.cache
+def _load(template: Path) -> jinja2.Template:
     text = template.read_text(encoding="utf-8")
     return jinja2.Template(
         text, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True
-    ).render(**values)
+    )
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o644) -> bool:

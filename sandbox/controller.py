@@ -296,17 +296,12 @@ class Controller:
         """Undo `unplug`."""
         await self._host(machine).machine.plug()
 
-    def kill_hook(self, unit: str, at_exec: int) -> None:
-        """Let the unit's next hook or action be killed when it starts its `at_exec`-th program."""
-        uniter = self._uniter(unit)
-        uniter.kill_at_exec = at_exec
-        uniter.kills = 0
-        uniter.completed_without_kill = False
+    def kill_hook(self, unit: str, at_exec: list[int]) -> None:
+        """Let the unit's next dispatches be killed, each at the exec that a number names (from 1).
 
-    def hook_kills(self, unit: str) -> dict[str, object]:
-        """Return what came of `kill_hook`."""
-        uniter = self._uniter(unit)
-        return {"killed": uniter.kills, "completed_without": uniter.completed_without_kill}
+        The first dispatch that ends before it makes so many execs ends the series.
+        """
+        self._uniter(unit).kills_due = at_exec
 
     def log(self, unit: str | None = None, tail: int | None = None) -> list[Line]:
         """Return the debug log."""

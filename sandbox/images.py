@@ -294,6 +294,8 @@ def _bootstrap_arguments(packages: Sequence[str]) -> list[str]:
     hooks = [
         'chroot "$1" apt-get clean',
         f'chroot "$1" {" ".join(download)}' if packages else ":",
+        # Libraries have no service that a machine could miss the start of, and take long there.
+        'find "$1/var/cache/apt/archives" -name "lib*.deb" -exec dpkg --root="$1" -i {} +',
         'mkdir -p "$1/srv/apt"',
         'find "$1/var/cache/apt/archives" -name "*.deb" -exec mv -t "$1/srv/apt" {} +',
         'cd "$1/srv/apt" && dpkg-scanpackages . > Packages',

@@ -48,13 +48,6 @@ class Dispatch(TypedDict):
     commands: int
 
 
-class Kill(TypedDict):
-    """What came of the wish to kill a hook."""
-
-    killed: int
-    completed_without: bool
-
-
 class OpsTest:
     """The stand-in for ``pytest_operator.plugin.OpsTest``: one model, in the sandbox."""
 
@@ -206,13 +199,13 @@ class Substrate:
         """Boot a machine that is not in the model."""
         return Bystander(str(await self._view.ask("add_bystander")), self._view)
 
-    async def kill_hook(self, unit: str, at_exec: int) -> None:
-        """Let the unit's next hook be killed when it starts its ``at_exec``-th program."""
-        await self._view.ask("kill_hook", unit=unit, at_exec=at_exec)
+    async def kill_hook(self, unit: str, *at_exec: int) -> None:
+        """Let the unit's next dispatches be killed, each at the exec that a number names (from 1).
 
-    async def hook_kills(self, unit: str) -> Kill:
-        """Return what came of ``kill_hook``."""
-        return cast("Kill", await self._view.ask("hook_kills", unit=unit))
+        A killed hook is run again at once: that is the next dispatch. The first one that ends
+        before it makes so many execs ends the series.
+        """
+        await self._view.ask("kill_hook", unit=unit, at_exec=at_exec)
 
     async def hooks(self, unit: str) -> list[Dispatch]:
         """Return the hooks and actions that the unit ran so far, the first one first."""

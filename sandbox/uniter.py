@@ -149,9 +149,7 @@ class Uniter:
         self.tasks: list[Task] = []
         self.history: list[Dispatch] = []
         self.retries_hooks = True
-        self.kill_at_exec: int | None = None
-        self.kills = 0
-        self.completed_without_kill = False
+        self.kills_due: list[int] = []
         self._retry_base_s = retry_base_s
         self._failures = 0
         self._retry: asyncio.TimerHandle | None = None
@@ -377,7 +375,7 @@ class Uniter:
         `output` takes what it prints.
         """
         commands = 0
-        kill_at_exec, self.kill_at_exec = self.kill_at_exec, None
+        kill_at_exec = self.kills_due.pop(0) if self.kills_due else None
         buffers = self._log_buffers(name)
 
         async def answer(call: machines.HookCall) -> machines.Result:
@@ -415,9 +413,8 @@ class Uniter:
             self.history.append(
                 Dispatch(hook=name, returncode=returncode, seconds=seconds, commands=commands)
             )
-        if kill_at_exec is not None:
-            self.kills += returncode == _TERMINATED[-1]
-            self.completed_without_kill = returncode != _TERMINATED[-1]
+        if returncode != _TERMINATED[-1]:
+            self.kills_due.clear()
         return returncode
 
     def _log_buffers(self, name: str) -> dict[str, LineBuffer]:

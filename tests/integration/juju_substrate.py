@@ -94,10 +94,7 @@ class Substrate:
     async def plug(self, unit: str) -> NoReturn:
         pytest.skip("a machine of LXD without its network is lost to Juju too")
 
-    async def kill_hook(self, unit: str, at_exec: int) -> NoReturn:
-        pytest.skip("Juju has no way to kill a hook at a given command")
-
-    async def hook_kills(self, unit: str) -> NoReturn:
+    async def kill_hook(self, unit: str, *at_exec: int) -> NoReturn:
         pytest.skip("Juju has no way to kill a hook at a given command")
 
     async def hooks(self, unit: str) -> NoReturn:

@@ -19,6 +19,7 @@ from ops.testing import ActiveStatus, Context, Relation, State, WaitingStatus, e
 from charms.storage_libs.v0 import nfs_interfaces
 from charms.storage_libs.v0.nfs_interfaces import (
     ANYONE,
+    MAX_ALLOWLIST_ENTRIES,
     Endpoint,
     NFSProvides,
     NFSRequires,

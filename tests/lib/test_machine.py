@@ -261,6 +261,20 @@ def test_a_name_without_a_value_is_an_error(tmp_path: Path):
         machine.render(template)
 
 
+def test_a_text_is_rendered_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    template = tmp_path / "exports.j2"
+    template.write_text("{{ host }} {{ tmp }}")
+    values = {"host": "10.0.0.1", "tmp": str(tmp_path)}
+    first = machine.render(template, **values)
+    monkeypatch.setitem(sys.modules, "jinja2", None)  # It can't be imported any more.
+    assert machine.render(template, **values) == first
+    with pytest.raises(ImportError):
+        machine.render(template, **{**values, "host": "10.0.0.2"})
+    template.write_text("other {{ host }} {{ tmp }}")
+    with pytest.raises(ImportError):
+        machine.render(template, **values)
+
+
 # Mounts
 
 

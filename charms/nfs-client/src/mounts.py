@@ -17,7 +17,6 @@ import sys
 import threading
 from pathlib import Path
 
-import jinja2
 from charmlibs import apt
 
 from charms.storage_libs.v0 import machine
@@ -44,12 +43,7 @@ _REMOTE_FSTYPE = re.compile(
 )
 _FIND_USERS = Path(__file__).with_name("processes.py")
 
-_templates = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-    undefined=jinja2.StrictUndefined,
-    keep_trailing_newline=True,
-    autoescape=False,  # noqa: S701  # Unit files, not HTML; what goes in has been checked.
-)
+_TEMPLATES = Path(__file__).with_name("templates")
 
 
 class MountsError(Exception):
@@ -167,16 +161,20 @@ def _render_units(wanted: WantedMount) -> dict[str, str]:
     retry_unit = _retry_unit_name(wanted.mountpoint)
     port = "" if wanted.endpoint.port == DEFAULT_PORT else f",port={wanted.endpoint.port}"
     values = {
-        "wanted": wanted,
+        "unit": wanted.unit,
+        "share": wanted.share,
+        "endpoint": str(wanted.endpoint),
+        "source": wanted.endpoint.source,
+        "mountpoint": wanted.mountpoint,
+        "options": f"hard,_netdev,retry=0{port},{','.join(wanted.flags)}",
+        "made_directory": _find_made_directory(wanted),
         "mount_unit": mount_unit,
         "retry_unit": retry_unit,
-        "made_directory": _find_made_directory(wanted),
-        "options": f"hard,_netdev,retry=0{port},{','.join(wanted.flags)}",
     }
     # The record comes last, so that where it is, the other is too.
     return {
-        retry_unit: _templates.get_template("retry.service.j2").render(values),
-        mount_unit: _templates.get_template("nfs.mount.j2").render(values),
+        retry_unit: machine.render(_TEMPLATES / "retry.service.j2", **values),
+        mount_unit: machine.render(_TEMPLATES / "nfs.mount.j2", **values),
     }
 
 

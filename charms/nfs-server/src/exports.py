@@ -34,7 +34,7 @@ class ExportsError(Exception):
 
 def render(exports: Iterable[Export]) -> str:
     """Render /etc/exports (exports(5)), one line per share."""
-    lines = [(export.path, export.uuid, _hosts(export)) for export in exports]
+    lines = [(str(export.path), export.uuid, _hosts(export)) for export in exports]
     return machine.render(TEMPLATE, lines=lines)
 
 

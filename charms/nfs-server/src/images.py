@@ -284,10 +284,11 @@ def ensure_mounted(directory: Path, images: Iterable[Image]) -> bool:
         CommandError: systemd did not read the units.
     """
     images = list(images)
-    rules = machine.render(TEMPLATES / "loop.rules.j2", directory=directory)
+    rules = machine.render(TEMPLATES / "loop.rules.j2", directory=str(directory))
     changed = machine.write_atomically(UDEV_RULES, rules)
     units = {_unit(image): _render_mount(directory, image) for image in images}
-    fsck = machine.render(TEMPLATES / "nfs-share-fsck@.service.j2", directory=directory)
+    fsck_template = TEMPLATES / "nfs-share-fsck@.service.j2"
+    fsck = machine.render(fsck_template, directory=str(directory))
     changed |= machine.ensure_units({FSCK_UNIT: fsck, **units})
     missing = [_unit(i) for i in images if not i.is_mounted or not _is_enabled(_unit(i))]
     if missing:
@@ -311,8 +312,8 @@ def _render_mount(directory: Path, image: Image) -> str:
         TEMPLATES / "share.mount.j2",
         name=image.name,
         id=share_id(image.name),
-        directory=directory,
-        where=share_directory(image.name),
+        directory=str(directory),
+        where=str(share_directory(image.name)),
     )
 
 

@@ -2,6 +2,7 @@
 """A machine for the tests of `mounts`: systemd, umount(8) and the kernel's table, in memory."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -140,3 +141,11 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
     monkeypatch.setattr(mounts, "is_reachable", lambda _: fake.server_answers)
     fake._write_mountinfo()
     return fake
+
+
+@pytest.fixture(autouse=True, scope="session")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep rendered texts away from the computer's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "RENDERED", tmp_path_factory.mktemp("rendered"))
+        yield

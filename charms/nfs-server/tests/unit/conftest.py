@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What holds for all unit tests of this charm."""
 
+from collections.abc import Iterator
+
 import hypothesis
+import pytest
+
+from charms.storage_libs.v0 import machine
 
 hypothesis.settings.register_profile(
     "unit",
@@ -14,3 +19,11 @@ hypothesis.settings.register_profile(
     ],
 )
 hypothesis.settings.load_profile("unit")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep rendered texts away from the computer's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "RENDERED", tmp_path_factory.mktemp("rendered"))
+        yield

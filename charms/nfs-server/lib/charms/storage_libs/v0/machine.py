@@ -7,17 +7,17 @@ Edit ``lib/charms/storage_libs/v0/machine.py`` at the top of the repository; the
 charms are made from it (``./dev vendor``).
 """
 
-import functools
+import hashlib
+import json
 import logging
 import os
 import re
 import string
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import jinja2
+from typing import TypeAlias
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +33,15 @@ SYSTEMCTL = "/usr/bin/systemctl"
 # the two finds the file as it should be, and would never tell systemd.
 _RELOAD_NEEDED = Path("/run/nfs-charms-reload-needed")
 
+RENDERED = Path("/run/nfs-charms/rendered")
+
 # The charm's own environment (PYTHONPATH, LD_LIBRARY_PATH of its venv) is none of the system's
 # commands' business, and output that is read is read in one language.
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+
+
+Plain: TypeAlias = "str | int | Sequence[Plain]"
+"""What a template is given: plain data, that says all of itself as text."""
 
 
 class CommandError(Exception):
@@ -91,17 +97,24 @@ def _kill(process: "subprocess.Popen[str]") -> None:
             pipe.close()  # Not read to its end: a child of the command may hold the other one.
 
 
-def render(template: Path, **values: object) -> str:
-    """Render a jinja2 template; what it names and is not given is an error."""
-    return _load(template).render(**values)
+def render(template: Path, **values: Plain) -> str:
+    """Render a jinja2 template; what it names and is not given is an error.
 
+    The text is kept until the next boot under a name made of all that it is made of. For a hook
+    with nothing to do, importing jinja2 and compiling templates would be most of its work.
+    """
+    source = template.read_text(encoding="utf-8")
+    key = hashlib.sha256(json.dumps([source, values], sort_keys=True).encode()).hexdigest()
+    kept = RENDERED / key
+    if kept.is_file():
+        return kept.read_text(encoding="utf-8")
+    import jinja2  # Here, for the reason above.
 
-@functools.cache
-def _load(template: Path) -> jinja2.Template:
-    text = template.read_text(encoding="utf-8")
-    return jinja2.Template(
-        text, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True
-    )
+    text = jinja2.Template(
+        source, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True
+    ).render(values)
+    write_atomically(kept, text, mode=0o600)
+    return text
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o644) -> bool:

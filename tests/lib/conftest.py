@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all tests of lib/ share."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from charms.storage_libs.v0 import machine
+
+
+@pytest.fixture(autouse=True, scope="session")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep rendered texts away from the computer's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "RENDERED", tmp_path_factory.mktemp("rendered"))
+        yield

@@ -42,6 +42,7 @@ _TOOLS = {
     "/usr/sbin/ip": "iproute2",
     "/usr/sbin/nft": "nftables",
     "/usr/bin/ssh-keygen": "openssh-client",
+    "/usr/bin/taskset": "util-linux",
     "/usr/bin/unshare": "util-linux",
     "/usr/bin/setpriv": "util-linux",
 }

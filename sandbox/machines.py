@@ -12,8 +12,8 @@ import json
 import os
 import socket
 import struct
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
@@ -120,6 +120,25 @@ class Network:
         await _command("/usr/sbin/nft", "-f", "-", stdin=rule)
 
 
+class _Processors:
+    """The processors of the host, and how many machines are at work on each.
+
+    A user-mode-linux kernel and the processes that it traces take turns. On one processor a turn
+    is a switch; across two it wakes a sleeping one, and all takes 2.5 times as long. So a machine
+    is on one at a time, and moves only before it begins to work.
+    """
+
+    def __init__(self) -> None:
+        self.at_work = dict.fromkeys(sorted(os.sched_getaffinity(0)), 0)
+
+    def find_idlest(self, current: int | None) -> int:
+        """Return the processor with the least to do: the current one, if it is as good."""
+        return min(self.at_work, key=lambda it: (self.at_work[it], it != current))
+
+
+_PROCESSORS = _Processors()
+
+
 class Machine:
     """A computer with a disk of its own over the base image.
 
@@ -149,7 +168,7 @@ class Machine:
         self.address6 = f"fd77::{number}"
         self.mac = f"02:77:00:00:00:{number:02x}"
         self.console = directory / f"{self.host_name}.console"
-        self._processor = _processor(number - _FIRST_MODEL_NUMBER)
+        self._processor = _PROCESSORS.find_idlest(None)
         self._network = network
         self._image = image
         self._directory = directory
@@ -160,6 +179,7 @@ class Machine:
         self._is_unplugged = False
         self._process: asyncio.subprocess.Process | None = None
         self._end: asyncio.Task[int] | None = None
+        self._tasks = 0
 
     @property
     def is_running(self) -> bool:
@@ -177,6 +197,10 @@ class Machine:
         if not self._has_tap:
             await self._network.add_tap(self._tap, self.address, self.mac)
             self._has_tap = True
+        with self._on_one_processor():
+            await self._boot()
+
+    async def _boot(self) -> None:
         with self.console.open("wb") as console:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command_line(),
@@ -343,11 +367,21 @@ class Machine:
         """Talk to the agent, for as long as there is time, the machine, and a caller."""
         if self._end is None or not self.is_running:
             raise MachineError(f"{self.host_name} isn't running: {doing}")
+        with self._on_one_processor():
+            return await self._talk(self._end, converse, timeout_s, doing)
+
+    async def _talk(
+        self,
+        end: asyncio.Task[int],
+        converse: Callable[["_Channel"], Awaitable[_Answer]],
+        timeout_s: float,
+        doing: str,
+    ) -> _Answer:
         async with self._connect() as channel:
             talk = asyncio.ensure_future(converse(channel))
             try:
                 await asyncio.wait(
-                    {talk, self._end}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+                    {talk, end}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
                 )
                 if talk.done():
                     return talk.result()
@@ -359,6 +393,33 @@ class Machine:
                 await asyncio.wait({talk})
                 if self.is_running:
                     await channel.hang_up()
+
+    @contextmanager
+    def _on_one_processor(self) -> Generator[None]:
+        """Be where there is least to do, from the first of several tasks at once to the last."""
+        if self._tasks == 0:
+            self._move(_PROCESSORS.find_idlest(self._processor))
+            _PROCESSORS.at_work[self._processor] += 1
+        self._tasks += 1
+        try:
+            yield
+        finally:
+            self._tasks -= 1
+            if self._tasks == 0:
+                _PROCESSORS.at_work[self._processor] -= 1
+
+    def _move(self, processor: int) -> None:
+        """Move all processes of the machine to a processor of the host; it may not run yet."""
+        if processor == self._processor:
+            return
+        self._processor = processor
+        if self._process is None or not self.is_running:
+            return
+        for process in Path("/proc").glob("[0-9]*"):
+            # One that ends meanwhile needs no place.
+            with suppress(OSError):
+                if os.getsid(int(process.name)) == self._process.pid:
+                    os.sched_setaffinity(int(process.name), {processor})
 
     @asynccontextmanager
     async def _connect(self) -> AsyncGenerator["_Channel"]:
@@ -395,8 +456,6 @@ class Machine:
         disks = [f"ubd{i + 1}={disk}" for i, disk in enumerate(self._disks) if disk]
         return [
             *("/usr/bin/setpriv", "--pdeathsig", "KILL"),
-            # The kernel and the processes that it traces take turns. On one processor of the host
-            # a turn is a switch; across two it wakes a sleeping processor, and takes 2.5 times.
             *("/usr/bin/taskset", "--cpu-list", str(self._processor)),
             *("/usr/bin/unshare", "--pid", "--mount-proc", "--fork", "--kill-child"),
             str(KERNEL),
@@ -499,12 +558,6 @@ def _host_number(name: str) -> int:
     if number >= limit:
         raise MachineError(f"the network has no address for a machine {name}")
     return number
-
-
-def _processor(index: int) -> int:
-    """Return the processor of the host for a machine: to and fro, as the first has most to do."""
-    processors = sorted(os.sched_getaffinity(0))
-    return (processors + processors[::-1])[index % (2 * len(processors))]
 
 
 def _hook_call(message: Message) -> HookCall:

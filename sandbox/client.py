@@ -126,6 +126,11 @@ class Client:
             raise _gone(directory) from error
         return cls(directory, *streams)
 
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.directory.name
+
     async def call(self, method: str, **params: object) -> object:
         """Send a request and return its result.
 

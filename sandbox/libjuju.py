@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stand-ins for python-libjuju's Model, Application, Unit, Machine, Action and Relation.
 
-They have libjuju's names, signatures and errors, and speak to a sandbox's controller. Only what an
-integration suite uses is here; what the sandbox can't do raises NotImplementedError. Where they
-differ from libjuju on purpose, the docstring says so. ``tests/sandbox/test_ops_test.py`` holds
-them against the real classes.
+They have libjuju's names, signatures and errors, and speak to a sandbox's controller, or to what
+answers like one (``tests/integration/juju4_substrate.py``). Only what an integration suite uses
+is here; what the sandbox can't do raises NotImplementedError. Where they differ from libjuju on
+purpose, the docstring says so. ``tests/sandbox/test_ops_test.py`` holds them against the real
+classes.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import Protocol, TypedDict, cast
 
 from juju.client.client import (
     ConfigValue,
@@ -77,13 +78,26 @@ class StoredItem(TypedDict):
     status: str
 
 
+class Asked(Protocol):
+    """What answers a view's questions: the client of a sandbox's controller, for one."""
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        ...
+
+    async def call(self, method: str, **params: object) -> object:
+        """Ask, or raise ControllerError."""
+        ...
+
+
 class View:
     """What a controller's model looks like, kept up to date."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Asked) -> None:
         """See through ``client``; ``refresh`` must be awaited before anything is seen."""
         self.client = client
-        self.status = Status(model={"name": client.directory.name}, machines={}, applications={})
+        self.status = Status(model={"name": client.model}, machines={}, applications={})
 
     @property
     def units(self) -> dict[str, PlacedUnit]:
@@ -95,15 +109,15 @@ class View:
         self.status = cast("Status", await self.client.call("status"))
         return self.status
 
-    async def watch(self) -> None:
+    async def watch(self, interval_s: float = _WATCH_INTERVAL_S) -> None:
         """Look again and again, as libjuju's watcher does, until the controller is gone."""
         while True:
             try:
                 await self.refresh()
-            except ControllerGoneError:
+            except ControllerError:
                 # Whoever asks next is told.
                 return
-            await asyncio.sleep(_WATCH_INTERVAL_S)
+            await asyncio.sleep(interval_s)
 
     async def ask(self, method: str, **params: object) -> object:
         """Ask the controller; what it refuses is raised as libjuju raises it."""
@@ -813,8 +827,11 @@ class Machine(_Entity):
         self, options: str | Sequence[str], source: str, destination: str, timeout: float | None
     ) -> None:
         words = options.split() if isinstance(options, str) else options
+        client = self._view.client
+        if not isinstance(client, Client):
+            raise NotImplementedError("only machines of the sandbox are copied to: use ssh")
         process = await asyncio.create_subprocess_exec(
-            *self._view.client.directory.ssh("/usr/bin/scp"),
+            *client.directory.ssh("/usr/bin/scp"),
             *("-q", "-B", *words, source, destination),
             stderr=asyncio.subprocess.PIPE,
         )

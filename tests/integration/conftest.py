@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the suite runs, and the charms that it deploys.
 
-``--substrate`` decides: on ``juju``, pytest-operator gives ``ops_test``; in the ``sandbox``,
-``sandbox_substrate.py`` gives one with the same interface. Both give ``substrate``, for what
-Juju's interface has no word for.
+``--substrate`` decides: on ``juju``, pytest-operator gives ``ops_test``; on ``juju4`` and in the
+``sandbox``, ``juju4_substrate.py`` and ``sandbox_substrate.py`` give one with the same interface.
+All give ``substrate``, for what Juju's interface has no word for.
 """
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -21,14 +22,30 @@ from story import APP, CLIENT, SERVER, Story
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 CONTROLLERS_TIMEOUT_S = 60
+PLUGINS = {
+    "juju": ["juju_machines", "juju_substrate"],
+    "juju4": ["juju_machines", "juju4_substrate"],
+    "sandbox": ["sandbox_substrate"],
+}
 
 
 def pytest_addoption(parser: pytest.Parser):
     group = parser.getgroup("substrate", "where the charms are deployed")
     group.addoption(
         "--substrate",
-        choices=["juju", "sandbox"],
-        help="default: juju where it has a controller, else the sandbox",
+        choices=list(PLUGINS),
+        help="default: where `juju` has a controller, the one for its version; else the sandbox",
+    )
+    group.addoption(
+        "--base",
+        choices=["22.04", "24.04"],
+        default="24.04",
+        help="the Ubuntu that the charms are packed for and deployed on, on Juju (default: 24.04)",
+    )
+    group.addoption(
+        "--machines",
+        metavar="0,1,2",
+        help="place units on these machines, which are in the model already (with --model)",
     )
     group.addoption(
         "--juju",
@@ -39,8 +56,14 @@ def pytest_addoption(parser: pytest.Parser):
 
 
 def pytest_configure(config: pytest.Config):
+    if config.getoption("--machines") and not config.getoption("--model"):
+        raise pytest.UsageError("--machines names machines of a model: say which with --model")
     chosen = config.getoption("--substrate") or _default_substrate()
-    config.pluginmanager.import_plugin(f"{chosen}_substrate")
+    for name in PLUGINS[chosen]:
+        config.pluginmanager.import_plugin(name)
+    # The charms are for several releases of Ubuntu: charmcraft would pack them all.
+    ubuntu = f"ubuntu@{config.getoption('--base')}:{_architecture()}"
+    config.option.charmcraft_args.append(f"--platform={ubuntu}")
 
 
 def _default_substrate() -> str:
@@ -53,31 +76,45 @@ def _default_substrate() -> str:
         check=True,
         timeout=CONTROLLERS_TIMEOUT_S,
     )
-    return "juju" if json.loads(listed.stdout).get("controllers") else "sandbox"
+    found = json.loads(listed.stdout)
+    controllers = found.get("controllers") or {}
+    current = controllers.get(found.get("current-controller"))
+    if current is None:
+        return "sandbox"
+    major = current.get("agent-version", "").partition(".")[0]
+    return "juju4" if major.isdecimal() and int(major) >= 4 else "juju"
 
 
-async def _packed(ops_test: Any, directory: Path) -> Path:
+def _architecture() -> str:
+    """Return Debian's name of this computer's architecture."""
+    return {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
+
+
+async def _packed(request: pytest.FixtureRequest, ops_test: Any, directory: Path) -> Path:
     """Return the charm that CHARM_PATH_<NAME> names, or else the one that ops_test has."""
     variable = f"CHARM_PATH_{directory.name.upper().replace('-', '_')}"
-    if given := os.environ.get(variable):
-        return Path(given).resolve(strict=True)
-    return await ops_test.build_charm(directory)
+    given = os.environ.get(variable)
+    charm = Path(given).resolve(strict=True) if given else await ops_test.build_charm(directory)
+    base: str = request.config.option.base
+    # pytest-operator takes any charm that it finds in the directory.
+    assert base in charm.name, f"{charm} is not for --base {base}: remove it, or name another"
+    return charm
 
 
 @pytest_asyncio.fixture(scope="module")
-async def server_charm(ops_test: Any) -> Path:
-    return await _packed(ops_test, REPOSITORY / "charms" / "nfs-server")
+async def server_charm(request: pytest.FixtureRequest, ops_test: Any) -> Path:
+    return await _packed(request, ops_test, REPOSITORY / "charms" / "nfs-server")
 
 
 @pytest_asyncio.fixture(scope="module")
-async def client_charm(ops_test: Any) -> Path:
-    return await _packed(ops_test, REPOSITORY / "charms" / "nfs-client")
+async def client_charm(request: pytest.FixtureRequest, ops_test: Any) -> Path:
+    return await _packed(request, ops_test, REPOSITORY / "charms" / "nfs-client")
 
 
 @pytest_asyncio.fixture(scope="module")
-async def app_charm(ops_test: Any) -> Path:
+async def app_charm(request: pytest.FixtureRequest, ops_test: Any) -> Path:
     """A principal charm that does nothing."""
-    return await _packed(ops_test, Path(__file__).parent / "charms" / "any-app")
+    return await _packed(request, ops_test, Path(__file__).parent / "charms" / "any-app")
 
 
 @pytest.fixture(scope="module")

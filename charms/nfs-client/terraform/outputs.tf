@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+output "app_name" {
+  description = "Name of the application in the model."
+  value       = juju_application.nfs_client.name
+}
+
+output "provides" {
+  description = "Endpoints that others may require, by their names with `_` for `-`."
+  value = {}
+}
+
+output "requires" {
+  description = "Endpoints that others may provide, by their names with `_` for `-`."
+  value = {
+    juju_info = "juju-info"
+    nfs_share = "nfs-share"
+  }
+}

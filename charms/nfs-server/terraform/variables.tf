@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+variable "model_uuid" {
+  description = "UUID of the model to deploy to."
+  type        = string
+  nullable    = false
+}
+
+variable "app_name" {
+  description = "Name of the application in the model."
+  type        = string
+  default     = "nfs-server"
+  nullable    = false
+}
+
+variable "channel" {
+  description = "Channel of Charmhub to deploy from."
+  type        = string
+  default     = "latest/edge"
+  nullable    = false
+}
+
+variable "revision" {
+  description = "Revision of the charm; by default, the newest one in the channel."
+  type        = number
+  default     = null
+}
+
+variable "base" {
+  description = "Ubuntu of its machines: `ubuntu@22.04` or `ubuntu@24.04`."
+  type        = string
+  default     = "ubuntu@24.04"
+  nullable    = false
+}
+
+variable "config" {
+  description = "Options of the charm: the names and values of `juju config`."
+  type        = map(string)
+  default     = {}
+  nullable    = false
+}
+
+variable "constraints" {
+  description = "Constraints of new machines, for example `virt-type=virtual-machine mem=4G`."
+  type        = string
+  default     = null
+}
+
+variable "units" {
+  description = "Number of units. Each share is on one of them."
+  type        = number
+  default     = 1
+  nullable    = false
+}
+
+variable "storage_directives" {
+  description = "Storage of each unit, for example `{ shares = \"500G\" }`; by default, on its root disk."
+  type        = map(string)
+  default     = {}
+  nullable    = false
+}

@@ -16,7 +16,7 @@ from typing import Literal, NoReturn, TypedDict, cast
 import pytest
 import yaml
 
-from sandbox import controller
+from sandbox import controller, juju_command
 from sandbox.client import RUN, Client, RunDirectory
 from sandbox.libjuju import Model, View
 from sandbox.machines import Result
@@ -119,12 +119,16 @@ class OpsTest:
         return process.returncode, stdout, stderr
 
     async def juju(self, *args: str, **kwargs: object) -> tuple[int | None, str, str]:
-        """Answer ``juju status`` and ``juju debug-log``; the sandbox has no other command."""
-        if args[:1] == ("status",):
-            return 0, table(await self._view.refresh()) + "\n", ""
+        """Answer what ``juju_command`` can, and ``juju debug-log``."""
         if args[:1] == ("debug-log",):
             return 0, await self._debug_log(), ""
-        return 2, "", f"ERROR the sandbox has no juju {' '.join(args)}: test that on Juju\n"
+        try:
+            return 0, await juju_command.run(self._view, args), ""
+        except juju_command.CommandError as error:
+            return 1, "", f"ERROR {error}\n"
+        except juju_command.UsageError as error:
+            command = " ".join(args)
+            return 2, "", f"ERROR the sandbox has no juju {command} ({error}): test that on Juju\n"
 
     @asynccontextmanager
     async def fast_forward(

@@ -213,6 +213,9 @@ async def controller() -> AsyncGenerator[FakeController, None]:
         server = await asyncio.start_unix_server(fake.serve, fake.directory.socket)
         yield fake
         server.close()
+        for writer in fake.writers:
+            writer.close()
+            await writer.wait_closed()
 
 
 @pytest_asyncio.fixture

@@ -79,16 +79,27 @@ class Controller:
             self._juju.deploy, charm, application, config=config, storage=storage, **options
         )
 
-    async def add_unit(self, application: str, count: int, to: Sequence[str] | None) -> list[str]:
+    async def add_unit(
+        self, application: str, count: int, to: Sequence[str] | None, attach: Sequence[str] = ()
+    ) -> list[str]:
         before = units(await self.status())
         to = to or await self._places(count)
-        await asyncio.to_thread(self._juju.add_unit, application, num_units=count, to=to)
+        await asyncio.to_thread(
+            self._juju.add_unit, application, num_units=count, to=to, attach_storage=attach
+        )
         after = units(await self.status())
         return [
             name
             for name, unit in after.items()
             if name not in before and unit["application"] == application
         ]
+
+    async def add_machine(self) -> str:
+        before = await self.status()
+        await asyncio.to_thread(self._juju.add_machine, constraints=CONSTRAINTS)
+        after = await self.status()
+        (added,) = after["machines"].keys() - before["machines"].keys()
+        return added
 
     async def _places(self, count: int) -> list[str] | None:
         if not self._machines:

@@ -111,6 +111,9 @@ class Substrate:
     async def kill_hook(self, unit: str, *at_exec: int) -> NoReturn:
         pytest.skip("Juju has no way to kill a hook at a given command")
 
+    async def lead(self, unit: str) -> NoReturn:
+        pytest.skip("Juju's units choose their leader themselves")
+
     async def hooks(self, unit: str) -> NoReturn:
         pytest.skip("Juju does not tell how many hook commands a hook ran, and for how long")
 

@@ -158,6 +158,17 @@ async def test_list_shares(story: Story):
     assert (share["name"], share["size"]) == (MOUNT, "2G")
 
 
+async def test_a_refresh_leaves_the_mount_alone(story: Story):
+    mount = f"findmnt --noheadings --output SOURCE,OPTIONS {MOUNT}"
+    before = await story.run(APP_UNIT, mount)
+    for name in (SERVER, CLIENT):
+        await story.model.applications[name].refresh(path=story.charms[name])
+        await story.settle(SERVER, CLIENT)
+    assert await story.run(APP_UNIT, mount) == before
+    assert await story.run(APP_UNIT, f"cat {MOUNT}/file") == "kept"
+    await _server_is_whole(story, shares=1)
+
+
 async def _kill_hooks(story: Story, unit: str, at_exec: int, **options: str) -> int:
     """Change options; kill what a unit runs of it at one command after the other; how often."""
     before = len(await story.substrate.hooks(unit))

@@ -29,6 +29,7 @@ import juju4_substrate
 import juju_machines
 import juju_substrate
 from sandbox import libjuju
+from sandbox import ops_test as sandbox_ops_test
 from sandbox.libjuju import View
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -186,6 +187,13 @@ async def test_added_units_are_returned(model: libjuju.Model, juju: FakeCommand)
     assert added.name == "nfs-server/1"
 
 
+async def test_an_added_machine_is_returned(model: libjuju.Model, juju: FakeCommand):
+    after = json.loads(STATUS)
+    after["machines"]["3"] = after["machines"]["0"]
+    juju.will_say("status", STATUS, json.dumps(after))
+    assert (await model.add_machine()).id == "3"
+
+
 async def test_what_juju_refuses_is_raised_in_its_words(model: libjuju.Model, juju: FakeCommand):
     juju.will_fail("config", 'ERROR unknown option "colour"\n')
     with pytest.raises(JujuAPIError, match=r'^unknown option "colour"$'):
@@ -285,6 +293,20 @@ async def test_packing(
 
 
 # What can be done to machines.
+
+
+@pytest.mark.parametrize("kind", [juju_machines.LxdMachines, juju_machines.GivenMachines])
+def test_machines_of_juju_have_the_methods_of_the_sandboxs(kind: type):
+    for name, method in vars(sandbox_ops_test.Substrate).items():
+        if inspect.iscoroutinefunction(method):
+            ours = inspect.signature(getattr(kind, name)).parameters
+            assert ours == inspect.signature(method).parameters, name
+
+
+def test_all_that_the_stand_ins_ask_is_answered():
+    asked = set(re.findall(r'\.(?:ask|change)\(\s*"(\w+)"', inspect.getsource(libjuju)))
+    assert {"deploy", "wait_action"} < asked
+    assert not [name for name in asked if not hasattr(juju4_substrate.Controller, name)]
 
 
 async def test_machines_that_were_given(ops_test: Any, juju: FakeCommand):

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The charms as they were packed: all that Juju and Charmhub need, and nothing else."""
+
+import re
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+MAX_MIB = 5
+NEEDED = {"LICENSE", "README.md", "dispatch", "icon.svg", "manifest.yaml", "metadata.yaml"}
+UNWANTED = re.compile(
+    r"(^|/)(tests?|terraform|\.git|\.cache|\.tox)/|\.(orig|charm|c|h)$|(^|/)tox\.ini"
+)
+# What Juju reads, by the file it reads it from, and where charmcraft.yaml has it.
+SECTIONS = {"actions.yaml": "actions", "config.yaml": "config"}
+
+
+@pytest.fixture(params=["nfs-server", "nfs-client"])
+def packed(request: pytest.FixtureRequest, server_charm: Path, client_charm: Path) -> Path:
+    return {"nfs-server": server_charm, "nfs-client": client_charm}[request.param]
+
+
+def test_files(packed: Path):
+    with zipfile.ZipFile(packed) as charm:
+        names = {name for name in charm.namelist() if not name.endswith("/")}
+        modes = {it.filename: it.external_attr >> 16 for it in charm.infolist()}
+    assert names >= NEEDED
+    assert [name for name in names if UNWANTED.search(name)] == []
+    assert modes["dispatch"] & 0o111
+    assert packed.stat().st_size < MAX_MIB << 20
+
+
+def test_what_juju_reads(packed: Path):
+    name = packed.name.partition("_")[0]
+    repository = Path(__file__).resolve().parent.parent.parent
+    project = yaml.safe_load((repository / "charms" / name / "charmcraft.yaml").read_text())
+    with zipfile.ZipFile(packed) as charm:
+        read = {
+            it: yaml.safe_load(charm.read(it))
+            for it in charm.namelist()
+            if "/" not in it and it.endswith(".yaml")
+        }
+    metadata = read["metadata.yaml"]
+    for key in (
+        "name",
+        "summary",
+        "description",
+        "provides",
+        "requires",
+        "peers",
+        "storage",
+        "assumes",
+    ):
+        assert metadata.get(key) == project.get(key), key
+    assert bool(metadata.get("subordinate")) is bool(project.get("subordinate"))
+    for file, section in SECTIONS.items():
+        assert read.get(file) == project.get(section), section
+    assert [base["name"] for base in read["manifest.yaml"]["bases"]] == ["ubuntu"]

@@ -3,14 +3,23 @@
 """The nfs-client charm: has a share mounted on the machine of its principal unit."""
 
 import logging
+from dataclasses import asdict
 
 import ops
 
+import kernel
 import mounts
+import obstacles
+import packages
+import probe
+import records
+import trouble
+from charms.storage_libs.v0 import machine
 from charms.storage_libs.v0.nfs_interfaces import NFSRequires, Share
 from config import Config, InvalidConfig, parse_config
 from plan import OwnedMount, Plan, decide
-from status import Facts, InUse, status
+from status import Facts, InUse, find_shortfall, show_time, status
+from trouble import Trouble
 
 logger = logging.getLogger(__name__)
 
@@ -40,22 +49,39 @@ class NfsClientCharm(ops.CharmBase):
         ):
             framework.observe(event, self._reconcile)
         framework.observe(self.on.stop, self._on_stop)
+        framework.observe(self.on.show_mount_action, self._on_show_mount)
+        framework.observe(self.on.remount_action, self._on_remount)
+        framework.observe(self.on.force_umount_action, self._on_force_umount)
         framework.observe(self.on.collect_unit_status, self._on_collect_unit_status)
 
     def _on_install(self, _: ops.EventBase) -> None:
-        self.unit.set_workload_version(mounts.install())
+        if packages.is_installed() or not kernel.find_refusal():
+            packages.install()
+            self.unit.set_workload_version(packages.version())
 
-    def _reconcile(self, _: ops.EventBase) -> None:
-        config = parse_config(self.config)
-        share = self._read_share()
-        owned = mounts.read_owned(self.unit.name)
+    def _reconcile(self, event: ops.EventBase) -> None:
+        if not packages.is_installed():  # The machine could not mount NFS. Now it may.
+            self._on_install(event)
+        if packages.is_installed():
+            owned = records.read_owned(self.unit.name)
+            self._ask()
+            self._apply(self._decide(owned), owned)
+
+    def _ask(self) -> None:
+        config, share = parse_config(self.config), self._read_share()
         if share and isinstance(config, Config):
-            self.nfs_share.request_share(share.integration_id, config.share_name, size=config.size)
-        self._apply(decide(self.unit.name, config, share, owned), owned)
+            self.nfs_share.request_share(
+                share.integration_id, config.share_name, config.allowlist, config.size
+            )
+
+    def _decide(self, owned: tuple[OwnedMount, ...]) -> Plan:
+        share = self._read_share()
+        said = self.nfs_share.fetch_data()[share.integration_id] if share else {}
+        return decide(self.unit.name, parse_config(self.config), share, said, owned)
 
     def _apply(self, plan: Plan, owned: tuple[OwnedMount, ...]) -> None:
         """Make it so, as far as it goes; what is in the way is a fact for the status."""
-        if plan.keep or (plan.wanted and mounts.find_obstacle(plan.wanted)):
+        if plan.keep or (plan.wanted and obstacles.find_obstacle(plan.wanted)):
             return
         others = [mount for mount in owned if not mount.serves(plan.wanted)]
         are_gone = [mounts.unmount(mount) for mount in others]
@@ -65,7 +91,7 @@ class NfsClientCharm(ops.CharmBase):
     def _on_stop(self, _: ops.StopEvent) -> None:
         """Leave nothing behind, or what is in use; a unit that goes must not be held up by it."""
         try:
-            for mount in mounts.read_owned(self.unit.name):
+            for mount in records.read_owned(self.unit.name):
                 if not mounts.unmount(mount):
                     # There will be nobody to try again. Mounted by the unit file at every boot, it
                     # would be a mount that belongs to nobody.
@@ -78,26 +104,77 @@ class NfsClientCharm(ops.CharmBase):
         except mounts.MountsError as error:
             logger.warning("%s", error)
 
+    def _on_show_mount(self, event: ops.ActionEvent) -> None:
+        owned = records.read_owned(self.unit.name)
+        if owned:
+            event.set_results(_describe(owned[0]))
+        else:
+            event.fail(f"{self.unit.name} has no mount: {self._status().message}")
+
+    def _on_remount(self, event: ops.ActionEvent) -> None:
+        owned = records.read_owned(self.unit.name)
+        wanted = self._decide(owned).wanted
+        if wanted is None or any(not mount.serves(wanted) for mount in owned):
+            event.fail(f"There is nothing to remount: {self._status().message}")
+        elif obstacle := obstacles.find_obstacle(wanted):
+            event.fail(obstacle)
+        elif not mounts.remount(wanted):
+            users = ", ".join(mounts.find_users(wanted.mountpoint)) or "a process"
+            event.fail(
+                f"{wanted.mountpoint} is in use by {users}: stop that and run remount again, or"
+                " run force-umount first"
+            )
+        elif not mounts.is_mounted(wanted):
+            event.fail(f"Not mounted yet, it is tried until it is: {self._status().message}")
+        else:
+            event.set_results({"mountpoint": wanted.mountpoint, "state": "mounted"})
+
+    def _on_force_umount(self, event: ops.ActionEvent) -> None:
+        mountpoint = event.params["mountpoint"]
+        mounted = {
+            mount.mountpoint: mount
+            for mount in records.read_owned(self.unit.name)
+            if mounts.is_still_mounted(mount)
+        }
+        if mountpoint not in mounted:
+            known = ", ".join(mounted) or "none"
+            event.fail(f"{mountpoint[:40]!a} is no mount of {self.unit.name}: it has {known}")
+            return
+        users = mounts.find_users(mountpoint)
+        try:
+            mounts.force_unmount(mounted[mountpoint])
+        except mounts.MountsError as error:
+            event.fail(str(error))
+            return
+        event.set_results({"mountpoint": mountpoint, "state": "held", "users": ", ".join(users)})
+
     def _read_share(self) -> Share | None:
         """Read what the server says. While one relation replaces another there can be two."""
         return min(self.nfs_share.shares(), key=lambda share: share.integration_id, default=None)
 
     def _on_collect_unit_status(self, event: ops.CollectStatusEvent) -> None:
-        event.add_status(status(self._read_facts()))
+        event.add_status(self._status())
+
+    def _status(self) -> ops.StatusBase:
+        if packages.is_installed():
+            return status(self._read_facts())
+        return status(Facts(self.unit.name, unsupported=kernel.find_refusal()))
 
     def _read_facts(self) -> Facts:
         config = parse_config(self.config)
         share = self._read_share()
-        owned = mounts.read_owned(self.unit.name)
-        plan = decide(self.unit.name, config, share, owned)
+        owned = records.read_owned(self.unit.name)
+        plan = self._decide(owned)
         wanted = plan.wanted
-        obstacle = mounts.find_obstacle(wanted) if wanted else ""
+        obstacle = obstacles.find_obstacle(wanted) if wanted else ""
         in_use = () if plan.keep or obstacle else self._find_in_use(plan, owned)
         is_mounted = wanted is not None and mounts.is_mounted(wanted)
-        missing = None if is_mounted or obstacle or in_use else wanted
-        is_reachable = missing is None or mounts.is_reachable(missing.endpoint)
+        noted = trouble.read(wanted.mountpoint) if wanted and not obstacle and not in_use else None
+        is_stale = noted is not None and noted.trouble is Trouble.STALE
+        is_failing = not (is_mounted or obstacle or in_use or noted)
+        asked = config.size if isinstance(config, Config) else None
         return Facts(
-            application=self.app.name,
+            unit=self.unit.name,
             server=self._server_name(share),
             problems=config.problems if isinstance(config, InvalidConfig) else (),
             refusal=share.error if share else "",
@@ -105,8 +182,10 @@ class NfsClientCharm(ops.CharmBase):
             in_use=in_use,
             wanted=wanted,
             is_mounted=is_mounted,
-            is_reachable=is_reachable,
-            failure=mounts.read_failure(missing) if missing and is_reachable else "",
+            noted=noted,
+            stale_users=mounts.find_users(wanted.mountpoint) if wanted and is_stale else (),
+            failure=mounts.read_failure(wanted) if wanted and is_failing else "",
+            shortfall=find_shortfall(asked, share.size) if share else "",
         )
 
     def _find_in_use(self, plan: Plan, owned: tuple[OwnedMount, ...]) -> tuple[InUse, ...]:
@@ -119,6 +198,27 @@ class NfsClientCharm(ops.CharmBase):
     def _server_name(self, share: Share | None) -> str:
         relation = share and self.model.get_relation(NFS_SHARE, share.integration_id)
         return relation.app.name if relation else ""
+
+
+def _describe(owned: OwnedMount) -> dict[str, str]:
+    """Describe a mount to an operator; action results are texts."""
+    described = {
+        "mountpoint": owned.mountpoint,
+        "share": owned.share,
+        "source": owned.endpoint.source,
+    }
+    mounted = machine.mounted_at(owned.mountpoint)
+    noted = trouble.read(owned.mountpoint)
+    since = f" since {show_time(noted.since_s)}" if noted else ""
+    if mounted is None:
+        state = noted.trouble.value if noted else "not mounted"
+        return {**described, "state": state + since}
+    described["options"] = ",".join(sorted(mounted.options))
+    answer = probe.ask(owned.mountpoint)
+    if isinstance(answer, Trouble):
+        return {**described, "state": answer.value + since}
+    figures = {name.replace("_", "-"): str(number) for name, number in asdict(answer).items()}
+    return {**described, "state": "mounted", **figures}
 
 
 if __name__ == "__main__":  # pragma: no cover

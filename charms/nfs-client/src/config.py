@@ -35,6 +35,8 @@ class Config:
     """GiB; None: no limit but the server's storage."""
     flags: tuple[str, ...]
     """Mount options (mount(8)), each stated one way or the other, so that a remount sets it."""
+    allowlist: tuple[str, ...] = ()
+    """Addresses and networks that may mount the share besides the units of the application."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ def parse_config(raw: Mapping[str, str | int | float | bool]) -> Config | Invali
     problems: list[str] = []
     mountpoint = share_name = ""
     size = None
+    allowlist: tuple[str, ...] = ()
     try:
         mountpoint = parse_mountpoint(str(raw.get("mountpoint", "")))
     except ValueError as error:
@@ -65,9 +68,13 @@ def parse_config(raw: Mapping[str, str | int | float | bool]) -> Config | Invali
         size = nfs_interfaces.parse_size(str(raw["size"]))
     except ValueError as error:
         problems.append(str(error))
+    try:
+        allowlist = tuple(map(str, nfs_interfaces.parse_allowlist(str(raw.get("allowlist", "")))))
+    except ValueError as error:
+        problems.append(str(error))
     if problems:
         return InvalidConfig(tuple(problems), is_unset=not raw.get("mountpoint"))
-    return Config(mountpoint, share_name, size, _flags(raw))
+    return Config(mountpoint, share_name, size, _flags(raw), allowlist)
 
 
 def _flags(raw: Mapping[str, str | int | float | bool]) -> tuple[str, ...]:

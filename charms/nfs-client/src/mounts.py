@@ -1,46 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
 """NFS mounts of this machine, as systemd mount units. No ops here.
 
-A unit file that the charm wrote is the record of a mount: whose it is, and what was made for it.
-It is there before anything is done, and goes when all is undone, so a killed hook leaves nothing
-unknown. What is mounted is read from /proc/self/mountinfo. A mount point is never touched while
-something may be mounted on it: a dead NFS server would hold whoever does.
+What is mounted is read from /proc/self/mountinfo. A mount point is never touched while something
+may be mounted on it, since a dead NFS server would hold whoever does: but see `probe`.
 """
 
 import contextlib
 import logging
 import os
-import re
 import socket
-import stat
 import sys
 import threading
 from pathlib import Path
 
-from charmlibs import apt
-
+import obstacles
+import probe
+import records
+import trouble
 from charms.storage_libs.v0 import machine
 from charms.storage_libs.v0.nfs_interfaces import DEFAULT_PORT, Endpoint
 from plan import OwnedMount, WantedMount
+from trouble import Trouble
 
 logger = logging.getLogger(__name__)
 
-PACKAGE = "nfs-common"
 UMOUNT = "/usr/bin/umount"
 JOURNALCTL = "/usr/bin/journalctl"
-GENERATED_UNITS = Path("/run/systemd/generator")  # From /etc/fstab (systemd-fstab-generator(8)).
 WANTS_DIRECTORY = "remote-fs.target.wants"
 
-PROBE_TIMEOUT_S = 3.0
+CONNECT_TIMEOUT_S = 3.0
 # The mount unit has TimeoutSec=15, and as long again for a mount(8) that doesn't heed SIGTERM.
 START_TIMEOUT_S = 40.0
 UMOUNT_TIMEOUT_S = 15.0
 FIND_USERS_TIMEOUT_S = 10.0
 JOURNAL_TIMEOUT_S = 10.0
 
-_REMOTE_FSTYPE = re.compile(
-    r"nfs4?|cifs|smb3|ceph|lustre|glusterfs|gpfs|beegfs|afs|9p|autofs|fuse.*"
-)
 _FIND_USERS = Path(__file__).with_name("processes.py")
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -50,98 +44,30 @@ class MountsError(Exception):
     """The machine did not do what mounting or unmounting takes; the message says what."""
 
 
-def install() -> str:
-    """Install what mounting NFS takes, if it isn't there, and return its version."""
-    package = apt.add_package(PACKAGE)
-    return package.version.number
-
-
-def read_owned(unit: str) -> tuple[OwnedMount, ...]:
-    """Read which mounts a Juju unit has on this machine."""
-    paths = sorted(machine.UNIT_DIRECTORY.glob("*.mount"))
-    return tuple(owned for path in paths if (owned := _read_record(path, unit)))
-
-
-def _read_record(path: Path, unit: str) -> OwnedMount | None:
-    """Read a mount unit that was written for a Juju unit; None: it is somebody else's."""
-    if path.is_symlink() or not path.is_file():
-        return None
-    text = path.read_text(errors="replace")
-    settings = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-    if "\n[X-Juju]\n" not in text or settings.get("Unit") != unit:
-        return None
-    try:
-        return OwnedMount(
-            mountpoint=settings["Where"],
-            share=settings["Share"],
-            endpoint=Endpoint.parse(settings["Endpoint"]),
-            made_directory=settings["MadeDirectory"],
-        )
-    except (KeyError, ValueError) as error:
-        # What it says can't be trusted any more: it counts as somebody else's, and is not touched.
-        logger.warning("%s was changed by hand: unmount it, and remove it (%s)", path, error)
-        return None
-
-
-def find_obstacle(wanted: WantedMount) -> str:
-    """Say what keeps a share from being mounted, and what to do; empty: nothing does."""
-    mountpoint = wanted.mountpoint
-    unit_file = machine.UNIT_DIRECTORY / machine.mount_unit_name(mountpoint)
-    owned = _read_record(unit_file, wanted.unit)
-    mounted = machine.mounted_at(mountpoint)
-    if mounted and owned and _is_from(mounted, owned.endpoint):
-        return ""
-    choose = "or choose another mountpoint"
-    if mounted:
-        return f"{mountpoint}: {mounted.source} is mounted there already, unmount it {choose}"
-    if owned is None and os.path.lexists(unit_file):
-        return f"{mountpoint}: {unit_file} is not this unit's, remove it {choose}"
-    if (GENERATED_UNITS / unit_file.name).exists():
-        return f"{mountpoint}: /etc/fstab has an entry for it, remove that {choose}"
-    problem = _find_remote_parent(mountpoint) or _find_bad_directory(mountpoint)
-    return problem and f"{problem} {choose}"
-
-
-def _find_remote_parent(mountpoint: str) -> str:
-    for mounted in machine.read_mounts():
-        is_parent = mounted.where != "/" and mountpoint.startswith(mounted.where + "/")
-        if is_parent and _REMOTE_FSTYPE.fullmatch(mounted.fstype):
-            return f"{mountpoint}: lies in {mounted.source} on {mounted.where}, unmount that"
-    return ""
-
-
-def _find_bad_directory(mountpoint: str) -> str:
-    """Look at the way to a mount point that no remote file system is on."""
-    for path in _way_to(mountpoint):
-        try:
-            mode = path.lstat().st_mode
-        except FileNotFoundError:
-            return ""
-        if stat.S_ISLNK(mode):  # systemd refuses it, and it may lead anywhere.
-            return f"{mountpoint}: {path} is a symbolic link, use the path it leads to"
-        if not stat.S_ISDIR(mode):
-            return f"{mountpoint}: {path} is not a directory, move it away"
-    with os.scandir(mountpoint) as entries:
-        if any(entries):
-            return f"{mountpoint}: the directory is not empty, move its contents away"
-    return ""
-
-
-def _way_to(mountpoint: str) -> list[Path]:
-    """All directories on the way to a mount point, and itself: /a, /a/b, /a/b/c."""
-    path = Path(mountpoint)
-    return [*reversed(path.parents[:-1]), path]
-
-
 def ensure_mounted(wanted: WantedMount) -> bool:
     """Have a share mounted, now and after every boot; say whether that took a change.
 
     Nothing else of ours may be mounted there, and nothing may be in the way (`find_obstacle`).
-    Where the server doesn't answer, or refuses, systemd keeps trying.
+    Where the server doesn't answer, or refuses, systemd keeps trying. What has become stale is
+    mounted anew, if nobody uses it. What is wrong in the end is noted (`trouble`).
 
     Raises:
         MountsError: systemd doesn't take the units.
     """
+    changed = _ensure_enabled(wanted)
+    if is_held(wanted.mountpoint):
+        return changed
+    found = _find_trouble(wanted)
+    if found is Trouble.STALE and _umount(wanted.mountpoint):
+        found = _find_trouble(wanted)
+    if not is_mounted(wanted):
+        _start(wanted, is_answering=found is None)
+        changed = True
+    trouble.note(wanted.mountpoint, found)
+    return changed
+
+
+def _ensure_enabled(wanted: WantedMount) -> bool:
     name = machine.mount_unit_name(wanted.mountpoint)
     try:
         changed = machine.ensure_units(_render_units(wanted))
@@ -150,10 +76,22 @@ def ensure_mounted(wanted: WantedMount) -> bool:
             changed = True
     except machine.CommandError as error:
         raise MountsError(f"{wanted.mountpoint}: can't set up the mount unit: {error}") from error
-    if is_mounted(wanted):
-        return changed
-    _start(wanted.endpoint, name, is_there=machine.mounted_at(wanted.mountpoint) is not None)
-    return True
+    return changed
+
+
+def is_held(mountpoint: str) -> bool:
+    """Whether a share is to stay unmounted, since it was unmounted by force."""
+    noted = trouble.read(mountpoint)
+    is_forced = noted is not None and noted.trouble is Trouble.HELD
+    return is_forced and machine.mounted_at(mountpoint) is None
+
+
+def _find_trouble(wanted: WantedMount) -> Trouble | None:
+    """Find out whether the server answers: by what is mounted, or before it is, by TCP."""
+    if machine.mounted_at(wanted.mountpoint) is None:
+        return None if is_reachable(wanted.endpoint) else Trouble.SILENT
+    answer = probe.ask(wanted.mountpoint)
+    return answer if isinstance(answer, Trouble) else None
 
 
 def _render_units(wanted: WantedMount) -> dict[str, str]:
@@ -184,18 +122,19 @@ def _retry_unit_name(mountpoint: str) -> str:
 
 def _find_made_directory(wanted: WantedMount) -> str:
     """Find which directory systemd makes for the mount point (systemd.mount(5)), or has made."""
-    record = machine.UNIT_DIRECTORY / machine.mount_unit_name(wanted.mountpoint)
-    owned = _read_record(record, wanted.unit)
+    owned = records.read(records.unit_file(wanted.mountpoint))
     if owned and (owned.made_directory or machine.mounted_at(wanted.mountpoint)):
         return owned.made_directory
-    missing = (path for path in _way_to(wanted.mountpoint) if not os.path.lexists(path))
-    return str(next(missing, ""))
+    way = obstacles.way_to(wanted.mountpoint)
+    return str(next((path for path in way if not os.path.lexists(path)), ""))
 
 
-def _start(endpoint: Endpoint, name: str, *, is_there: bool) -> None:
+def _start(wanted: WantedMount, *, is_answering: bool) -> None:
     """Mount, or remount with other flags. That it fails is a fact, told by `read_failure`."""
+    name = machine.mount_unit_name(wanted.mountpoint)
+    is_there = machine.mounted_at(wanted.mountpoint) is not None
     try:
-        if is_reachable(endpoint):
+        if is_answering:
             machine.systemctl("reload" if is_there else "start", name, timeout_s=START_TIMEOUT_S)
         elif not is_there:
             machine.systemctl("start", "--no-block", name)
@@ -208,7 +147,7 @@ def is_mounted(wanted: WantedMount) -> bool:
     mounted = machine.mounted_at(wanted.mountpoint)
     return (
         mounted is not None
-        and _is_from(mounted, wanted.endpoint)
+        and records.is_from(mounted, wanted.endpoint)
         and ("ro" in wanted.flags) == ("ro" in mounted.options)
         and all(
             (flag in wanted.flags) == (flag in mounted.options)
@@ -217,25 +156,19 @@ def is_mounted(wanted: WantedMount) -> bool:
     )
 
 
-def _is_from(mounted: machine.Mounted, endpoint: Endpoint) -> bool:
-    # The kernel shows the source without a slash at its end.
-    source = endpoint.source.rstrip("/")
-    return mounted.fstype in ("nfs", "nfs4") and mounted.source.rstrip("/") == source
-
-
 def is_reachable(endpoint: Endpoint) -> bool:
-    """Whether something accepts TCP connections at an endpoint, within `PROBE_TIMEOUT_S`."""
+    """Whether something accepts TCP connections at an endpoint, within `CONNECT_TIMEOUT_S`."""
     answered = threading.Event()
 
     def connect() -> None:
         address = (endpoint.host, endpoint.port)
-        with contextlib.suppress(OSError), socket.create_connection(address, PROBE_TIMEOUT_S):
+        with contextlib.suppress(OSError), socket.create_connection(address, CONNECT_TIMEOUT_S):
             answered.set()
 
     # In a thread that nobody waits for: there is no deadline to looking up a name.
     prober = threading.Thread(target=connect, daemon=True)
     prober.start()
-    prober.join(PROBE_TIMEOUT_S)
+    prober.join(CONNECT_TIMEOUT_S)
     return answered.is_set()
 
 
@@ -274,9 +207,7 @@ def unmount(owned: OwnedMount) -> bool:
     Raises:
         MountsError: systemd doesn't let go of the units.
     """
-    if is_still_mounted(owned):
-        _umount(owned.mountpoint)
-    if is_still_mounted(owned):
+    if is_still_mounted(owned) and not _umount(owned.mountpoint):
         return False
     _forget(owned, stop_mount=machine.mounted_at(owned.mountpoint) is None)
     return True
@@ -285,11 +216,39 @@ def unmount(owned: OwnedMount) -> bool:
 def is_still_mounted(owned: OwnedMount) -> bool:
     """Whether a mount that the charm made is there."""
     mounted = machine.mounted_at(owned.mountpoint)
-    return mounted is not None and _is_from(mounted, owned.endpoint)
+    return mounted is not None and records.is_from(mounted, owned.endpoint)
 
 
-def _umount(mountpoint: str) -> None:
-    """Unmount if nobody uses it, never by force; works on a dead server too.
+def remount(wanted: WantedMount) -> bool:
+    """Mount a share anew, also after `force_unmount`; say whether nobody's use was in the way.
+
+    Raises:
+        MountsError: systemd doesn't take the units.
+    """
+    if machine.mounted_at(wanted.mountpoint) and not _umount(wanted.mountpoint):
+        return False
+    trouble.note(wanted.mountpoint, None)
+    ensure_mounted(wanted)
+    return True
+
+
+def force_unmount(owned: OwnedMount) -> None:
+    """Unmount a share whoever uses it, also of a dead server; it stays so until `remount`.
+
+    What was not written yet is lost, and who has files open on it gets errors (umount(8), --force
+    and --lazy).
+
+    Raises:
+        MountsError: it is mounted all the same.
+    """
+    # First: after the other, a hook that comes between would mount it again.
+    trouble.note(owned.mountpoint, Trouble.HELD)
+    if not _umount(owned.mountpoint, "--force", "--lazy"):
+        raise MountsError(f"{owned.mountpoint}: the kernel does not unmount it")
+
+
+def _umount(mountpoint: str, *options: str) -> bool:
+    """Unmount, without options only if nobody uses it; works on a dead server. Say if it is gone.
 
     The options (umount(8)) leave out what would wait for a dead server, looking at the mount point
     and telling the server, and leave umount2(2), which refuses a mount in use (EBUSY). Only the
@@ -297,10 +256,12 @@ def _umount(mountpoint: str) -> None:
     """
     try:
         machine.run(
-            UMOUNT, "--internal-only", "--no-canonicalize", mountpoint, timeout_s=UMOUNT_TIMEOUT_S
-        )
+            UMOUNT, *options, "--internal-only", "--no-canonicalize", mountpoint,
+            timeout_s=UMOUNT_TIMEOUT_S,
+        )  # fmt: skip
     except machine.CommandError as error:
         logger.warning("%s", error)
+    return machine.mounted_at(mountpoint) is None
 
 
 def abandon(owned: OwnedMount) -> None:
@@ -327,6 +288,7 @@ def _forget(owned: OwnedMount, *, stop_mount: bool) -> None:
                 machine.systemctl("stop", name, timeout_s=START_TIMEOUT_S)
         machine.systemctl("disable", "--no-reload", mount_unit)
         _remove_made_directories(owned)
+        trouble.note(owned.mountpoint, None)
         machine.remove_units([retry_unit, mount_unit])
     except machine.CommandError as error:
         raise MountsError(f"{owned.mountpoint}: can't remove the mount unit: {error}") from error
@@ -336,10 +298,10 @@ def _remove_made_directories(owned: OwnedMount) -> None:
     """Remove the directories that were made for a mount point, if they are empty and no mounts."""
     if not owned.made_directory or machine.mounted_at(owned.mountpoint):
         return
-    if _find_remote_parent(owned.mountpoint):  # Mounted since: it may be dead by now.
+    if obstacles.find_remote_parent(owned.mountpoint):  # Mounted since: it may be dead by now.
         return
     made = Path(owned.made_directory)
-    ours = [path for path in _way_to(owned.mountpoint) if path.is_relative_to(made)]
+    ours = [path for path in obstacles.way_to(owned.mountpoint) if path.is_relative_to(made)]
     for path in reversed(ours):
         try:
             path.rmdir()

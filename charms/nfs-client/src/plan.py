@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is to be mounted: a pure function of what is asked, granted and there. No I/O, no ops."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from charms.storage_libs.v0.nfs_interfaces import Endpoint, Share
@@ -30,6 +30,8 @@ class OwnedMount:
     endpoint: Endpoint
     made_directory: str = ""
     """The topmost directory that the charm made for the mount point; empty if it made none."""
+    unit: str = ""
+    """The Juju unit that it belongs to."""
 
     def serves(self, wanted: WantedMount | None) -> bool:
         """Whether this is the wanted mount, its flags aside: those can change while mounted."""
@@ -49,25 +51,43 @@ class Plan:
 
 
 def decide(
-    unit: str, config: Config | InvalidConfig, share: Share | None, owned: Iterable[OwnedMount]
+    unit: str,
+    config: Config | InvalidConfig,
+    share: Share | None,
+    said: Mapping[str, str],
+    owned: Iterable[OwnedMount],
 ) -> Plan:
-    """Decide what should be mounted; `share` is None where no server is integrated."""
+    """Decide what should be mounted.
+
+    Args:
+        unit: our Juju unit.
+        config: what the operator wants.
+        share: what the server says; None where no server is integrated.
+        said: the same as it stands in the server's databag.
+        owned: the mounts that our unit has.
+    """
     if share is None:
         return Plan()
     if isinstance(config, InvalidConfig):
         return Plan(keep=not config.is_unset)
     if share.endpoint is None:
-        return Plan()
-    if not share.is_admitted or _is_stale(share.endpoint, config, owned):
+        # One that can't be read is not one that was withdrawn.
+        return Plan(keep=bool(said.get("endpoint")))
+    if not share.is_admitted or _is_for_another(share.endpoint, config, said, owned):
         return Plan(keep=True)
     wanted = WantedMount(unit, config.mountpoint, config.share_name, share.endpoint, config.flags)
     return Plan(wanted)
 
 
-def _is_stale(endpoint: Endpoint, config: Config, owned: Iterable[OwnedMount]) -> bool:
+def _is_for_another(
+    endpoint: Endpoint, config: Config, said: Mapping[str, str], owned: Iterable[OwnedMount]
+) -> bool:
     """Whether the endpoint is still the one granted for the name that was asked for before.
 
     Between a change of the name and the server's answer, the old share must not appear at the new
-    mount point. The interface has nothing to tell the two apart, but what is mounted has.
+    mount point. A server that repeats the name that it answers tells the two apart. Where it
+    repeats none, or something else, what is mounted does.
     """
+    if said.get("name") == config.share_name:
+        return False
     return any(mount.endpoint == endpoint and mount.share != config.share_name for mount in owned)

@@ -2,15 +2,17 @@
 """What the unit says of itself: a pure function of facts. No I/O."""
 
 from dataclasses import dataclass
+from datetime import datetime, timezone
 
 import ops
 
 from plan import WantedMount
+from trouble import Noted, Trouble
 
 
 @dataclass(frozen=True)
 class InUse:
-    """A mount that should go and can't, since somebody is using it."""
+    """A mount that should go, for good or to come back, and can't, since somebody is using it."""
 
     mountpoint: str
     users: tuple[str, ...] = ()
@@ -21,10 +23,12 @@ class InUse:
 class Facts:
     """All that the unit's status depends on."""
 
-    application: str
-    """Name of our own application."""
+    unit: str
+    """Name of our own unit."""
     server: str = ""
     """Name of the server's application; empty: none is integrated."""
+    unsupported: str = ""
+    """Why nothing can be mounted on this machine at all."""
     problems: tuple[str, ...] = ()
     """What is wrong with the options."""
     refusal: str = ""
@@ -35,9 +39,14 @@ class Facts:
     wanted: WantedMount | None = None
     is_mounted: bool = False
     """Whether what is wanted is mounted, with the wanted flags."""
-    is_reachable: bool = True
+    noted: Noted | None = None
+    """What is wrong with what is wanted, or mounted."""
+    stale_users: tuple[str, ...] = ()
+    """Processes that use what is stale."""
     failure: str = ""
     """What mount(8) said when it failed."""
+    shortfall: str = ""
+    """What the share has of the size that was asked for, where it has less."""
 
 
 # A message has to fit a line of `juju status`.
@@ -46,17 +55,22 @@ _MAX_USERS = 5
 
 def status(facts: Facts) -> ops.StatusBase:
     """Decide the unit's status."""
+    if facts.unsupported:
+        return ops.BlockedStatus(facts.unsupported)
     blocked = list(facts.problems)
     if not facts.server:
         blocked.append(
-            f"Missing relation: run `juju integrate {facts.application} nfs-server`, or another"
-            " application that provides nfs_share"
+            f"Missing relation: run `juju integrate {facts.unit.partition('/')[0]} nfs-server`, or"
+            " another application that provides nfs_share"
         )
     if facts.refusal:
         blocked.append(f"{facts.server}: {facts.refusal}")
     if facts.obstacle:
         blocked.append(facts.obstacle)
-    in_use = [_describe(mount) for mount in facts.in_use]
+    in_use = [
+        f"{mount.mountpoint} is to be unmounted, in use by {_name(mount.users)}"
+        for mount in facts.in_use
+    ]
     if blocked:
         return ops.BlockedStatus("; ".join(blocked + in_use))
     if in_use:
@@ -66,23 +80,55 @@ def status(facts: Facts) -> ops.StatusBase:
     return _mount_status(facts, facts.wanted)
 
 
-def _describe(mount: InUse) -> str:
-    names = ", ".join(mount.users[:_MAX_USERS]) or "a process"
-    more = len(mount.users) - _MAX_USERS
-    return f"{mount.mountpoint} is to be unmounted, in use by {names}" + (
-        f" and {more} more" if more > 0 else ""
-    )
+def _name(users: tuple[str, ...]) -> str:
+    names = ", ".join(users[:_MAX_USERS]) or "a process"
+    more = len(users) - _MAX_USERS
+    return names + (f" and {more} more" if more > 0 else "")
 
 
 def _mount_status(facts: Facts, wanted: WantedMount) -> ops.StatusBase:
+    if facts.noted:
+        return _trouble_status(facts, facts.noted, wanted)
+    if facts.is_mounted and facts.shortfall:
+        return ops.WaitingStatus(f"{facts.server}: {facts.shortfall}")
     if facts.is_mounted:
         return ops.ActiveStatus()
-    if not facts.is_reachable:
-        return ops.WaitingStatus(
-            f"{facts.server} is unreachable: no answer from {wanted.endpoint.host}"
-            f" on TCP port {wanted.endpoint.port}"
-        )
     return ops.WaitingStatus(
         f"Mounting {wanted.endpoint} on {wanted.mountpoint}"
         + (f" failed, trying again: {facts.failure}" if facts.failure else "")
     )
+
+
+def _trouble_status(facts: Facts, noted: Noted, wanted: WantedMount) -> ops.StatusBase:
+    since = show_time(noted.since_s)
+    if noted.trouble is Trouble.HELD:
+        return ops.BlockedStatus(
+            f"{wanted.mountpoint} was unmounted by force-umount {since}: run"
+            f" `juju run {facts.unit} remount`"
+        )
+    if noted.trouble is Trouble.STALE:
+        return ops.WaitingStatus(
+            f"{wanted.mountpoint} is stale since {since}, {facts.server} has another file system"
+            f" there; to be mounted anew, in use by {_name(facts.stale_users)}"
+        )
+    if facts.is_mounted:
+        return ops.WaitingStatus(
+            f"{facts.server} has not answered since {since}: what uses {wanted.mountpoint} waits"
+        )
+    return ops.WaitingStatus(
+        f"{facts.server} is unreachable since {since}: no answer from {wanted.endpoint.host}"
+        f" on TCP port {wanted.endpoint.port}"
+    )
+
+
+def show_time(since_s: float) -> str:
+    """Write a time as an operator reads it, wherever the machine is."""
+    return datetime.fromtimestamp(since_s, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def find_shortfall(asked: int | None, granted: int | None) -> str:
+    """Say how much less was granted than asked, in GiB. None asked: no limit; granted: unknown."""
+    if granted is None or (asked is not None and granted >= asked):
+        return ""
+    wish = "the whole storage was" if asked is None else f"{asked}G were"
+    return f"the share has {granted}G, {wish} asked for"

@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 import mounts
+import obstacles
+import probe
+import trouble
 from charms.storage_libs.v0 import machine
+from probe import Usage
+from trouble import Trouble
 
 
 @dataclass
@@ -22,6 +27,9 @@ class FakeMachine:
     mount_hangs: bool = False
     busy: set[str] = field(default_factory=set[str])
     umount_hangs: bool = False
+    is_stale: bool = False
+    """Whether what is mounted is stale; a new mount isn't."""
+    cannot_be_forced: bool = False
     processes: str = ""
     commands: list[tuple[str, ...]] = field(default_factory=list[tuple[str, ...]])
     active: dict[str, str] = field(default_factory=dict[str, str])
@@ -77,12 +85,20 @@ class FakeMachine:
     def _umount(self, argv: tuple[str, ...]) -> str:
         where = argv[-1]
         assert {"--internal-only", "--no-canonicalize"} <= set(argv)
-        if where in self.busy:
+        is_forced = "--force" in argv and not self.cannot_be_forced
+        if where in self.busy and not is_forced:
             raise machine.CommandError(argv, "exit status 32", "target is busy.")
         self.umount(where)
+        self.is_stale = False
         if self.umount_hangs:
             raise machine.CommandTimeoutError(argv, "not done after 15 s", "")
         return ""
+
+    def ask(self, mountpoint: str) -> Usage | Trouble:
+        assert mountpoint in self.active
+        if not self.server_answers:
+            return Trouble.SILENT
+        return Trouble.STALE if self.is_stale else Usage(4096, 1024, 3072, 10, 1)
 
     def _settings(self, name: str) -> dict[str, str]:
         text = (self.units / name).read_text()
@@ -137,7 +153,9 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
     monkeypatch.setattr(machine, "UNIT_DIRECTORY", fake.units)
     monkeypatch.setattr(machine, "_RELOAD_NEEDED", tmp_path / "reload-needed")
     monkeypatch.setattr(machine, "run", fake.run)
-    monkeypatch.setattr(mounts, "GENERATED_UNITS", tmp_path / "generator")
+    monkeypatch.setattr(obstacles, "GENERATED_UNITS", tmp_path / "generator")
+    monkeypatch.setattr(trouble, "DIRECTORY", tmp_path / "trouble")
+    monkeypatch.setattr(probe, "ask", fake.ask)
     monkeypatch.setattr(mounts, "is_reachable", lambda _: fake.server_answers)
     fake._write_mountinfo()
     return fake

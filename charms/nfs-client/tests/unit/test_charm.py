@@ -5,18 +5,29 @@ import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ops import testing
 
+import kernel
 import mounts
+import obstacles
+import packages
+import probe
+import records
+import trouble
 from charm import NfsClientCharm
+from charms.storage_libs.v0 import machine
 from charms.storage_libs.v0.nfs_interfaces import Endpoint
 from plan import OwnedMount, WantedMount
+from probe import Usage
+from trouble import Noted, Trouble
 
 UNIT = "nfs-client/0"
+TIME = "2026-11-22 19:40 UTC"
 FLAGS = ("rw", "nosuid", "nodev", "exec")
 
 
@@ -33,11 +44,53 @@ class FakeMounts:
     is_server_up: bool = True
     is_mount_refused: bool = False
     is_systemd_broken: bool = False
+    is_stale: bool = False
+    noted: dict[str, Noted] = field(default_factory=dict[str, Noted])
+    has_package: bool = True
+    container: str = ""
+    """Why the kernel refuses mounts."""
     changes: int = 0
     most_owned: int = 0
 
-    def install(self) -> str:
+    def is_installed(self) -> bool:
+        return self.has_package
+
+    def install(self) -> bool:
+        assert not self.container
+        self.has_package = True
+        return True
+
+    def version(self) -> str:
         return "1:2.6.1"
+
+    def find_refusal(self) -> str:
+        return self.container
+
+    def read(self, mountpoint: str) -> Noted | None:
+        return self.noted.get(mountpoint)
+
+    def ask(self, mountpoint: str) -> Usage | Trouble:
+        return Usage(4096, 1024, 3072, 10, 1) if self.is_server_up else Trouble.SILENT
+
+    def mounted_at(self, where: str | Path) -> machine.Mounted | None:
+        endpoint, flags = self.mounted.get(str(where), (DATA, ()))
+        is_there = str(where) in self.mounted
+        found = machine.Mounted(str(where), endpoint.source, "nfs4", frozenset(flags))
+        return found if is_there else None
+
+    def remount(self, wanted: WantedMount) -> bool:
+        if wanted.mountpoint in self.busy and wanted.mountpoint in self.mounted:
+            return False
+        self.mounted.pop(wanted.mountpoint, None)
+        self.noted.pop(wanted.mountpoint, None)
+        self.ensure_mounted(wanted)
+        return True
+
+    def force_unmount(self, owned: OwnedMount) -> None:
+        if self.is_systemd_broken:
+            raise mounts.MountsError("the kernel does not unmount it")
+        del self.mounted[owned.mountpoint]
+        self.noted[owned.mountpoint] = Noted(Trouble.HELD, 1795376400.0)
 
     def read_owned(self, unit: str) -> tuple[OwnedMount, ...]:
         return tuple(self.owned.values())
@@ -50,6 +103,13 @@ class FakeMounts:
     def ensure_mounted(self, wanted: WantedMount) -> bool:
         assert wanted.mountpoint not in self.obstacles or wanted.mountpoint in self.mounted
         target = (wanted.endpoint, wanted.flags)
+        noted = self.noted.pop(wanted.mountpoint, None)
+        if noted and noted.trouble is Trouble.HELD:
+            self.noted[wanted.mountpoint] = noted
+            return False
+        if self.is_stale or not self.is_server_up:
+            trouble = Trouble.SILENT if not self.is_server_up else Trouble.STALE
+            self.noted[wanted.mountpoint] = Noted(trouble, 1795376400.0)
         if self.mounted.get(wanted.mountpoint) == target:
             return False
         self.changes += 1
@@ -63,9 +123,6 @@ class FakeMounts:
 
     def is_mounted(self, wanted: WantedMount) -> bool:
         return self.mounted.get(wanted.mountpoint) == (wanted.endpoint, wanted.flags)
-
-    def is_reachable(self, endpoint: Endpoint) -> bool:
-        return self.is_server_up
 
     def read_failure(self, wanted: WantedMount) -> str:
         return "mount.nfs: access denied" if self.is_mount_refused else ""
@@ -90,11 +147,20 @@ class FakeMounts:
         del self.owned[owned.mountpoint]
 
 
+MODULES = (kernel, machine, mounts, obstacles, packages, probe, records, trouble)
+
+
+def owner(name: str) -> ModuleType:
+    """The module that a function of the fake stands for."""
+    names = {"read": trouble, "is_installed": packages, "install": packages, "version": packages}
+    return names.get(name) or next(module for module in MODULES if hasattr(module, name))
+
+
 def test_fake_has_the_signatures_of_mounts():
     for name, method in inspect.getmembers(FakeMounts, inspect.isfunction):
         if not name.startswith("_"):
             _, *parameters = inspect.signature(method).parameters.values()
-            real = inspect.signature(getattr(mounts, name))
+            real = inspect.signature(getattr(owner(name), name))
             assert parameters == list(real.parameters.values()), name
             assert inspect.signature(method).return_annotation == real.return_annotation, name
 
@@ -102,7 +168,7 @@ def test_fake_has_the_signatures_of_mounts():
 def put_in_place(fake: FakeMounts, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, method in inspect.getmembers(fake, inspect.ismethod):
         if not name.startswith("_"):
-            monkeypatch.setattr(mounts, name, method)
+            monkeypatch.setattr(owner(name), name, method)
 
 
 @pytest.fixture
@@ -352,7 +418,7 @@ def test_server_unreachable(ctx: testing.Context[NfsClientCharm], fake: FakeMoun
     fake.is_server_up = False
     out = ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
     assert out.unit_status == testing.WaitingStatus(
-        "nfs-server is unreachable: no answer from 10.0.0.1 on TCP port 2049"
+        f"nfs-server is unreachable since {TIME}: no answer from 10.0.0.1 on TCP port 2049"
     )
     fake.is_server_up = True
     assert ctx.run(ctx.on.update_status(), out).unit_status == testing.ActiveStatus()
@@ -399,6 +465,146 @@ def test_stop_is_not_held_up(ctx: testing.Context[NfsClientCharm], fake: FakeMou
     assert [log.message for log in ctx.juju_log if log.level == "WARNING"] == ["systemd is broken"]
 
 
+def test_allowlist_is_asked_for(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    out = ctx.run(ctx.on.config_changed(), make_state([GRANTED], allowlist="10.0.7.0/24"))
+    assert asked(out)["allowlist"] == "10.0.7.0/24"
+    out = ctx.run(
+        ctx.on.config_changed(), dataclasses.replace(out, config={"mountpoint": "/data"})
+    )
+    assert "allowlist" not in asked(out)
+
+
+def test_unreadable_endpoint_keeps_what_is_mounted(
+    ctx: testing.Context[NfsClientCharm], fake: FakeMounts
+):
+    ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
+    bad = make_relation(endpoint="http://10.0.0.1/x")
+    out = ctx.run(ctx.on.relation_changed(bad), make_state([bad]))
+    assert list(fake.mounted) == ["/data"]
+    assert out.unit_status == testing.BlockedStatus(
+        "nfs-server: endpoint 'http://10.0.0.1/x': not of the form nfs://host[:port]/path"
+    )
+
+
+def test_server_dies_under_the_mount(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    state = ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
+    fake.is_server_up = False
+    out = ctx.run(ctx.on.update_status(), state)
+    assert out.unit_status == testing.WaitingStatus(
+        f"nfs-server has not answered since {TIME}: what uses /data waits"
+    )
+
+
+def test_stale_mount_in_use(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    state = ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
+    fake.is_stale = True
+    fake.busy.add("/data")
+    out = ctx.run(ctx.on.update_status(), state)
+    assert out.unit_status.message.endswith("to be mounted anew, in use by postgres (812)")
+
+
+def test_smaller_than_asked(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    relation = make_relation(endpoint="nfs://10.0.0.1/srv/nfs/data", size="10")
+    out = ctx.run(ctx.on.relation_changed(relation), make_state([relation], size=20))
+    assert out.unit_status == testing.WaitingStatus(
+        "nfs-server: the share has 10G, 20G were asked for"
+    )
+
+
+def test_container_that_may_not_mount(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    fake.has_package, fake.container = False, "This lxc container may not mount NFS"
+    for event in ctx.on.install(), ctx.on.relation_changed(GRANTED):
+        out = ctx.run(event, make_state([GRANTED]))
+        assert out.unit_status == testing.BlockedStatus("This lxc container may not mount NFS")
+        assert (fake.owned, fake.has_package, asked(out)) == ({}, False, {})
+    fake.container = ""
+    out = ctx.run(ctx.on.start(), make_state([GRANTED]))
+    assert out.unit_status == testing.ActiveStatus()
+    assert out.workload_version == "1:2.6.1"
+
+
+def results_of(
+    ctx: testing.Context[NfsClientCharm], name: str, state: testing.State, **params: str
+) -> dict[str, str]:
+    ctx.run(ctx.on.action(name, params=params), state)
+    return dict(ctx.action_results or {})
+
+
+def failure_of(
+    ctx: testing.Context[NfsClientCharm], name: str, state: testing.State, **params: str
+) -> str:
+    with pytest.raises(testing.ActionFailed) as caught:
+        ctx.run(ctx.on.action(name, params=params), state)
+    return caught.value.message
+
+
+def test_show_mount(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    problem = failure_of(ctx, "show-mount", make_state())
+    assert problem.startswith("nfs-client/0 has no mount: Missing relation")
+    state = ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
+    assert results_of(ctx, "show-mount", state) == {
+        "mountpoint": "/data",
+        "share": "/data",
+        "source": "10.0.0.1:/srv/nfs/data",
+        "options": "exec,nodev,nosuid,rw",
+        "state": "mounted",
+        "size-bytes": "4096",
+        "used-bytes": "1024",
+        "available-bytes": "3072",
+        "inodes": "10",
+        "inodes-used": "1",
+    }
+    fake.is_server_up = False
+    state = ctx.run(ctx.on.update_status(), state)
+    shown = results_of(ctx, "show-mount", state)
+    assert shown["state"] == f"silent since {TIME}"
+    assert "size-bytes" not in shown
+    fake.mounted.clear()
+    fake.noted.clear()
+    assert results_of(ctx, "show-mount", state)["state"] == "not mounted"
+
+
+def test_force_umount_and_remount(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    state = ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
+    fake.busy.add("/data")
+    problem = failure_of(ctx, "force-umount", state, mountpoint="/")
+    assert problem == "'/' is no mount of nfs-client/0: it has /data"
+    problem = failure_of(ctx, "remount", state)
+    assert problem.startswith("/data is in use by postgres (812): stop that")
+    fake.is_systemd_broken = True
+    problem = failure_of(ctx, "force-umount", state, mountpoint="/data")
+    assert problem == "the kernel does not unmount it"
+    fake.is_systemd_broken = False
+    assert results_of(ctx, "force-umount", state, mountpoint="/data") == {
+        "mountpoint": "/data",
+        "state": "held",
+        "users": "postgres (812)",
+    }
+    out = ctx.run(ctx.on.update_status(), state)
+    assert not fake.mounted
+    assert out.unit_status == testing.BlockedStatus(
+        f"/data was unmounted by force-umount {TIME}: run `juju run nfs-client/0 remount`"
+    )
+    assert results_of(ctx, "show-mount", state)["state"] == f"held since {TIME}"
+    problem = failure_of(ctx, "force-umount", state, mountpoint="/data")
+    assert problem == "'/data' is no mount of nfs-client/0: it has none"
+    assert results_of(ctx, "remount", state) == {"mountpoint": "/data", "state": "mounted"}
+    assert list(fake.mounted) == ["/data"]
+
+
+def test_remount_what_can_not_be(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    assert failure_of(ctx, "remount", make_state()).startswith("There is nothing to remount: ")
+    fake.obstacles["/data"] = "/data: the directory is not empty"
+    problem = failure_of(ctx, "remount", make_state([GRANTED]))
+    assert problem == "/data: the directory is not empty"
+    fake.obstacles.clear()
+    fake.is_server_up = False
+    problem = failure_of(ctx, "remount", make_state([GRANTED]))
+    assert problem.startswith(
+        "Not mounted yet, it is tried until it is: nfs-server is unreachable"
+    )
+
+
 EVENTS = ["config_changed", "start", "upgrade_charm", "leader_elected", "update_status", "stop"]
 ENDPOINTS = ["nfs://10.0.0.1/a", "10.0.0.1:/b", "nfs://[::1]/c", "x"]
 
@@ -413,6 +619,7 @@ class Step:
     answer: dict[str, str] | None
     busy: frozenset[str]
     is_server_up: bool
+    is_stale: bool
 
 
 STEPS = st.builds(
@@ -424,6 +631,7 @@ STEPS = st.builds(
             "share_name": st.sampled_from(["", "x", "../x"]),
             "size": st.sampled_from([-1, 0, 10]),
             "read_only": st.booleans(),
+            "allowlist": st.sampled_from(["", "10.0.0.0/8", "all"]),
         }
     ),
     leader=st.booleans(),
@@ -435,10 +643,12 @@ STEPS = st.builds(
             "error": st.text(max_size=20),
             "size": st.sampled_from(["", "10", "ten"]),
             "cache": st.just("{}"),
+            "name": st.sampled_from(["/data", "x", ""]),
         },
     ),
     busy=st.frozensets(st.sampled_from(["/data", "/other"])),
     is_server_up=st.booleans(),
+    is_stale=st.booleans(),
 )
 
 
@@ -452,6 +662,7 @@ def test_any_order_of_events(steps: list[Step]):
         for step in steps:
             fake.busy = set(step.busy)
             fake.is_server_up = step.is_server_up
+            fake.is_stale = step.is_stale
             relations = [] if step.answer is None else [make_relation(1, **step.answer)]
             state = make_state(relations, step.leader, **step.options)
             event = getattr(ctx.on, step.event)

@@ -171,3 +171,17 @@ def test_accepted_mountpoints_are_plain(text: str):
         assert config.mountpoint.startswith("/")
         assert all(part not in {"", ".", ".."} for part in parts)
         assert parts[0] not in {"etc", "usr", "lib", "bin", "run"}
+
+
+def test_allowlist():
+    config = parse(mountpoint="/data", allowlist=" 10.0.7.9/24,192.0.2.10 ,")
+    assert isinstance(config, Config)
+    assert config.allowlist == ("10.0.7.0/24", "192.0.2.10/32")
+
+
+def test_bad_allowlist():
+    config = parse(mountpoint="/data", allowlist="10.0.0.0/8,example.com")
+    assert isinstance(config, InvalidConfig)
+    assert config.problems == (
+        "allowlist entry 'example.com': use an IP address or network such as 10.0.0.0/24",
+    )

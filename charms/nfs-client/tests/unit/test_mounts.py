@@ -6,15 +6,18 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 import mounts
+import obstacles
+import records
+import trouble
 from charms.storage_libs.v0 import machine
 from charms.storage_libs.v0.nfs_interfaces import Endpoint
 from conftest import FakeMachine
 from plan import OwnedMount, WantedMount
+from trouble import Trouble
 
 UNIT = "nfs-client/0"
 ENDPOINT = Endpoint("10.0.0.1", "/srv/nfs/data")
@@ -32,7 +35,7 @@ def wanted(where: Path) -> WantedMount:
 
 
 def only_owned() -> OwnedMount:
-    (owned,) = mounts.read_owned(UNIT)
+    (owned,) = records.read_owned(UNIT)
     return owned
 
 
@@ -96,15 +99,15 @@ def test_unit_files(fake: FakeMachine, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_mounts(fake: FakeMachine, wanted: WantedMount, where: Path):
-    assert mounts.find_obstacle(wanted) == ""
+    assert obstacles.find_obstacle(wanted) == ""
     assert mounts.ensure_mounted(wanted)
     assert mounts.is_mounted(wanted)
     assert where.is_dir()
     assert fake.enabled == [machine.mount_unit_name(where)]
-    assert mounts.read_owned(UNIT) == (
-        OwnedMount(str(where), "/data", ENDPOINT, made_directory=str(where.parent)),
+    assert records.read_owned(UNIT) == (
+        OwnedMount(str(where), "/data", ENDPOINT, str(where.parent), UNIT),
     )
-    assert mounts.read_owned("nfs-client/1") == ()
+    assert records.read_owned("nfs-client/1") == ()
 
 
 def test_mounted_costs_nothing(fake: FakeMachine, wanted: WantedMount):
@@ -112,16 +115,16 @@ def test_mounted_costs_nothing(fake: FakeMachine, wanted: WantedMount):
     before = snapshot(fake.root)
     fake.commands.clear()
     assert not mounts.ensure_mounted(wanted)
-    assert mounts.find_obstacle(wanted) == ""
+    assert obstacles.find_obstacle(wanted) == ""
     assert mounts.is_mounted(wanted)
-    assert mounts.read_owned(UNIT)
+    assert records.read_owned(UNIT)
     assert (fake.commands, snapshot(fake.root)) == ([], before)
 
 
 def test_mounted_again(fake: FakeMachine, wanted: WantedMount, where: Path):
     mounts.ensure_mounted(wanted)
     fake.umount(str(where))
-    assert mounts.find_obstacle(wanted) == ""
+    assert obstacles.find_obstacle(wanted) == ""
     assert mounts.ensure_mounted(wanted)
     assert mounts.is_mounted(wanted)
     assert only_owned().made_directory == str(where.parent)
@@ -376,7 +379,7 @@ def test_unmount_killed(
     run_until(fake, kill_at, monkeypatch)
     with pytest.raises(Killed):
         mounts.unmount(only_owned())
-    for owned in mounts.read_owned(UNIT):
+    for owned in records.read_owned(UNIT):
         assert mounts.unmount(owned)
     machine.ensure_units({})
     assert (fake.unit_files, fake.enabled, fake.active) == ([], [], {})
@@ -386,35 +389,56 @@ def test_unmount_killed(
 
 def test_obstacle_foreign_mount(fake: FakeMachine, wanted: WantedMount, where: Path):
     fake.mount(str(where), "/dev/sdb", "ext4")
-    assert mounts.find_obstacle(wanted) == (
+    assert obstacles.find_obstacle(wanted) == (
         f"{where}: /dev/sdb is mounted there already, unmount it or choose another mountpoint"
     )
 
 
 def test_obstacle_same_source_mounted_by_hand(fake: FakeMachine, wanted: WantedMount, where: Path):
     fake.mount(str(where), SOURCE)
-    assert "is mounted there already" in mounts.find_obstacle(wanted)
+    assert "is mounted there already" in obstacles.find_obstacle(wanted)
 
 
 def test_obstacle_unit_of_another(fake: FakeMachine, wanted: WantedMount, where: Path):
     mounts.ensure_mounted(replace(wanted, unit="other-client/0"))
     fake.umount(str(where))
     path = fake.units / machine.mount_unit_name(where)
-    assert mounts.find_obstacle(wanted) == (
+    assert obstacles.find_obstacle(wanted) == (
+        f"{where}: other-client/0 has {where} for its share ({path}), choose another mountpoint"
+    )
+
+
+@pytest.mark.parametrize("is_mounted", [True, False])
+@pytest.mark.parametrize("name", ["..", "below"])
+def test_obstacle_in_or_around_the_mount_of_another(
+    fake: FakeMachine, wanted: WantedMount, where: Path, name: str, is_mounted: bool
+):
+    theirs = os.path.normpath(where / name)
+    fake.server_answers = is_mounted
+    mounts.ensure_mounted(replace(wanted, unit="other-client/0", mountpoint=theirs))
+    assert f"other-client/0 has {theirs} for its share" in obstacles.find_obstacle(wanted)
+    beside = replace(wanted, mountpoint=f"{where}-2")
+    assert ("other-client/0" in obstacles.find_obstacle(beside)) is (name == "..")
+
+
+def test_obstacle_unit_file_of_the_operator(fake: FakeMachine, wanted: WantedMount, where: Path):
+    path = fake.units / machine.mount_unit_name(where)
+    path.write_text("[Mount]\n")
+    assert obstacles.find_obstacle(wanted) == (
         f"{where}: {path} is not this unit's, remove it or choose another mountpoint"
     )
 
 
 def test_obstacle_masked_unit(fake: FakeMachine, wanted: WantedMount, where: Path):
     (fake.units / machine.mount_unit_name(where)).symlink_to("/dev/null")
-    assert "is not this unit's" in mounts.find_obstacle(wanted)
-    assert mounts.read_owned(UNIT) == ()
+    assert "is not this unit's" in obstacles.find_obstacle(wanted)
+    assert records.read_owned(UNIT) == ()
 
 
 def test_obstacle_fstab(fake: FakeMachine, wanted: WantedMount, where: Path):
-    mounts.GENERATED_UNITS.mkdir()
-    (mounts.GENERATED_UNITS / machine.mount_unit_name(where)).touch()
-    assert mounts.find_obstacle(wanted) == (
+    obstacles.GENERATED_UNITS.mkdir()
+    (obstacles.GENERATED_UNITS / machine.mount_unit_name(where)).touch()
+    assert obstacles.find_obstacle(wanted) == (
         f"{where}: /etc/fstab has an entry for it, remove that or choose another mountpoint"
     )
 
@@ -433,7 +457,7 @@ def test_obstacle_remote_parent_is_not_touched(
 
     monkeypatch.setattr(Path, "lstat", hang)
     fake.mount(str(where.parent), "server:/x", fstype)
-    assert mounts.find_obstacle(wanted) == (
+    assert obstacles.find_obstacle(wanted) == (
         f"{where}: lies in server:/x on {where.parent}, unmount that or choose another mountpoint"
     )
 
@@ -442,13 +466,13 @@ def test_local_and_root_parents_are_none(fake: FakeMachine, wanted: WantedMount,
     fake.mount("/", "server:/root", "nfs4")
     fake.mount(str(where.parent), "/dev/sdb", "ext4")
     fake.mount(str(where) + "-other", "server:/x", "nfs4")
-    assert mounts.find_obstacle(wanted) == ""
+    assert obstacles.find_obstacle(wanted) == ""
 
 
 def test_obstacle_file(fake: FakeMachine, wanted: WantedMount, where: Path):
     where.parent.mkdir()
     where.write_text("data")
-    assert mounts.find_obstacle(wanted) == (
+    assert obstacles.find_obstacle(wanted) == (
         f"{where}: {where} is not a directory, move it away or choose another mountpoint"
     )
 
@@ -456,7 +480,7 @@ def test_obstacle_file(fake: FakeMachine, wanted: WantedMount, where: Path):
 def test_obstacle_link(fake: FakeMachine, wanted: WantedMount, where: Path, tmp_path: Path):
     (tmp_path / "real").mkdir()
     where.parent.symlink_to(tmp_path / "real")
-    assert mounts.find_obstacle(wanted) == (
+    assert obstacles.find_obstacle(wanted) == (
         f"{where}: {where.parent} is a symbolic link, use the path it leads to"
         " or choose another mountpoint"
     )
@@ -465,14 +489,14 @@ def test_obstacle_link(fake: FakeMachine, wanted: WantedMount, where: Path, tmp_
 def test_obstacle_not_empty(fake: FakeMachine, wanted: WantedMount, where: Path):
     where.mkdir(parents=True)
     (where / "file").write_text("data")
-    assert mounts.find_obstacle(wanted) == (
+    assert obstacles.find_obstacle(wanted) == (
         f"{where}: the directory is not empty, move its contents away or choose another mountpoint"
     )
 
 
 def test_empty_directory_is_no_obstacle(fake: FakeMachine, wanted: WantedMount, where: Path):
     where.mkdir(parents=True)
-    assert mounts.find_obstacle(wanted) == ""
+    assert obstacles.find_obstacle(wanted) == ""
 
 
 @pytest.mark.parametrize(
@@ -488,7 +512,7 @@ def test_units_of_others_are_ignored(fake: FakeMachine, text: str):
     (fake.units / "x.mount").write_bytes(text.encode(errors="surrogateescape"))
     (fake.units / "dangling.mount").symlink_to("/nowhere")
     (fake.units / "directory.mount").mkdir()
-    assert mounts.read_owned(UNIT) == ()
+    assert records.read_owned(UNIT) == ()
 
 
 @pytest.mark.parametrize(("old", "new"), [("Share=", "Sh="), ("nfs://10.0.0.1", "ftp://10.0.0.1")])
@@ -496,8 +520,8 @@ def test_damaged_record_is_not_touched(fake: FakeMachine, wanted: WantedMount, o
     mounts.ensure_mounted(wanted)
     path = fake.units / machine.mount_unit_name(wanted.mountpoint)
     path.write_text(path.read_text().replace(old, new))
-    assert mounts.read_owned(UNIT) == ()
-    assert "is mounted there already" in mounts.find_obstacle(wanted)
+    assert records.read_owned(UNIT) == ()
+    assert "is mounted there already" in obstacles.find_obstacle(wanted)
 
 
 @pytest.mark.parametrize(
@@ -538,16 +562,94 @@ def test_reachable():
 
 
 def test_unreachable_in_time(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(mounts, "PROBE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(mounts, "CONNECT_TIMEOUT_S", 0.2)
     monkeypatch.setattr(socket, "create_connection", lambda *_: time.sleep(5))
     begin = time.monotonic()
     assert not mounts.is_reachable(Endpoint("name.invalid", "/x"))
     assert time.monotonic() - begin < 2
 
 
-def test_install(monkeypatch: pytest.MonkeyPatch):
-    package = SimpleNamespace(version=SimpleNamespace(number="2.6.1-2"))
-    installed: list[str] = []
-    monkeypatch.setattr(mounts.apt, "add_package", lambda name: installed.append(name) or package)
-    assert mounts.install() == "2.6.1-2"
-    assert installed == ["nfs-common"]
+def trouble_of(wanted: WantedMount) -> Trouble | None:
+    noted = trouble.read(wanted.mountpoint)
+    return noted.trouble if noted else None
+
+
+def test_silent_server_is_noted_until_it_answers(fake: FakeMachine, wanted: WantedMount):
+    mounts.ensure_mounted(wanted)
+    fake.server_answers = False
+    assert not mounts.ensure_mounted(wanted)
+    first = trouble.read(wanted.mountpoint)
+    assert first is not None
+    assert first.trouble is Trouble.SILENT
+    assert not mounts.ensure_mounted(wanted)
+    assert trouble.read(wanted.mountpoint) == first
+    fake.server_answers = True
+    mounts.ensure_mounted(wanted)
+    assert trouble.read(wanted.mountpoint) is None
+    assert mounts.is_mounted(wanted)
+
+
+def test_stale_mount_is_mounted_anew(fake: FakeMachine, wanted: WantedMount):
+    mounts.ensure_mounted(wanted)
+    fake.is_stale = True
+    assert mounts.ensure_mounted(wanted)
+    assert mounts.is_mounted(wanted)
+    assert not fake.is_stale
+    assert trouble_of(wanted) is None
+
+
+def test_stale_mount_in_use_stays(fake: FakeMachine, wanted: WantedMount):
+    mounts.ensure_mounted(wanted)
+    fake.is_stale = True
+    fake.busy.add(wanted.mountpoint)
+    assert not mounts.ensure_mounted(wanted)
+    assert mounts.is_mounted(wanted)
+    assert trouble_of(wanted) is Trouble.STALE
+
+
+@pytest.mark.parametrize("server_answers", [True, False])
+def test_unmounted_by_force_until_remount(
+    fake: FakeMachine, wanted: WantedMount, server_answers: bool
+):
+    mounts.ensure_mounted(wanted)
+    fake.busy.add(wanted.mountpoint)
+    fake.server_answers = server_answers
+    mounts.force_unmount(only_owned())
+    assert not fake.active
+    assert not mounts.ensure_mounted(wanted)
+    assert not fake.active
+    assert trouble_of(wanted) is Trouble.HELD
+    assert mounts.is_held(wanted.mountpoint)
+    assert mounts.remount(wanted)
+    assert mounts.is_mounted(wanted) is server_answers
+    assert trouble_of(wanted) is (None if server_answers else Trouble.SILENT)
+
+
+def test_mounted_by_hand_after_force(fake: FakeMachine, wanted: WantedMount):
+    mounts.ensure_mounted(wanted)
+    mounts.force_unmount(only_owned())
+    fake.mount(wanted.mountpoint, SOURCE, options="rw,nosuid,nodev")
+    mounts.ensure_mounted(wanted)
+    assert trouble_of(wanted) is None
+
+
+def test_force_in_vain(fake: FakeMachine, wanted: WantedMount):
+    mounts.ensure_mounted(wanted)
+    fake.busy.add(wanted.mountpoint)
+    fake.cannot_be_forced = True
+    with pytest.raises(mounts.MountsError, match="the kernel does not unmount it"):
+        mounts.force_unmount(only_owned())
+
+
+def test_remount_of_what_is_in_use(fake: FakeMachine, wanted: WantedMount):
+    mounts.ensure_mounted(wanted)
+    fake.busy.add(wanted.mountpoint)
+    assert not mounts.remount(wanted)
+    assert mounts.is_mounted(wanted)
+
+
+def test_nothing_stays_noted_of_what_is_gone(fake: FakeMachine, wanted: WantedMount):
+    mounts.ensure_mounted(wanted)
+    mounts.force_unmount(only_owned())
+    assert mounts.unmount(only_owned())
+    assert trouble.read(wanted.mountpoint) is None

@@ -65,7 +65,23 @@ WANTED = WantedMount(UNIT, "/data", "/data", ENDPOINT, FLAGS)
 def test_decide(
     config: Config | InvalidConfig, share: Share | None, owned: list[OwnedMount], plan: Plan
 ):
-    assert decide(UNIT, config, share, owned) == plan
+    assert decide(UNIT, config, share, {}, owned) == plan
+
+
+def test_unreadable_endpoint_is_not_a_withdrawn_one():
+    said = {"endpoint": "http://10.0.0.1/x"}
+    assert decide(UNIT, CONFIG, Share(1, error="bad"), said, [OWNED]) == Plan(keep=True)
+
+
+@pytest.mark.parametrize(("name", "keep"), [("/data", True), ("/other", False), ("?", True)])
+def test_a_repeated_name_tells_whose_answer_it_is(name: str, keep: bool):
+    config = Config("/other", "/other", 10, FLAGS)
+    plan = decide(UNIT, config, Share(1, ENDPOINT), {"name": name}, [OWNED])
+    assert plan.keep is keep
+
+
+def test_a_repeated_name_holds_up_no_first_mount():
+    assert decide(UNIT, CONFIG, Share(1, ENDPOINT), {"name": "data"}, []) == Plan(WANTED)
 
 
 @pytest.mark.parametrize(

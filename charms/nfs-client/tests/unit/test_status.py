@@ -7,17 +7,19 @@ import pytest
 
 from charms.storage_libs.v0.nfs_interfaces import Endpoint
 from plan import WantedMount
-from status import Facts, InUse, status
+from status import Facts, InUse, find_shortfall, status
+from trouble import Noted, Trouble
 
 WANTED = WantedMount(
     "nfs-client/0", "/data", "/data", Endpoint("10.0.0.1", "/srv/nfs/data"), ("rw",)
 )
-MOUNTED = Facts("nfs-client", server="nfs-server", wanted=WANTED, is_mounted=True)
+MOUNTED = Facts("nfs-client/0", server="nfs-server", wanted=WANTED, is_mounted=True)
 MISSING = replace(MOUNTED, is_mounted=False)
-ASKED = Facts("nfs-client", server="nfs-server")
+ASKED = Facts("nfs-client/0", server="nfs-server")
 BUSY = InUse("/old", ("postgres (812)",))
 BUSY_TEXT = "/old is to be unmounted, in use by postgres (812)"
 BAD = "size '0': use whole gigabytes from 1, or -1 for no limit"
+SINCE, TIME = 1795376400.5, "2026-11-22 19:40 UTC"
 NO_SERVER = (
     "Missing relation: run `juju integrate nfs-client nfs-server`, or another application that"
     " provides nfs_share"
@@ -25,12 +27,12 @@ NO_SERVER = (
 
 TABLE = [
     pytest.param(MOUNTED, ops.ActiveStatus(), id="mounted"),
-    pytest.param(Facts("nfs-client"), ops.BlockedStatus(NO_SERVER), id="no server"),
+    pytest.param(Facts("nfs-client/0"), ops.BlockedStatus(NO_SERVER), id="no server"),
     pytest.param(
         replace(MOUNTED, problems=(BAD,)), ops.BlockedStatus(BAD), id="mounted, bad option"
     ),
     pytest.param(
-        Facts("nfs-client", problems=("mountpoint: not set", BAD)),
+        Facts("nfs-client/0", problems=("mountpoint: not set", BAD)),
         ops.BlockedStatus(f"mountpoint: not set; {BAD}; {NO_SERVER}"),
         id="everything wrong",
     ),
@@ -51,7 +53,7 @@ TABLE = [
     ),
     pytest.param(replace(ASKED, in_use=(BUSY,)), ops.WaitingStatus(BUSY_TEXT), id="in use"),
     pytest.param(
-        Facts("nfs-client", in_use=(BUSY,)),
+        Facts("nfs-client/0", in_use=(BUSY,)),
         ops.BlockedStatus(f"{NO_SERVER}; {BUSY_TEXT}"),
         id="no server, in use",
     ),
@@ -71,9 +73,41 @@ TABLE = [
         ASKED, ops.WaitingStatus("Waiting for nfs-server to grant the share"), id="no answer yet"
     ),
     pytest.param(
-        replace(MISSING, is_reachable=False),
-        ops.WaitingStatus("nfs-server is unreachable: no answer from 10.0.0.1 on TCP port 2049"),
+        replace(MISSING, noted=Noted(Trouble.SILENT, SINCE)),
+        ops.WaitingStatus(
+            f"nfs-server is unreachable since {TIME}: no answer from 10.0.0.1 on TCP port 2049"
+        ),
         id="unreachable",
+    ),
+    pytest.param(
+        replace(MOUNTED, noted=Noted(Trouble.SILENT, SINCE)),
+        ops.WaitingStatus(f"nfs-server has not answered since {TIME}: what uses /data waits"),
+        id="unreachable while mounted",
+    ),
+    pytest.param(
+        replace(MOUNTED, noted=Noted(Trouble.STALE, SINCE), stale_users=("postgres (812)",)),
+        ops.WaitingStatus(
+            f"/data is stale since {TIME}, nfs-server has another file system there;"
+            " to be mounted anew, in use by postgres (812)"
+        ),
+        id="stale",
+    ),
+    pytest.param(
+        replace(MISSING, noted=Noted(Trouble.HELD, SINCE)),
+        ops.BlockedStatus(
+            f"/data was unmounted by force-umount {TIME}: run `juju run nfs-client/0 remount`"
+        ),
+        id="unmounted by force",
+    ),
+    pytest.param(
+        replace(MOUNTED, shortfall="the share has 10G, 20G were asked for"),
+        ops.WaitingStatus("nfs-server: the share has 10G, 20G were asked for"),
+        id="smaller than asked",
+    ),
+    pytest.param(
+        Facts("nfs-client/0", unsupported="This lxc container may not mount NFS"),
+        ops.BlockedStatus("This lxc container may not mount NFS"),
+        id="unsupported",
     ),
     pytest.param(
         MISSING,
@@ -94,3 +128,18 @@ TABLE = [
 @pytest.mark.parametrize(("facts", "expected"), TABLE)
 def test_status(facts: Facts, expected: ops.StatusBase):
     assert status(facts) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "granted", "shortfall"),
+    [
+        (10, 10, ""),
+        (10, 20, ""),
+        (None, None, ""),
+        (10, None, ""),
+        (20, 10, "the share has 10G, 20G were asked for"),
+        (None, 10, "the share has 10G, the whole storage was asked for"),
+    ],
+)
+def test_shortfall(asked: int | None, granted: int | None, shortfall: str):
+    assert find_shortfall(asked, granted) == shortfall

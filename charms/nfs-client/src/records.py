@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which mounts are whose: the mount units that charms like this one wrote. No ops here.
+
+A unit file is the record of a mount: whose it is, and what was made for it. It is there before
+anything is done, and goes when all is undone, so a killed hook leaves nothing unknown.
+"""
+
+import logging
+from pathlib import Path
+
+from charms.storage_libs.v0 import machine
+from charms.storage_libs.v0.nfs_interfaces import Endpoint
+from plan import OwnedMount
+
+logger = logging.getLogger(__name__)
+
+
+def unit_file(mountpoint: str) -> Path:
+    """Where the mount unit of a mount point is written."""
+    return machine.UNIT_DIRECTORY / machine.mount_unit_name(mountpoint)
+
+
+def read_owned(unit: str) -> tuple[OwnedMount, ...]:
+    """Read which mounts a Juju unit has on this machine."""
+    return tuple(owned for owned in read_all() if owned.unit == unit)
+
+
+def read_all() -> tuple[OwnedMount, ...]:
+    """Read which mounts the units of this machine have."""
+    paths = sorted(machine.UNIT_DIRECTORY.glob("*.mount"))
+    return tuple(owned for path in paths if (owned := read(path)))
+
+
+def read(path: Path) -> OwnedMount | None:
+    """Read a mount unit that such a charm wrote; None: it is somebody else's."""
+    if path.is_symlink() or not path.is_file():
+        return None
+    text = path.read_text(errors="replace")
+    if "\n[X-Juju]\n" not in text:
+        return None
+    settings = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    try:
+        return OwnedMount(
+            unit=settings["Unit"],
+            mountpoint=settings["Where"],
+            share=settings["Share"],
+            endpoint=Endpoint.parse(settings["Endpoint"]),
+            made_directory=settings["MadeDirectory"],
+        )
+    except (KeyError, ValueError) as error:
+        # What it says can't be trusted any more: it counts as somebody else's, and is not touched.
+        logger.warning("%s was changed by hand: unmount it, and remove it (%s)", path, error)
+        return None
+
+
+def is_from(mounted: machine.Mounted, endpoint: Endpoint) -> bool:
+    """Whether what is mounted is what an endpoint stands for."""
+    # The kernel shows the source without a slash at its end.
+    source = endpoint.source.rstrip("/")
+    return mounted.fstype in ("nfs", "nfs4") and mounted.source.rstrip("/") == source

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is wrong with a mount, and since when: a file for each in /run. No ops here.
+
+Gone after a boot, when all mounts are new.
+"""
+
+import enum
+from dataclasses import dataclass
+from pathlib import Path
+
+from charms.storage_libs.v0 import machine
+
+DIRECTORY = Path("/run/nfs-client")
+
+
+class Trouble(enum.Enum):
+    """What can be wrong."""
+
+    SILENT = "silent"
+    """The server doesn't answer."""
+    STALE = "stale"
+    """The server has another file system in the place of the one that is mounted (ESTALE)."""
+    HELD = "held"
+    """Unmounted by force, and to stay so until an operator says `remount`."""
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A trouble, and when it was first noticed."""
+
+    trouble: Trouble
+    since_s: float
+    """Seconds since the epoch."""
+
+
+def note(mountpoint: str, trouble: Trouble | None) -> None:
+    """Write down what is wrong with a mount; None: nothing is. What was noted keeps its time."""
+    path = _path(mountpoint)
+    if trouble:
+        machine.write_atomically(path, trouble.value)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def read(mountpoint: str) -> Noted | None:
+    """Read what was noted of a mount."""
+    path = _path(mountpoint)
+    if not path.exists():
+        return None
+    return Noted(Trouble(path.read_text()), path.stat().st_mtime)
+
+
+def _path(mountpoint: str) -> Path:
+    return DIRECTORY / machine.mount_unit_name(mountpoint)

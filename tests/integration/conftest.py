@@ -53,6 +53,12 @@ def pytest_addoption(parser: pytest.Parser):
         default="3.6",
         help="whose ways the sandbox follows (default: 3.6)",
     )
+    group.addoption(
+        "--server-absence",
+        type=float,
+        default=45.0,
+        help="seconds that the server is absent at a client's boot (default: 45)",
+    )
 
 
 def pytest_configure(config: pytest.Config):

@@ -182,6 +182,9 @@ class NfsClientCharm(ops.CharmBase):
             in_use=in_use,
             wanted=wanted,
             is_mounted=is_mounted,
+            is_there=any(
+                mount.serves(wanted) and mounts.is_still_mounted(mount) for mount in owned
+            ),
             noted=noted,
             stale_users=mounts.find_users(wanted.mountpoint) if wanted and is_stale else (),
             failure=mounts.read_failure(wanted) if wanted and is_failing else "",

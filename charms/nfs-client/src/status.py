@@ -39,6 +39,8 @@ class Facts:
     wanted: WantedMount | None = None
     is_mounted: bool = False
     """Whether what is wanted is mounted, with the wanted flags."""
+    is_there: bool = False
+    """Whether it is mounted with whatever flags."""
     noted: Noted | None = None
     """What is wrong with what is wanted, or mounted."""
     stale_users: tuple[str, ...] = ()
@@ -111,7 +113,7 @@ def _trouble_status(facts: Facts, noted: Noted, wanted: WantedMount) -> ops.Stat
             f"{wanted.mountpoint} is stale since {since}, {facts.server} has another file system"
             f" there; to be mounted anew, in use by {_name(facts.stale_users)}"
         )
-    if facts.is_mounted:
+    if facts.is_there:
         return ops.WaitingStatus(
             f"{facts.server} has not answered since {since}: what uses {wanted.mountpoint} waits"
         )

@@ -80,7 +80,7 @@ TABLE = [
         id="unreachable",
     ),
     pytest.param(
-        replace(MOUNTED, noted=Noted(Trouble.SILENT, SINCE)),
+        replace(MISSING, is_there=True, noted=Noted(Trouble.SILENT, SINCE)),
         ops.WaitingStatus(f"nfs-server has not answered since {TIME}: what uses /data waits"),
         id="unreachable while mounted",
     ),

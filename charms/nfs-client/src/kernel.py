@@ -30,5 +30,5 @@ def _explain(number: int) -> str:
     what = f"This {CONTAINER.read_text().strip()} container" if CONTAINER.exists() else "Root here"
     return (
         f"{what} may not mount NFS ({os.strerror(number)}): use a virtual machine, or see"
-        " 'LXD containers' in the documentation"
+        " 'use LXD' in the how-to"
     )

@@ -21,7 +21,7 @@ def test_refused(
         kernel.CONTAINER.write_text(text)
     assert kernel._explain(number) == (
         f"{what} may not mount NFS ({os.strerror(number)}): use a virtual machine, or see"
-        " 'LXD containers' in the documentation"
+        " 'use LXD' in the how-to"
     )
 
 

@@ -33,9 +33,9 @@ class ReaderCharm(ops.CharmBase):
         for share in self.nfs_share.shares():
             if share.error:
                 self.unit.status = ops.BlockedStatus(f"nfs-server: {share.error}")
-            elif share.endpoint:
+            elif share.endpoint and share.is_admitted:
                 self.unit.status = ops.ActiveStatus(f"mount -t nfs {share.endpoint.source}")
-            else:
+            else:  # Not granted yet, or not to this unit: it would be turned away.
                 self.unit.status = ops.WaitingStatus("Waiting for nfs-server")
 ```
 
@@ -104,7 +104,7 @@ LIBAPI = 0
 
 # Increment this PATCH version before using `charmcraft publish-lib` or reset
 # to 0 if you are raising the major API version
-LIBPATCH = 4
+LIBPATCH = 5
 
 logger = logging.getLogger(__name__)
 

@@ -123,6 +123,12 @@ async def app_charm(request: pytest.FixtureRequest, ops_test: Any) -> Path:
     return await _packed(request, ops_test, Path(__file__).parent / "charms" / "any-app")
 
 
+@pytest_asyncio.fixture(scope="module")
+async def own_share_charm(ops_test: Any) -> Path:
+    """A principal charm that asks for its share itself."""
+    return await _packed(ops_test, Path(__file__).parent / "charms" / "own-share")
+
+
 @pytest.fixture(scope="module")
 def story(
     ops_test: Any,

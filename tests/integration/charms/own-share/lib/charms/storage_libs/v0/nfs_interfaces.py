@@ -1,0 +1,1 @@
+../../../../../../../../lib/charms/storage_libs/v0/nfs_interfaces.py

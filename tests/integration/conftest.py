@@ -124,9 +124,11 @@ async def app_charm(request: pytest.FixtureRequest, ops_test: Any) -> Path:
 
 
 @pytest_asyncio.fixture(scope="module")
-async def own_share_charm(ops_test: Any) -> Path:
+async def own_share_charm(request: pytest.FixtureRequest, ops_test: Any) -> Path:
     """A principal charm that asks for its share itself."""
-    return await _packed(ops_test, Path(__file__).parent / "charms" / "own-share")
+    if not request.config.pluginmanager.hasplugin("sandbox_substrate"):
+        pytest.skip("charmcraft does not follow its link to the library; ./dev pack does")
+    return await _packed(request, ops_test, Path(__file__).parent / "charms" / "own-share")
 
 
 @pytest.fixture(scope="module")

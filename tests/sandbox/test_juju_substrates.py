@@ -441,6 +441,17 @@ def test_the_substrate_fits_the_controller(juju: FakeCommand, version: str, subs
     assert f"/{substrate}.py" in done.stdout, done.stdout + done.stderr
 
 
+def test_a_charm_for_another_base_is_refused(juju: FakeCommand, tmp_path: Path):
+    (tmp_path / "test_it.py").write_text("def test_it(server_charm): ...")
+    options = ["-p", "conftest", "--substrate=juju4", "--model=m", "--keep-models", "--base=22.04"]
+    done = suite(
+        *(*options, f"--basetemp={tmp_path}/base", f"{tmp_path}/test_it.py"),
+        PYTHONPATH=f"{SUITE}:{REPOSITORY}",
+        CHARM_PATH_NFS_SERVER=str(a_charm(tmp_path, "nfs-server")),
+    )
+    assert "amd64.charm is not for --base 22.04" in done.stdout, done.stdout + done.stderr
+
+
 STORY = """\
 async def test_deploy(story, ops_test, substrate):
     await story.deploy()

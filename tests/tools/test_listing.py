@@ -86,6 +86,7 @@ def put(key: str, value: object) -> Callable[[Any], None]:
         (put("summary", "x" * 79), "summary: 79 characters, at most 78 are shown"),
         (put("summary", "Does it."), "summary: is no sentence, so has no full stop"),
         (remove("links.contact"), "links: contact: must be one https URL, as a plain string"),
+        (put("links.issues", "b"), "links: issues: must be one https URL, as a plain string"),
         (
             put("links.source", ["https://c"]),
             "links: source: must be one https URL, as a plain string",

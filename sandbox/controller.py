@@ -113,10 +113,14 @@ class Controller:
         self._changed()
 
     def add_unit(
-        self, application: str, count: int = 1, to: Sequence[str] | None = None
+        self,
+        application: str,
+        count: int = 1,
+        to: Sequence[str] | None = None,
+        attach: Sequence[str] = (),
     ) -> list[str]:
         """Add units; return their names."""
-        names = operations.add_unit(self._model, application, count, to)
+        names = operations.add_unit(self._model, application, count, to, attach)
         self._changed()
         return names
 
@@ -295,6 +299,11 @@ class Controller:
     async def plug(self, machine: str) -> None:
         """Undo `unplug`."""
         await self._host(machine).machine.plug()
+
+    def lead(self, unit: str) -> None:
+        """Make a unit the leader of its application."""
+        operations.lead(self._model, unit)
+        self._changed()
 
     def kill_hook(self, unit: str, at_exec: list[int]) -> None:
         """Let the unit's next dispatches be killed, each at the exec that a number names (from 1).

@@ -458,9 +458,12 @@ class Application(_Entity):
         attach_storage: Sequence[str] = (),
     ) -> list["Unit"]:
         """Add units, each on a new machine unless ``to`` names machines."""
-        _refuse(attach_storage=attach_storage)
         names = await self._view.change(
-            "add_unit", application=self.name, count=count, to=_placement(to)
+            "add_unit",
+            application=self.name,
+            count=count,
+            to=_placement(to),
+            attach=list(attach_storage),
         )
         return [Unit(name, self._view) for name in cast("list[str]", names)]
 

@@ -154,30 +154,52 @@ def _check_placement(model: Model, count: int, to: Sequence[str] | None) -> None
         raise OperationError(f"too many placements: {len(to)} for {count} units")
 
 
-def add_unit(model: Model, app: str, count: int, to: Sequence[str] | None = None) -> list[str]:
-    """Add units to a principal application, each on a new machine or as `to` says."""
+def add_unit(
+    model: Model,
+    app: str,
+    count: int,
+    to: Sequence[str] | None = None,
+    attach: Sequence[str] = (),
+) -> list[str]:
+    """Add units to a principal application, each on a new machine or as `to` says.
+
+    A unit with detached disks to `attach` gets those in place of new storage.
+    """
     found = application(model, app)
     if found.charm.is_subordinate:
         raise OperationError(f'cannot add unit to subordinate application "{app}"')
     if found.life == "dying":
         raise OperationError(f'cannot add unit to application "{app}": application is not alive')
+    if attach and count != 1:
+        raise OperationError("AttachStorage is non-empty, but NumUnits is not 1")
+    for identity in attach:
+        _check_detached(model, identity)
     _check_placement(model, count, to)
     places = list(to or ())
     names: list[str] = []
     for _ in range(count):
         place = places.pop(0) if places else add_machine(model).id
-        names.append(_new_unit(model, found, place).name)
+        names.append(_new_unit(model, found, place, attach=attach).name)
     return names
 
 
-def _new_unit(model: Model, app: Application, place: str, principal: str = "") -> Unit:
+def _new_unit(
+    model: Model,
+    app: Application,
+    place: str,
+    principal: str = "",
+    attach: Sequence[str] = (),
+) -> Unit:
     # A number is never used again, not even by another application of the same name.
     number = model.next_unit.get(app.name, 0)
     model.next_unit[app.name] = number + 1
     added = Unit(f"{app.name}/{number}", app.name, place, principal)
     model.units[added.name] = added
+    for identity in attach:
+        attach_storage(model, added.name, identity)
     for name, directive in app.storage.items():
-        for _ in range(directive.count):
+        there = sum(found.name == name for found in model.storage_of(added))
+        for _ in range(directive.count - there):
             _add_storage(model, app.charm.storage[name], directive, added)
     return added
 
@@ -402,11 +424,16 @@ def detach_storage(model: Model, identity: str) -> None:
     found.life = "dying"
 
 
+def _check_detached(model: Model, identity: str) -> None:
+    owner = storage(model, identity).owner
+    if owner is not None:
+        raise OperationError(f'storage "{identity}" is already attached to {owner}')
+
+
 def attach_storage(model: Model, unit_name: str, identity: str) -> None:
     """Attach a detached disk to a unit."""
     found, owner = storage(model, identity), unit(model, unit_name)
-    if found.owner is not None:
-        raise OperationError(f'storage "{identity}" is already attached to {found.owner}')
+    _check_detached(model, identity)
     spec = model.applications[owner.app].charm.storage.get(found.name)
     if spec is None:
         raise OperationError(f'application "{owner.app}" has no storage "{found.name}"')
@@ -417,6 +444,14 @@ def attach_storage(model: Model, unit_name: str, identity: str) -> None:
             f"at most {spec.maximum} instances of {found.name} supported"
         )
     found.owner, found.life, found.is_provisioned = unit_name, "alive", False
+
+
+def lead(model: Model, name: str) -> None:
+    """Make a unit the leader of its application, as when the leader's lease has run out."""
+    found = unit(model, name)
+    if found.life != "alive":
+        raise OperationError(f"{name} is dying, it can't lead")
+    model.applications[found.app].leader = name
 
 
 def settle(model: Model) -> None:

@@ -203,6 +203,10 @@ class Substrate:
         """Boot a machine that is not in the model."""
         return Bystander(str(await self._view.ask("add_bystander")), self._view)
 
+    async def lead(self, unit: str) -> None:
+        """Make a unit the leader of its application."""
+        await self._view.change("lead", unit=unit)
+
     async def kill_hook(self, unit: str, *at_exec: int) -> None:
         """Let the unit's next dispatches be killed, each at the exec that a number names (from 1).
 

@@ -535,6 +535,39 @@ def test_storage_detached_and_attached_again():
     assert it.of("store/0")[1:] == ["one-storage-attached"]
 
 
+def test_a_new_unit_gets_storage_that_was_kept():
+    it = World(Model("test"))
+    it.deploy("store", storage={"one": "2G"})
+    it.settle()
+    operations.remove_unit(it.model, ["store/0"])
+    it.settle()
+    before = set(it.model.storage)
+    assert "one/0" in before
+    (name,) = operations.add_unit(it.model, "store", 1, attach=["one/0"])
+    it.settle()
+    assert it.of(name)[0].endswith("-storage-attached")
+    mine = [found.id for found in it.model.storage_of(it.model.units[name])]
+    assert [identity for identity in mine if identity.startswith("one/")] == ["one/0"]
+    with pytest.raises(operations.OperationError, match=f"already attached to {name}"):
+        operations.add_unit(it.model, "store", 1, attach=["one/0"])
+    with pytest.raises(operations.OperationError, match="NumUnits is not 1"):
+        operations.add_unit(it.model, "store", 2, attach=["one/0"])
+
+
+def test_leadership_can_be_moved():
+    it = World(Model("test"))
+    it.deploy("plain", 2)
+    it.settle()
+    it.clear()
+    operations.lead(it.model, "plain/1")
+    it.settle()
+    assert it.of("plain/1") == ["leader-elected"]
+    assert it.model.applications["plain"].leader == "plain/1"
+    operations.remove_unit(it.model, ["plain/0"])
+    with pytest.raises(operations.OperationError, match="plain/0 is dying"):
+        operations.lead(it.model, "plain/0")
+
+
 @pytest.mark.parametrize(("destroy", "kept"), [(False, ["one/0"]), (True, [])])
 def test_a_disk_outlives_its_unit_unless_it_is_destroyed(destroy, kept):
     it = World(Model("test"))

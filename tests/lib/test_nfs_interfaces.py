@@ -336,7 +336,7 @@ def test_who_does_not_lead_writes_nothing(
     server.lead(False).ask(lambda library: library.answer(1, error="no"))
     server.ask(lambda library: library.set_endpoint(1, ENDPOINT))
     assert writes == []
-    assert server.ask(lambda library: library.answered(1)) is None
+    assert server.ask(lambda library: library.answered(1)) == Share(1)
 
 
 def test_to_an_integration_that_is_not_there_nothing_is_written(
@@ -344,7 +344,7 @@ def test_to_an_integration_that_is_not_there_nothing_is_written(
 ):
     client.ask(lambda library: library.request_share(7, "/data"))
     server.ask(lambda library: library.answer(7, error="no"))
-    assert server.ask(lambda library: library.answered(7)) is None
+    assert server.ask(lambda library: library.answered(7)) == Share(7)
     assert writes == []
 
 
@@ -379,11 +379,13 @@ def test_a_share_is_what_the_server_says(client: Unit):
 
 
 def test_what_was_answered_can_be_read_back(server: Unit):
-    assert server.ask(lambda library: library.answered(1)) is None
+    assert server.ask(lambda library: library.answered(1)) == Share(1)
     server.ask(lambda library: library.set_endpoint(1, MOVED))
-    assert server.ask(lambda library: library.answered(1)) == Endpoint.parse(MOVED)
-    server.integrate(local_app_data={"endpoint": "left by another"})
-    assert server.ask(lambda library: library.answered(1)) is None
+    assert server.ask(lambda library: library.answered(1)) == Share(1, Endpoint.parse(MOVED))
+    server.integrate(local_app_data={"size": "40", "error": "no"})
+    assert server.ask(lambda library: library.answered(1)) == Share(1, None, 40, "no")
+    server.integrate(local_app_data={"endpoint": "left by another", "size": "x"})
+    assert server.ask(lambda library: library.answered(1)) == Share(1)
 
 
 OWN = "10.0.0.7/32"

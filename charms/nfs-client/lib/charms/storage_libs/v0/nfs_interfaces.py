@@ -614,11 +614,16 @@ class NFSProvides(_Interface):
             error="; ".join(problems),
         )
 
-    def answered(self, integration_id: int) -> Endpoint | None:
-        """Read the endpoint that the client was given. On the leader; None elsewhere."""
+    def answered(self, integration_id: int) -> Share:
+        """Read what the client was told. On the leader; nothing elsewhere."""
         relation = self._led(integration_id)
-        text = relation.data[self.app].get("endpoint", "") if relation else ""
-        return _try(Endpoint.parse, text, None, [])
+        data = relation.data[self.app] if relation else dict[str, str]()
+        return Share(
+            integration_id,
+            _try(Endpoint.parse, data.get("endpoint", ""), None, []),
+            _try(parse_size, data.get("size", ""), None, []),
+            data.get("error", ""),
+        )
 
     def refusals(self) -> tuple[tuple[str, str], ...]:
         """Read what was refused: names of client applications, and why. On the leader."""

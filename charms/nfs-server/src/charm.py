@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The nfs-server charm: what is asked -> what follows -> images, exports, answers and status."""
 
+import functools
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import ops
@@ -11,9 +12,14 @@ import ops
 import exports
 import images
 import nfs
+import placement
 import shares
-from charms.storage_libs.v0.nfs_interfaces import Endpoint, NFSProvides, ShareRequest
+from actions import Actions
+from charms.storage_libs.v0.nfs_interfaces import NFSProvides
+from peers import Peers
+from placement import Decision, Placements, Report
 from status import Facts, app_status, unit_status
+from world import World, first_report
 
 logger = logging.getLogger(__name__)
 
@@ -22,34 +28,15 @@ logger = logging.getLogger(__name__)
 LEAVE_TIMEOUT_S = 30.0
 
 
-@dataclass(frozen=True)
-class World:
-    """All that a decision rests on, read at one moment."""
-
-    requests: tuple[ShareRequest, ...]
-    found: images.Found
-    storage: shares.Storage
-    published: frozenset[str]
-
-    @property
-    def plan(self) -> shares.Plan:
-        """What follows."""
-        return shares.plan(self.requests, self.found.images, self.storage, self.published)
-
-    @property
-    def exports(self) -> dict[str, shares.Export]:
-        """What is to be exported, by share."""
-        found = shares.exports(self.requests, self.found.images)
-        return {export.name: export for export in found}
-
-
 class NfsServerCharm(ops.CharmBase):
     """Serve shares to the applications that ask for them."""
 
     def __init__(self, framework: ops.Framework):
         super().__init__(framework)
+        self.peers = Peers(self)
         self._nfs_share = NFSProvides(self, "nfs-share")
-        relation, storage = self.on["nfs-share"], self.on["shares"]
+        self._actions = Actions(self)
+        clients, peers, storage = self.on["nfs-share"], self.on["peers"], self.on["shares"]
         framework.observe(self.on.install, self._on_install)
         for event in (
             self.on.config_changed,
@@ -57,17 +44,20 @@ class NfsServerCharm(ops.CharmBase):
             self.on.upgrade_charm,
             self.on.leader_elected,
             self.on.update_status,
-            relation.relation_created,
-            relation.relation_joined,
-            relation.relation_changed,
-            relation.relation_departed,
-            relation.relation_broken,
+            clients.relation_created,
+            clients.relation_joined,
+            clients.relation_changed,
+            clients.relation_departed,
+            clients.relation_broken,
+            peers.relation_created,
+            peers.relation_joined,
+            peers.relation_changed,
+            peers.relation_departed,
             storage.storage_attached,
         ):
-            framework.observe(event, self._reconcile)
-        framework.observe(storage.storage_detaching, self._withdraw_shares)
+            framework.observe(event, self._on_event)
+        framework.observe(storage.storage_detaching, self._on_storage_detaching)
         framework.observe(self.on.stop, self._on_stop)
-        framework.observe(self.on.list_shares_action, self._on_list_shares)
         framework.observe(self.on.collect_unit_status, self._on_collect_unit_status)
         framework.observe(self.on.collect_app_status, self._on_collect_app_status)
 
@@ -77,93 +67,148 @@ class NfsServerCharm(ops.CharmBase):
         self.unit.set_workload_version(nfs.version())
         self.unit.set_ports(nfs.PORT)
 
-    def _reconcile(self, _: ops.EventBase) -> None:
-        directory = self._storage_directory()
-        if directory is None or not nfs.is_installed():
-            return  # Before install, or after the storage went; the status says so.
-        nfs.write_configuration()
-        nfs.ensure_running()
-        images.remove_leftovers(directory)
-        found = images.read(directory).images.values()
-        images.ensure_mounted(directory, found)
-        images.ensure_reserved(directory, found)
-        world = self._read_world(directory)
-        if world.plan.work:
-            self._do(directory, world)
-            world = self._read_world(directory)
-        exports.ensure(world.exports.values())
-        self._answer(world)
+    def _on_event(self, _: ops.EventBase) -> None:
+        self.reconcile()
 
-    def _storage_directory(self) -> Path | None:
+    def reconcile(self) -> None:
+        """Make the machine and the databags be as they are to be."""
+        if not (self.peers.is_there and nfs.is_installed()):
+            return  # Before install, or while this unit goes; the status says so.
+        world = self.read_world()
+        if directory := self.storage_directory():
+            nfs.write_configuration()
+            nfs.ensure_running()
+            images.remove_leftovers(directory)
+            if self._ensure_images(directory, world):
+                world = self.read_world()
+            self._export(directory, world)
+        self._say(world)
+
+    def _ensure_images(self, directory: Path, world: World) -> bool:
+        """Have this unit's images whole and mounted; make, grow and remove what is to be."""
+        changed = images.ensure_mounted(directory, world.own_images.values())
+        if images.ensure_reserved(directory, world.own_images.values()):
+            changed, world = True, self.read_world()  # There is less room now.
+        for image in world.leftovers:
+            images.delete(directory, image, nfs.release)
+        for work in world.plan.work:
+            self._do(directory, work, world.own_images.get(work.name))
+        if world.plan.work:
+            images.ensure_mounted(directory, self.read_world().own_images.values())
+        return changed or bool(world.leftovers or world.plan.work)
+
+    def _do(self, directory: Path, work: shares.Work, image: shares.Image | None) -> None:
+        """Make or grow an image. One that fails is no reason not to serve the others."""
+        try:
+            if image:
+                images.grow(directory, image, work.size)
+            else:
+                images.make(directory, work, self.application)
+        except images.ImagesError as error:
+            logger.error("%s", error)  # The status follows from what is there.
+
+    def _export(self, directory: Path, world: World) -> None:
+        for name in world.exports:
+            if not world.own_images[name].is_served:
+                images.note_served(directory, world.own_images[name])
+        exports.ensure(world.exports.values())
+
+    def _say(self, world: World) -> None:
+        """Tell the other units what is here; as the leader, tell all what is decided."""
+        report = replace(world.report, addresses=self._addresses(world))
+        leads = self.unit.is_leader()
+        if self.peers.units or not leads:
+            self.peers.write_report(report)
+        if not leads:
+            return
+        self.peers.write_placements(world.decision.placements)
+        reports = {**self.peers.read_reports(), self.unit.name: report}
+        for request in world.requests:
+            told = self._nfs_share.answered(request.integration_id)
+            answer = placement.answer(request, world.decision, reports, told)
+            self._nfs_share.answer(
+                request.integration_id,
+                endpoint=answer.endpoint,
+                size=answer.size,
+                error=answer.error,
+                admitted=answer.admitted,
+            )
+
+    def _addresses(self, world: World) -> dict[int, str]:
+        """Find where the clients reach this unit whose share is here."""
+        found: dict[int, str] = {}
+        for request in world.requests:
+            relation = self.model.get_relation("nfs-share", request.integration_id)
+            if relation and request.name in world.own_images:
+                binding = self.model.get_binding(relation)
+                address = binding.network.ingress_address if binding else None
+                found |= {request.integration_id: str(address)} if address else {}
+        return found
+
+    @property
+    def application(self) -> str:
+        """What stands beside each image as its application: no other has the same."""
+        return f"{self.model.uuid}/{self.app.name}"
+
+    def storage_directory(self) -> Path | None:
         """Where Juju has put this unit's storage; None while there is none."""
         attached = self.model.storages["shares"]
         return attached[0].location if attached else None
 
-    def _read_world(self, directory: Path) -> World:
-        requests = self._nfs_share.requests()
+    def read_world(self) -> World:
+        """Read what is asked, decided and here; as the leader, decide."""
+        directory = self.storage_directory()
+        found = images.read(directory, self.application) if directory else images.Found({}, ())
+        storage = images.read_storage(directory) if directory else shares.Storage(0, 0)
+        requests, committed = self._nfs_share.requests(), self.peers.read_placements()
+        deleted = self._read_deleted(found, committed)
+        if not self.unit.is_leader():
+            requests = placement.with_names(requests, committed)
+            decision = Decision(committed, {})
+        else:
+            own = first_report(found, storage, deleted)
+            reports = {**self.peers.read_reports(), self.unit.name: own}
+            told = {r.integration_id: self._nfs_share.answered(r.integration_id) for r in requests}
+            placements = placement.without_deleted(committed, reports)
+            placements = placement.note_slips(placements, requests, told)
+            requests = placement.with_names(requests, placements)
+            wanted = placement.wanted(requests, placements)
+            decision = placement.decide(placements, wanted, reports)
         return World(
+            unit=self.unit.name,
             requests=requests,
-            found=images.read(directory),
-            storage=images.read_storage(directory),
-            published=frozenset(r.name for r in requests if self._has_endpoint(r)),
+            found=found,
+            storage=storage,
+            deleted=deleted,
+            decision=decision,
+            confirmed=self._confirmed(committed, decision.placements),
         )
 
-    def _has_endpoint(self, request: ShareRequest) -> bool:
-        """Whether this client was given an endpoint of the share that it asks for now."""
-        endpoint = self._nfs_share.answered(request.integration_id)
-        return endpoint is not None and endpoint.path == str(shares.share_directory(request.name))
+    def _read_deleted(self, found: images.Found, committed: Placements) -> tuple[str, ...]:
+        """Read which shares this unit deleted, of those that are not here and should be."""
+        here = {image.uuid for image in found.images.values()}
+        missing = {
+            it.uuid for it in committed.values() if it.owner == self.unit.name and it.uuid
+        } - here
+        if not missing:
+            return ()
+        return tuple(uuid for uuid in self.peers.read_own_report().deleted if uuid in missing)
 
-    def _do(self, directory: Path, world: World) -> None:
-        """Make and grow images. One that fails is no reason not to serve the others."""
-        for work in world.plan.work:
-            image = world.found.images.get(work.name)
-            try:
-                if image:
-                    images.grow(directory, image, work.size)
-                elif self.unit.is_leader():
-                    images.make(directory, work)
-            except images.ImagesError as error:
-                logger.error("%s", error)  # The status follows from what is there.
-        images.ensure_mounted(directory, images.read(directory).images.values())
+    def _confirmed(self, committed: Placements, decided: Placements) -> Placements:
+        """Say which placements no other unit can come to decide otherwise.
 
-    def _answer(self, world: World) -> None:
-        """Tell each client where its share is, or why it isn't."""
-        plan = world.plan
-        failed = {
-            w.name: f"share {w.name}: nfs-server could not make or grow it" for w in plan.work
-        }
-        for request in world.requests:
-            image = world.found.images.get(request.name)
-            export = world.exports.get(request.name)
-            problem = f"share {request.name}: {image.problem}" if image and image.problem else ""
-            reasons = (
-                request.error,
-                plan.refusals.get(request.name),
-                failed.get(request.name),
-                problem,
-            )
-            self._nfs_share.answer(
-                request.integration_id,
-                endpoint=self._endpoint(request, world),
-                size=image.size if image else None,
-                error="; ".join(reason for reason in reasons if reason),
-                admitted=export.networks if export else (),
-            )
+        What a leader decides is lost if its hook fails, and another may lead then. Where there is
+        no other, one hook is enough.
+        """
+        is_alone = decided != committed and not self.peers.units and self.app.planned_units() == 1
+        return decided if is_alone else committed
 
-    def _endpoint(self, request: ShareRequest, world: World) -> Endpoint | None:
-        image = world.found.images.get(request.name)
-        if not (image and image.is_mounted and request.name in world.exports):
-            # What was published stays so while the image is lost or not mounted: to withdraw it
-            # would make clients unmount, and a lost share pass for a new one at the next event.
-            is_published = request.name in world.published
-            return self._nfs_share.answered(request.integration_id) if is_published else None
-        relation = self.model.get_relation("nfs-share", request.integration_id)
-        binding = self.model.get_binding(relation) if relation else None
-        address = binding.network.ingress_address if binding else None
-        path = str(shares.share_directory(request.name))
-        return Endpoint(str(address), path) if address else None
+    def _on_storage_detaching(self, _: ops.EventBase) -> None:
+        self._withdraw_shares()
+        # Its shares are not here any more; the leader has to know before another unit has them.
+        self.peers.write_report(Report())
 
-    def _withdraw_shares(self, _: ops.EventBase) -> None:
+    def _withdraw_shares(self) -> None:
         """Leave no export and no mount; every image stays."""
         if images.is_any_mounted():
             nfs.wait_for_clients_to_leave(LEAVE_TIMEOUT_S)
@@ -171,34 +216,23 @@ class NfsServerCharm(ops.CharmBase):
             exports.ensure(())
         images.unmount_all(nfs.release)
 
-    def _on_stop(self, event: ops.StopEvent) -> None:
-        self._withdraw_shares(event)  # Already done, unless Juju didn't wait for the storage.
+    def _on_stop(self, _: ops.StopEvent) -> None:
+        self._withdraw_shares()  # Already done, unless Juju didn't wait for the storage.
         if nfs.is_installed():
             exports.remove()
         nfs.remove(is_used_by_others=bool(exports.read_table()))
 
-    def _on_list_shares(self, event: ops.ActionEvent) -> None:
-        directory = self._storage_directory()
-        if directory is None:
-            event.fail(f"{self.unit.name} has no storage, so it has no shares")
-            return
-        world = self._read_world(directory)
-        results = {
-            shares.share_id(name).replace("_", "-"): _describe(image, world.exports.get(name))
-            for name, image in world.found.images.items()
-        }
-        event.set_results({"count": len(results), **results})
-
     def _on_collect_unit_status(self, event: ops.CollectStatusEvent) -> None:
-        event.add_status(unit_status(self._read_facts()))
+        event.add_status(unit_status(self._facts))
 
     def _on_collect_app_status(self, event: ops.CollectStatusEvent) -> None:
         # Of two that are equally grave the first one counts.
-        event.add_status(app_status(self._nfs_share.refusals()))
-        event.add_status(unit_status(self._read_facts()))
+        event.add_status(app_status(self._nfs_share.refusals(), self._facts))
+        event.add_status(unit_status(self._facts))
 
-    def _read_facts(self) -> Facts:
-        directory = self._storage_directory()
+    @functools.cached_property
+    def _facts(self) -> Facts:
+        directory = self.storage_directory()
         facts = Facts(
             unit=self.unit.name,
             is_installed=nfs.is_installed(),
@@ -207,28 +241,22 @@ class NfsServerCharm(ops.CharmBase):
         )
         if directory is None or not facts.is_installed:
             return facts
-        world = self._read_world(directory)
+        world = self.read_world()
+        placements = world.decision.placements
         return replace(
             facts,
-            problems={i.name: i.problem for i in world.found.images.values() if i.problem},
-            undone=tuple(work.name for work in world.plan.work) if self.unit.is_leader() else (),
-            foreign=tuple(path.name for path in world.found.foreign),
+            problems={i.name: i.problem for i in world.own_images.values() if i.problem},
+            undone=tuple(sorted(world.undone)),
+            lost=world.lost,
+            strays={name: placements[name].owner for name in world.strays},
+            foreign=world.foreign,
+            gone=self._gone(placements),
         )
 
-
-def _describe(image: shares.Image, export: shares.Export | None) -> dict[str, str]:
-    """Describe a share to an operator; action results are texts."""
-    used, free = images.usage(image)
-    state = image.problem or ("exported" if export else "kept")
-    return {
-        "name": image.name,
-        "state": state,
-        "size": "no limit" if image.size is None else f"{image.size}G",
-        "used-bytes": str(used),
-        "free-bytes": str(free),
-        "path": str(shares.share_directory(image.name)),
-        "allowlist": " ".join(exports.host(n) for n in export.networks) if export else "",
-    }
+    def _gone(self, placements: Placements) -> dict[str, str]:
+        """Find the shares whose unit is gone, and that unit."""
+        there = {self.unit.name, *self.peers.units}
+        return {n: it.owner for n, it in placements.items() if it.uuid and it.owner not in there}
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images: a share is an ext4 file system in a file on the unit's storage, mounted through a loop.
 
-An image `ID.img` has its identity beside it in `ID.json`; what lacks one is not a share of ours
-and is never touched. An image is made under a temporary name and renamed, so a name that ends in
-`.img` is a whole file system. Nothing here formats an image that exists, or deletes one. No ops.
+An image `ID.img` has its identity beside it in `ID.json`; what lacks one, or has that of another
+file system or application, is not a share of ours and is never touched. An image is made under a
+temporary name and renamed, so a name that ends in `.img` is a whole file system. Nothing here
+formats an image that exists, and `delete` alone deletes one. No ops.
 """
 
 import json
@@ -14,10 +15,11 @@ import struct
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from charms.storage_libs.v0 import machine
+from charms.storage_libs.v0.nfs_interfaces import parse_name
 from shares import EXPORT_ROOT, GIB, Image, Storage, Work, share_directory, share_id
 
 FALLOCATE = "/usr/bin/fallocate"
@@ -26,10 +28,12 @@ DEBUGFS = "/usr/sbin/debugfs"
 LOSETUP = "/usr/sbin/losetup"
 RESIZE2FS = "/usr/sbin/resize2fs"
 UMOUNT = "/usr/bin/umount"
+E2FSCK = "/usr/sbin/e2fsck"
 
 IMAGE_TIMEOUT_S = 300.0
 # e2fsck -p and the replay of a journal come before the mount.
 MOUNT_TIMEOUT_S = 300.0
+CHECK_TIMEOUT_S = 3600.0
 UMOUNT_TRIES = 5
 UMOUNT_PAUSE_S = 1.0
 
@@ -55,6 +59,10 @@ class Identity:
     name: str
     uuid: str
     is_limited: bool
+    application: str = ""
+    """Whose it is. Empty, as older revisions wrote it: of whoever has the storage."""
+    is_served: bool = True
+    """Whether a client may ever have written to it."""
 
 
 @dataclass(frozen=True)
@@ -67,20 +75,32 @@ class Found:
     """Image files that are no shares of ours: no identity beside them, or one of another."""
 
 
-def read(directory: Path) -> Found:
-    """Look at a storage. Reads files only: runs no command, changes nothing."""
+def read(directory: Path, application: str) -> Found:
+    """Look at a storage for an application's images.
+
+    Reads files only: runs no command, changes nothing.
+    """
     mounts = {mount.where: mount for mount in machine.read_mounts()}
     loops = _loop_devices()
     images: dict[str, Image] = {}
     foreign: list[Path] = []
     for path in sorted(directory.glob("*.img")):
+        uuid_there, filesystem_bytes = _read_superblock(path)
         identity = _read_identity(path)
-        if identity is None:
+        if not (
+            identity and identity.uuid == uuid_there and identity.application in {"", application}
+        ):
             foreign.append(path)
             continue
         mount = mounts.get(str(share_directory(identity.name)))
-        images[identity.name] = _inspect(path, identity, mount, loops.get(str(path)))
+        loop = loops.get(str(path))
+        images[identity.name] = _inspect(path, filesystem_bytes, identity, mount, loop)
     return Found(images, tuple(foreign))
+
+
+def image_path(directory: Path, name: str) -> Path:
+    """Where the image of a share is kept."""
+    return directory / f"{share_id(name)}.img"
 
 
 def read_storage(directory: Path) -> Storage:
@@ -90,7 +110,11 @@ def read_storage(directory: Path) -> Storage:
 
 
 def _inspect(
-    path: Path, identity: Identity, mount: machine.Mounted | None, loop: str | None
+    path: Path,
+    filesystem_bytes: int,
+    identity: Identity,
+    mount: machine.Mounted | None,
+    loop: str | None,
 ) -> Image:
     status = path.stat()
     is_mounted = mount is not None and mount.source == loop
@@ -107,25 +131,27 @@ def _inspect(
         name=identity.name,
         uuid=identity.uuid,
         file_bytes=status.st_size,
-        filesystem_bytes=_filesystem_bytes(path),
+        filesystem_bytes=filesystem_bytes,
         allocated_bytes=status.st_blocks * 512,
         is_limited=identity.is_limited,
         is_mounted=is_mounted,
+        is_served=identity.is_served,
         problem=problem,
     )
 
 
 def _read_identity(image: Path) -> Identity | None:
+    """Read what stands beside an image; None if that isn't whole, or of another file."""
     try:
         identity = Identity(**json.loads(image.with_suffix(".json").read_bytes()))
-        is_ours = share_id(identity.name) == image.stem
-    except (FileNotFoundError, ValueError, TypeError, AttributeError):
+        is_ours = share_id(parse_name(identity.name)) == image.stem
+    except (FileNotFoundError, ValueError, TypeError):
         return None
-    return identity if is_ours and _filesystem_bytes(image) else None
+    return identity if is_ours else None
 
 
-def _filesystem_bytes(image: Path) -> int:
-    """Read the length of an ext4 file system from its superblock; 0 if there is none.
+def _read_superblock(image: Path) -> tuple[str, int]:
+    """Read UUID and length of an ext4 file system from its superblock; "", 0 if there is none.
 
     Layout: Documentation/filesystems/ext4/super.rst.
     """
@@ -134,11 +160,12 @@ def _filesystem_bytes(image: Path) -> int:
         superblock = file.read(1024).ljust(1024, b"\0")
     (magic,) = struct.unpack_from("<H", superblock, 0x38)
     if magic != 0xEF53:
-        return 0
+        return "", 0
     (blocks_low,) = struct.unpack_from("<I", superblock, 0x4)
     (log_block_size,) = struct.unpack_from("<I", superblock, 0x18)
     (blocks_high,) = struct.unpack_from("<I", superblock, 0x150)
-    return ((blocks_high << 32) + blocks_low) << (10 + log_block_size)
+    length = ((blocks_high << 32) + blocks_low) << (10 + log_block_size)
+    return str(uuid.UUID(bytes=superblock[0x68:0x78])), length
 
 
 def _loop_devices() -> dict[str, str]:
@@ -162,8 +189,8 @@ def remove_leftovers(directory: Path) -> bool:
     return bool(leftovers)
 
 
-def make(directory: Path, work: Work) -> None:
-    """Make the image of a new share.
+def make(directory: Path, work: Work, application: str) -> None:
+    """Make the image of a new share of an application.
 
     A killed hook leaves a temporary file at most; the name is another each time, since a command
     of the killed hook may still be writing to it.
@@ -171,14 +198,20 @@ def make(directory: Path, work: Work) -> None:
     Raises:
         ImagesError: it could not be made, and nothing of it stays; or its file is there already.
     """
-    image = directory / f"{share_id(work.name)}.img"
+    image = image_path(directory, work.name)
     if os.path.lexists(image):
         raise ImagesError(
-            f"share {work.name}: {image} is there without its identity, so it is not touched: "
-            "bring its .json file back, or move it off the storage"
+            f"share {work.name}: {image} is there and is no share of this application, so it is "
+            "not touched: mend its .json file, or move it off the storage"
         )
     temporary = image.with_name(f"{image.name}.{secrets.token_hex(4)}.tmp")
-    identity = Identity(work.name, str(uuid.uuid4()), is_limited=work.size is not None)
+    identity = Identity(
+        work.name,
+        str(uuid.uuid4()),
+        is_limited=work.size is not None,
+        application=application,
+        is_served=False,
+    )
     temporary.touch(mode=0o600, exist_ok=False)  # Clients' data: not for users of this machine.
     try:
         _set_length(temporary, work.size, directory)
@@ -233,6 +266,23 @@ def _write_identity(image: Path, identity: Identity) -> None:
     machine.write_atomically(image.with_suffix(".json"), text, mode=0o600)
 
 
+def note_served(directory: Path, image: Image) -> None:
+    """Note beside an image, before its first export, that there may be data in it from now on.
+
+    Raises:
+        ImagesError: its identity can't be read any more.
+    """
+    _change_identity(directory, image, is_served=True)
+
+
+def _change_identity(directory: Path, image: Image, **changes: bool) -> None:
+    path = image_path(directory, image.name)
+    identity = _read_identity(path)
+    if identity is None:
+        raise ImagesError(f"share {image.name}: {path.with_suffix('.json')} can't be read")
+    _write_identity(path, replace(identity, **changes))
+
+
 def grow(directory: Path, image: Image, size: int | None) -> None:
     """Grow a mounted image, and the file system in it, while clients use it.
 
@@ -241,12 +291,12 @@ def grow(directory: Path, image: Image, size: int | None) -> None:
     Raises:
         ImagesError: it could not be grown; the share is as it was.
     """
-    path = directory / f"{share_id(image.name)}.img"
+    path = image_path(directory, image.name)
     loop = _loop_devices().get(str(path))
     if loop is None:
         raise ImagesError(f"share {image.name}: {path} is not mounted, so it can't grow")
     if size is None and image.is_limited:
-        _write_identity(path, Identity(image.name, image.uuid, is_limited=False))
+        _change_identity(directory, image, is_limited=False)
     try:
         _set_length(path, size, directory)
         _sync(path)
@@ -266,7 +316,7 @@ def ensure_reserved(directory: Path, images: Iterable[Image]) -> bool:
     """
     short = [i for i in images if i.is_limited and i.allocated_bytes < i.file_bytes]
     for image in short:
-        path = directory / f"{share_id(image.name)}.img"
+        path = image_path(directory, image.name)
         try:
             _set_length(path, image.file_bytes // GIB, directory)
         except machine.CommandError as error:
@@ -317,13 +367,82 @@ def _render_mount(directory: Path, image: Image) -> str:
     )
 
 
-def usage(image: Image) -> tuple[int, int]:
-    """Read the bytes used and free in a share; (0, 0) while it is not mounted."""
+@dataclass(frozen=True)
+class Usage:
+    """What is used and free in a share; all 0 while it is not mounted."""
+
+    used_bytes: int = 0
+    free_bytes: int = 0
+    used_inodes: int = 0
+    free_inodes: int = 0
+
+
+def usage(image: Image) -> Usage:
+    """Read what is used and free in a share."""
     if not image.is_mounted:
-        return 0, 0
+        return Usage()
     status = os.statvfs(share_directory(image.name))
-    used = (status.f_blocks - status.f_bfree) * status.f_frsize
-    return used, status.f_bavail * status.f_frsize
+    return Usage(
+        used_bytes=(status.f_blocks - status.f_bfree) * status.f_frsize,
+        free_bytes=status.f_bavail * status.f_frsize,
+        used_inodes=status.f_files - status.f_ffree,
+        free_inodes=status.f_favail,
+    )
+
+
+def unmount(image: Image, release: Callable[[], None]) -> None:
+    """Unmount an image that is not exported any more, and take its unit away.
+
+    Args:
+        image: one that may be mounted.
+        release: makes the NFS server let go of what is not exported any more.
+
+    Raises:
+        ImagesError: it is in use.
+        CommandError: systemd did not read the units.
+    """
+    _remove_unit(_unit(image), share_directory(image.name), release)
+
+
+def delete(directory: Path, image: Image, release: Callable[[], None]) -> None:
+    """Delete an image that is not exported any more, with all that is in it.
+
+    Raises:
+        ImagesError: it is in use.
+        CommandError: systemd did not read the units.
+    """
+    unmount(image, release)
+    path = image_path(directory, image.name)
+    path.unlink(missing_ok=True)
+    path.with_suffix(".json").unlink(missing_ok=True)
+    machine.sync_directory(directory)
+
+
+def check(directory: Path, image: Image, *, repair: bool) -> tuple[bool, str]:
+    """Check an unmounted image with e2fsck(8): first what is safe to repair, then all.
+
+    Returns:
+        Whether its file system is in order now, and what e2fsck said.
+
+    Raises:
+        ImagesError: e2fsck did not come to an end.
+    """
+    path = str(image_path(directory, image.name))
+    is_clean, said = _run_e2fsck(path, "-n")
+    for option in ("-p", "-y") if repair else ():
+        if not is_clean:
+            said = _run_e2fsck(path, option)[1]
+            is_clean = _run_e2fsck(path, "-n")[0]
+    return is_clean, said
+
+
+def _run_e2fsck(path: str, option: str) -> tuple[bool, str]:
+    try:
+        return True, machine.run(E2FSCK, "-f", option, path, timeout_s=CHECK_TIMEOUT_S)
+    except machine.CommandTimeoutError as error:
+        raise ImagesError(str(error)) from error
+    except machine.CommandError as error:
+        return False, error.output
 
 
 def is_any_mounted() -> bool:
@@ -344,12 +463,15 @@ def unmount_all(release: Callable[[], None]) -> None:
         CommandError: systemd did not read the units.
     """
     for unit in sorted(machine.UNIT_DIRECTORY.glob("srv-nfs-*.mount")):
-        where = EXPORT_ROOT / unit.stem.removeprefix("srv-nfs-")
-        _unmount(where, release)
-        machine.remove_units([f"{WANTS_DIRECTORY}/{unit.name}", unit.name])
-        _remove_directory(where)
+        _remove_unit(unit.name, EXPORT_ROOT / unit.stem.removeprefix("srv-nfs-"), release)
     machine.remove_units([FSCK_UNIT])
     UDEV_RULES.unlink(missing_ok=True)
+
+
+def _remove_unit(unit: str, where: Path, release: Callable[[], None]) -> None:
+    _unmount(where, release)
+    machine.remove_units([f"{WANTS_DIRECTORY}/{unit}", unit])
+    _remove_directory(where)
 
 
 def _remove_directory(where: Path) -> None:

@@ -2,7 +2,9 @@
 """The kernel's NFS server: its package, settings, whether it runs, who is connected. No ops."""
 
 import contextlib
+import ipaddress
 import os
+import re
 import time
 from pathlib import Path
 
@@ -23,6 +25,8 @@ EXPORTFS = Path("/usr/sbin/exportfs")
 RPCBIND = Path("/usr/sbin/rpcbind")
 # NFSv4 needs neither; they would listen on port 111 and others (nfs.systemd(7)).
 NFSV3_UNITS = ("rpcbind.service", "rpcbind.socket", "rpc-statd.service")
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 DPKG_QUERY = "/usr/bin/dpkg-query"
 
@@ -83,6 +87,22 @@ def ensure_running() -> bool:
     except systemd.SystemdError as error:
         raise NfsError(f"{SERVICE} does not start: {error}") from error
     return True
+
+
+def read_clients() -> tuple[Address, ...]:
+    """Read from where clients are connected now; not those that are silent since their lease.
+
+    The file is that of Documentation/admin-guide/nfs/nfsd-admin-interfaces.rst, `courtesy` in it
+    a client that has not been heard of.
+    """
+    found: set[Address] = set()
+    for path in CLIENTS.glob("*/info"):
+        with contextlib.suppress(FileNotFoundError):  # It has left meanwhile.
+            info = path.read_text(errors="surrogateescape")
+            address = re.search(r'^address: "\[?([0-9a-f.:]+?)\]?:[0-9]+"$', info, re.MULTILINE)
+            if address and not re.search("^status: courtesy", info, re.MULTILINE):
+                found.add(ipaddress.ip_address(address[1]))
+    return tuple(sorted(found, key=lambda address: (address.version, int(address))))
 
 
 def wait_for_clients_to_leave(timeout_s: float) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from charms.storage_libs.v0.nfs_interfaces import Network, ShareRequest
+from charms.storage_libs.v0.nfs_interfaces import Network
 
 GIB = 2**30
 
@@ -51,6 +51,8 @@ class Image:
     is_limited: bool
     """Whether it has a size; else it is sparse, and its limit is the storage."""
     is_mounted: bool = False
+    is_served: bool = True
+    """Whether a client may ever have written to it: it was exported, or is of unknown past."""
     problem: str = ""
     """What is wrong with it, for the operator; empty when nothing is."""
 
@@ -89,6 +91,16 @@ class Export:
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What a share shall be."""
+
+    size: int | None
+    """GiB at least; None: no limit; 0: as it is, and not to be made."""
+    networks: tuple[Network, ...] = ()
+    """Who may mount it."""
+
+
+@dataclass(frozen=True)
 class Work:
     """An image to be made, or grown, to `size` GiB (None: no limit)."""
 
@@ -98,63 +110,54 @@ class Work:
 
 @dataclass(frozen=True)
 class Plan:
-    """What follows from what is asked and what is there."""
+    """What follows from what is wanted and what is there."""
 
     work: tuple[Work, ...]
     refusals: Mapping[str, str]
     """Why a share can't be as it is asked for, by share. It may exist all the same."""
 
 
-def wanted_size(requests: Iterable[ShareRequest]) -> int | None:
-    """Find the size of a share from all that ask for it: the largest; None: no limit."""
-    sizes = [request.size for request in requests]
-    limited = [size for size in sizes if size is not None]
-    return None if len(limited) < len(sizes) else max(limited)
+def is_less(size: int | None, other: int | None) -> bool:
+    """Compare two sizes; None, no limit, is more than any."""
+    return size is not None and (other is None or size < other)
 
 
-def by_name(requests: Iterable[ShareRequest]) -> dict[str, list[ShareRequest]]:
-    """Group requests by the share they ask for, in the order of their integrations."""
-    groups: dict[str, list[ShareRequest]] = {}
-    for request in sorted(requests, key=lambda request: request.integration_id):
-        groups.setdefault(request.name, []).append(request)
-    return groups
+def largest(sizes: Iterable[int | None]) -> int | None:
+    """Find the largest of some sizes."""
+    found = list(sizes)
+    limited = [size for size in found if size is not None]
+    return None if len(limited) < len(found) else max(limited)
 
 
-def plan(
-    requests: Iterable[ShareRequest],
-    images: Mapping[str, Image],
-    storage: Storage,
-    published: frozenset[str],
-) -> Plan:
+def ordered(networks: Iterable[Network]) -> tuple[Network, ...]:
+    """Sort networks, IPv4 before IPv6."""
+    return tuple(sorted(networks, key=lambda n: (n.version, int(n.network_address), n.prefixlen)))
+
+
+def shown(size: int | None) -> str:
+    """Write a size as an operator reads it."""
+    return "no limit" if size is None else f"{size}G"
+
+
+def plan(wanted: Mapping[str, Wanted], images: Mapping[str, Image], storage: Storage) -> Plan:
     """Decide which images to make and to grow, and what to refuse.
 
     Args:
-        requests: what the clients ask for.
-        images: what this unit has, by name of the share.
+        wanted: the shares that are this unit's to make and to grow, in the order of precedence.
+        images: what this unit has of them, by name of the share.
         storage: the room there is.
-        published: shares that clients were given an endpoint of before. One of them that has no
-            image here is lost, or elsewhere: it is never made anew and empty.
     """
     work: list[Work] = []
     refusals: dict[str, str] = {}
     available = storage.available_bytes
-    # A request with an error in it asks for nothing new; see ShareRequest.
-    for name, group in by_name(r for r in requests if not r.error).items():
-        image, size = images.get(name), wanted_size(group)
-        needed = needed_bytes(image, size)
-        if image is None and name in published:
-            refusals[name] = (
-                f"share {name}: its image is not here; attach the storage that holds it"
-            )
-        elif image is not None and _is_smaller(size, image):
-            refusals[name] = (
-                f"share {name}: {_shown(size)} asked, it has {_shown(image.size)}; "
-                "a share never shrinks"
-            )
-        elif image is not None and _has_size(image, size, storage):
+    for name, share in wanted.items():
+        image = images.get(name)
+        size = largest([share.size, image.size if image else 0])  # It never shrinks.
+        if size == 0 or (image and _has_size(image, size, storage)):
             continue
-        elif needed > available:
-            refusals[name] = f"share {name}: {_shown(size)} asked, {available // GIB}G free"
+        needed = needed_bytes(image, size)
+        if needed > available:
+            refusals[name] = f"share {name}: {shown(size)} asked, {available // GIB}G free"
         else:
             work.append(Work(name, size))
             if size is not None:  # What has no limit is promised nothing; see needed_bytes().
@@ -173,10 +176,6 @@ def needed_bytes(image: Image | None, size: int | None) -> int:
     return max(0, size * GIB - (image.allocated_bytes if image else 0))
 
 
-def _is_smaller(size: int | None, image: Image) -> bool:
-    return size is not None and (image.size is None or size < image.size)
-
-
 def _has_size(image: Image, size: int | None, storage: Storage) -> bool:
     """Whether nothing is to be done; without a limit it is as large as the storage."""
     is_long_enough = size is not None or image.file_bytes >= storage.total_bytes // GIB * GIB
@@ -184,16 +183,10 @@ def _has_size(image: Image, size: int | None, storage: Storage) -> bool:
     return image.size == size and is_whole and is_long_enough
 
 
-def _shown(size: int | None) -> str:
-    return "no limit" if size is None else f"{size}G"
-
-
-def exports(requests: Iterable[ShareRequest], images: Mapping[str, Image]) -> tuple[Export, ...]:
-    """Find what is exported: each share that is asked for, to all that may mount it."""
-    found: list[Export] = []
-    for name, group in by_name(requests).items():
-        networks = {network for request in group for network in request.networks}
-        if name in images and networks:
-            ordered = sorted(networks, key=lambda n: (n.version, n))  # pyright: ignore
-            found.append(Export(name, images[name].uuid, tuple(ordered)))
-    return tuple(sorted(found, key=lambda export: export.name))
+def exports(wanted: Mapping[str, Wanted], images: Mapping[str, Image]) -> tuple[Export, ...]:
+    """Find what is exported: each share that is here, to all that may mount it."""
+    return tuple(
+        Export(name, images[name].uuid, share.networks)
+        for name, share in sorted(wanted.items())
+        if name in images and share.networks
+    )

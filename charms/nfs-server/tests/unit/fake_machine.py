@@ -21,6 +21,9 @@ RESERVE = 2
 class FakeMachine:
     """What is on the machine, and what may go wrong there."""
 
+    unit: str = "nfs-server/0"
+    made: int = 0
+    """How many file systems were made, for their UUIDs."""
     is_installed: bool = True
     is_running: bool = True
     is_configured: bool = True
@@ -42,6 +45,12 @@ class FakeMachine:
     """Shares that can't be made or grown."""
     damaged: set[str] = field(default_factory=set[str])
     """Shares that can't be mounted."""
+    unclean: set[str] = field(default_factory=set[str])
+    """Shares whose file system has errors that e2fsck finds."""
+    busy: set[str] = field(default_factory=set[str])
+    """Shares that can't be unmounted."""
+    clients: tuple[real_nfs.Address, ...] = ()
+    """From where clients are connected."""
     changes: list[str] = field(default_factory=list[str])
     """All that was changed."""
 
@@ -50,16 +59,18 @@ class FakeMachine:
         """What the storage has left to give."""
         return TOTAL - RESERVE - sum(i.allocated_bytes for i in self.on_storage.values()) // GIB
 
-    def add(self, name: str, size: int | None) -> None:
+    def add(self, name: str, size: int | None, *, is_served: bool = True) -> None:
         """Put a share there, mounted."""
+        self.made += 1
         length = (TOTAL if size is None else size) * GIB
         self.on_storage[name] = Image(
             name=name,
-            uuid=f"uuid of {share_id(name)}",
+            uuid=f"uuid {self.made} of {share_id(name)}, made on {self.unit}",
             file_bytes=length,
             filesystem_bytes=length,
             allocated_bytes=GIB if size is None else length,
             is_limited=size is not None,
+            is_served=is_served,
         )
         self.mounted.add(name)
 
@@ -84,7 +95,7 @@ class FakeImages:
     def __init__(self, machine: FakeMachine):
         self._machine = machine
 
-    def read(self, directory: Path) -> real_images.Found:
+    def read(self, directory: Path, application: str) -> real_images.Found:
         assert directory.is_dir()
         found = {name: self._seen(image) for name, image in self._machine.on_storage.items()}
         return real_images.Found(found, self._machine.foreign)
@@ -104,23 +115,29 @@ class FakeImages:
         self._machine.leftovers = 0
         return self._note(changed, "leftovers removed")
 
-    def make(self, directory: Path, work: Work) -> None:
+    def make(self, directory: Path, work: Work, application: str) -> None:
         assert work.name not in self._machine.on_storage
         self._note(True, f"{work.name} made")
         if work.name in self._machine.failing:
             raise real_images.ImagesError(f"share {work.name}: it failed")
-        self._machine.add(work.name, work.size)
+        self._machine.add(work.name, work.size, is_served=False)
         self._machine.mounted.remove(work.name)
+
+    def note_served(self, directory: Path, image: Image) -> None:
+        assert not self._machine.on_storage[image.name].is_served
+        self._note(True, f"{image.name} served")
+        there = self._machine.on_storage[image.name]
+        self._machine.on_storage[image.name] = replace(there, is_served=True)
 
     def grow(self, directory: Path, image: Image, size: int | None) -> None:
         assert image.name in self._machine.mounted
         self._note(True, f"{image.name} grown")
         if image.name in self._machine.failing:
             raise real_images.ImagesError(f"share {image.name}: it failed")
-        uuid = self._machine.on_storage[image.name].uuid
+        before = self._machine.on_storage[image.name]
         self._machine.add(image.name, size)
         self._machine.on_storage[image.name] = replace(
-            self._machine.on_storage[image.name], uuid=uuid
+            self._machine.on_storage[image.name], uuid=before.uuid, is_served=before.is_served
         )
 
     def ensure_reserved(self, directory: Path, images: Iterable[Image]) -> bool:
@@ -135,8 +152,28 @@ class FakeImages:
         self._machine.mounted |= missing - self._machine.damaged
         return self._note(bool(missing), "mounted")
 
-    def usage(self, image: Image) -> tuple[int, int]:
-        return (GIB, 9 * GIB) if image.is_mounted else (0, 0)
+    def usage(self, image: Image) -> real_images.Usage:
+        if not image.is_mounted:
+            return real_images.Usage()
+        return real_images.Usage(GIB, 9 * GIB, used_inodes=12, free_inodes=88)
+
+    def unmount(self, image: Image, release: Callable[[], None]) -> None:
+        assert image.name not in self._machine.exported
+        if image.name in self._machine.busy:
+            raise real_images.ImagesError("target is busy")
+        self._machine.mounted.discard(image.name)
+        self._note(True, f"{image.name} unmounted")
+
+    def delete(self, directory: Path, image: Image, release: Callable[[], None]) -> None:
+        self.unmount(image, release)
+        del self._machine.on_storage[image.name]
+        self._note(True, f"{image.name} deleted")
+
+    def check(self, directory: Path, image: Image, *, repair: bool) -> tuple[bool, str]:
+        assert image.name not in self._machine.mounted
+        if repair:
+            self._machine.unclean.discard(image.name)
+        return image.name not in self._machine.unclean, "pass 1"
 
     def is_any_mounted(self) -> bool:
         return bool(self._machine.mounted)
@@ -225,6 +262,9 @@ class FakeNfs:
         self._machine.is_running = True
         self._machine.changes += ["started"] if changed else []
         return changed
+
+    def read_clients(self) -> tuple[real_nfs.Address, ...]:
+        return self._machine.clients
 
     def wait_for_clients_to_leave(self, timeout_s: float) -> bool:
         self._machine.is_connected &= not self._machine.do_clients_leave

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ops import testing
 
+import actions
 import charm
 import exports
 import images
@@ -31,9 +32,10 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
 
 
 def put_in(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
-    monkeypatch.setattr(charm, "images", FakeImages(machine))
-    monkeypatch.setattr(charm, "exports", FakeExports(machine))
-    monkeypatch.setattr(charm, "nfs", FakeNfs(machine))
+    for module in charm, actions:
+        monkeypatch.setattr(module, "images", FakeImages(machine))
+        monkeypatch.setattr(module, "exports", FakeExports(machine))
+        monkeypatch.setattr(module, "nfs", FakeNfs(machine))
     return machine
 
 
@@ -48,6 +50,7 @@ def new_context() -> testing.Context[charm.NfsServerCharm]:
 
 Context = testing.Context[charm.NfsServerCharm]
 SHARES = testing.Storage("shares")
+PEERS = testing.PeerRelation("peers", id=100)
 
 
 def client(
@@ -80,11 +83,16 @@ def state(
 ) -> testing.State:
     return testing.State(
         leader=leader,
-        relations=set(relations),
+        relations={*relations, _peers_of(stored)},
         storages={SHARES},
         networks={network(HOST)},
         stored_states=stored.stored_states if stored else frozenset(),
     )
+
+
+def _peers_of(stored: testing.State | None) -> testing.PeerRelation:
+    """The peer relation, as a state has it."""
+    return stored.get_relations("peers")[0] if stored else PEERS  # pyright: ignore
 
 
 def network(*addresses: str) -> testing.Network:
@@ -99,7 +107,7 @@ def answers(out: testing.State) -> dict[int, dict[str, str]]:
     """What the clients are told, without who is exported to: test_allowlist shows that."""
     return {
         r.id: {key: value for key, value in r.local_app_data.items() if key != "allowlist"}
-        for r in sorted(out.relations, key=lambda r: r.id)
+        for r in sorted(out.get_relations("nfs-share"), key=lambda r: r.id)
     }
 
 
@@ -184,8 +192,9 @@ def test_any_history_ends_in_the_same(
         relation = relation_in(now, integration_id)
         now = context.run(events(context, relation)[name], now)
     shared = {"endpoint": ENDPOINT, "size": "60"}
+    granted = {"endpoint": ENDPOINT, "size": "5"}
     refused = {"error": "share /logs: 60G asked, 38G free"}
-    assert answers(now) == {1: shared, 2: refused, 3: shared}
+    assert answers(now) == {1: shared, 2: refused, 3: granted}
     assert machine.may_mount() == {"/data": {"10.0.1.1", "10.0.3.1", "10.9.0.0/16"}}
     assert machine.sizes() == {"/data": 60}
 
@@ -200,7 +209,7 @@ def test_clients_come_in_any_order(monkeypatch: pytest.MonkeyPatch, order: list[
         now = replace(now, relations={*now.relations, relation})
         now = context.run(context.on.relation_changed(relation), now)
     assert machine.sizes() == {"/share0": 3, "/share1": 4, "/share2": 2}
-    assert {i: a["size"] for i, a in answers(now).items()} == {1: "4", 2: "2", 3: "3", 4: "4"}
+    assert {i: a["size"] for i, a in answers(now).items()} == {1: "1", 2: "2", 3: "3", 4: "4"}
     assert machine.may_mount()["/share1"] == {"10.0.1.1", "10.0.4.1"}
 
 
@@ -477,41 +486,29 @@ def test_another_share_is_asked_for(machine: FakeMachine, context: Context):
 
 def test_lost_share_is_never_made_anew(machine: FakeMachine, context: Context):
     now = context.run(context.on.relation_changed(c := client()), state(c))
+    there = dict(machine.on_storage)
     machine.on_storage.clear()
     machine.mounted.clear()
+    lost = "share /data: its image is not here; attach the storage that holds it"
     for event in EVENTS:
         now = context.run(events(context, relation_in(now, 1))[event], now)
         assert machine.on_storage == {}
-        assert answers(now) == {
-            1: {
-                "endpoint": ENDPOINT,
-                "error": "share /data: its image is not here; attach the storage that holds it",
-            }
-        }
+        assert answers(now) == {1: {"endpoint": ENDPOINT, "size": "10", "error": lost}}
         assert machine.may_mount() == {}
-    machine.add("/data", 10)
+        assert now.unit_status == ops.BlockedStatus(lost)
+    machine.on_storage |= there
     now = context.run(context.on.storage_attached(SHARES), now)
     assert answers(now) == {1: {"endpoint": ENDPOINT, "size": "10"}}
     assert machine.may_mount() == {"/data": {"10.0.1.1"}}
 
 
-@pytest.mark.parametrize("is_here", [False, True], ids=["lost", "not mounted"])
-def test_what_another_unit_published_stays(machine: FakeMachine, context: Context, is_here: bool):
-    # The leader before may have had the storage; or this unit has, at another address.
-    elsewhere = f"nfs://192.0.2.99/srv/nfs/{share_id('/data')}"
-    relation = replace(client(), local_app_data={"endpoint": elsewhere, "size": "10"})
-    if is_here:
-        machine.add("/data", 10)
-        machine.mounted.clear()
-        machine.damaged = {"/data"}
-    now = context.run(context.on.leader_elected(), state(relation))
-    assert answers(now)[1]["endpoint"] == elsewhere
-    assert answers(now)[1]["error"]
-    assert machine.sizes() == ({"/data": 10} if is_here else {})
-    machine.damaged.clear()
-    machine.add("/data", 10)
+def test_another_image_of_the_name_is_not_the_share(machine: FakeMachine, context: Context):
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    machine.add("/data", 20)
     now = context.run(context.on.update_status(), now)
-    assert answers(now) == {1: {"endpoint": ENDPOINT, "size": "10"}}
+    assert "its image is not here" in answers(now)[1]["error"]
+    assert machine.may_mount() == {}
+    assert machine.sizes() == {"/data": 20}
 
 
 def test_lost_share_of_a_client_without_units_is_never_made_anew(
@@ -585,14 +582,14 @@ def test_foreign_image(machine: FakeMachine, context: Context):
     machine.foreign = (Path("/storage/backup.img"),)
     out = context.run(context.on.update_status(), state())
     assert out.unit_status == ops.BlockedStatus(
-        "Not shares of this charm, move them off the storage: backup.img"
+        "Not shares of this application, move them off the storage: backup.img"
     )
 
 
 def test_no_storage(machine: FakeMachine, context: Context):
     out = context.run(context.on.config_changed(), replace(state(client()), storages=set()))
     assert machine.changes == []
-    assert answers(out) == {1: {}}
+    assert answers(out) == {1: {"error": "share /data: 10G asked, 0G free"}}
     assert out.unit_status == ops.BlockedStatus(
         "No storage: juju add-storage nfs-server/0 shares, or attach-storage"
     )
@@ -604,14 +601,6 @@ def test_follower_writes_nothing(machine: FakeMachine, context: Context):
     assert machine.on_storage == {}
     assert out.unit_status == ops.ActiveStatus()
     assert out.app_status == ops.UnknownStatus()  # Only a leader can say.
-
-
-def test_follower_serves_what_it_has(machine: FakeMachine, context: Context):
-    machine.add("/data", 5)
-    out = context.run(context.on.relation_changed(c := client()), state(c, leader=False))
-    assert machine.sizes() == {"/data": 10}
-    assert machine.may_mount() == {"/data": {"10.0.1.1"}}
-    assert answers(out) == {1: {}}
 
 
 @pytest.mark.parametrize("do_clients_leave", [True, False])
@@ -690,70 +679,6 @@ def test_stop_when_the_package_is_gone(machine: FakeMachine, context: Context):
     assert machine.sizes() == {"/data": 10}
 
 
-def test_list_shares(machine: FakeMachine, context: Context):
-    now = context.run(
-        context.on.relation_changed(c := client(allowlist="192.0.2.0/24")),
-        state(c, client(2, "/logs", "-1")),
-    )
-    machine.add("/kept", 5)
-    machine.add("/bad", 5)
-    machine.mounted.remove("/bad")
-    before = list(machine.changes)
-    context.run(context.on.action("list-shares"), now)
-    gib = str(GIB)
-    used = {"used-bytes": gib, "free-bytes": str(9 * GIB)}
-    results = context.action_results
-    assert results
-    assert results.pop("count") == 4
-    assert {result["name"]: result for result in results.values()} == {
-        "/data": used
-        | {
-            "name": "/data",
-            "state": "exported",
-            "size": "10G",
-            "path": str(share_directory("/data")),
-            "allowlist": "10.0.1.1 192.0.2.0/24",
-        },
-        "/logs": used
-        | {
-            "name": "/logs",
-            "state": "exported",
-            "size": "no limit",
-            "path": str(share_directory("/logs")),
-            "allowlist": "10.0.2.1",
-        },
-        "/kept": used
-        | {
-            "name": "/kept",
-            "state": "kept",
-            "size": "5G",
-            "path": str(share_directory("/kept")),
-            "allowlist": "",
-        },
-        "/bad": {
-            "name": "/bad",
-            "state": "not mounted",
-            "size": "5G",
-            "used-bytes": "0",
-            "free-bytes": "0",
-            "path": str(share_directory("/bad")),
-            "allowlist": "",
-        },
-    }
-    assert set(results) == {share_id(n).replace("_", "-") for n in machine.on_storage}
-    assert machine.changes == before
-
-
-def test_list_shares_of_none(machine: FakeMachine, context: Context):
-    context.run(context.on.action("list-shares"), state())
-    assert context.action_results == {"count": 0}
-
-
-def test_list_shares_without_storage(machine: FakeMachine, context: Context):
-    with pytest.raises(testing.ActionFailed, match="nfs-server/0 has no storage"):
-        context.run(context.on.action("list-shares"), replace(state(), storages=set()))
-
-
 FAKES: tuple[tuple[type, object, str], ...] = (
     (FakeImages, images, "images"),
     (FakeExports, exports, "exports"),
@@ -775,7 +700,8 @@ def test_fakes_match(fake: type, real: object, name: str):
 
 @pytest.mark.parametrize(("fake", "real", "name"), FAKES)
 def test_fakes_have_all_that_the_charm_uses(fake: type, real: object, name: str):
-    nodes = ast.walk(ast.parse(Path(charm.__file__).read_text()))
+    sources = (Path(module.__file__).read_text() for module in (charm, actions))
+    nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
     used = {
         node.attr
         for node in nodes

@@ -24,6 +24,7 @@ GIB = 16 * 2**20
 """What these tests call a GiB, so that they take little room."""
 TOTAL = 6
 ID = share_id("/data")
+APP = "c0ffee/nfs-server"
 
 really_run = machine.run
 really_read_storage = images.read_storage
@@ -200,12 +201,12 @@ def read_file(path: Path) -> str:
 
 
 def read(host: Host) -> dict[str, Image]:
-    return images.read(host.storage).images
+    return images.read(host.storage, APP).images
 
 
 def made(host: Host, name: str = "/data", size: int | None = 1) -> Path:
     """Make an image of `size` and mount it."""
-    images.make(host.storage, Work(name, size))
+    images.make(host.storage, Work(name, size), APP)
     images.ensure_mounted(host.storage, read(host).values())
     host.commands.clear()  # Kills count from here.
     return host.storage / f"{share_id(name)}.img"
@@ -217,7 +218,7 @@ def names(host: Host) -> list[str]:
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_make(host: Host, size: int):
-    images.make(host.storage, Work("/data", size))
+    images.make(host.storage, Work("/data", size), APP)
     assert names(host) == [f"{ID}.img", f"{ID}.json"]
     path = host.storage / f"{ID}.img"
     assert is_whole(path)
@@ -233,7 +234,7 @@ def test_make(host: Host, size: int):
 
 
 def test_make_without_limit(host: Host):
-    images.make(host.storage, Work("/data", None))
+    images.make(host.storage, Work("/data", None), APP)
     image = read(host)["/data"]
     assert is_whole(host.storage / f"{ID}.img")
     assert image.size is None
@@ -242,8 +243,8 @@ def test_make_without_limit(host: Host):
 
 
 def test_make_two_have_uuids_of_their_own(host: Host):
-    images.make(host.storage, Work("/a", 1))
-    images.make(host.storage, Work("/b", 1))
+    images.make(host.storage, Work("/a", 1), APP)
+    images.make(host.storage, Work("/b", 1), APP)
     assert len({image.uuid for image in read(host).values()}) == 2
 
 
@@ -251,7 +252,7 @@ def test_make_two_have_uuids_of_their_own(host: Host):
 def test_make_failure_leaves_nothing(host: Host, command: str):
     host.failing = command
     with pytest.raises(ImagesError, match=f"share /data: {command} .*it failed"):
-        images.make(host.storage, Work("/data", 1))
+        images.make(host.storage, Work("/data", 1), APP)
     assert names(host) == []
 
 
@@ -259,7 +260,7 @@ def test_make_too_long_for_the_storage(host: Host, monkeypatch: pytest.MonkeyPat
     # ext4 ends at 16 TiB: the storage may be larger than a file on it can be.
     monkeypatch.setattr(images, "read_storage", lambda _: Storage(2**62, 0))
     with pytest.raises(ImagesError, match="share /data: "):
-        images.make(host.storage, Work("/data", None))
+        images.make(host.storage, Work("/data", None), APP)
     assert names(host) == []
 
 
@@ -270,8 +271,8 @@ def test_make_never_over_an_image(host: Host, is_link: bool):
         path.symlink_to("elsewhere")
     else:
         path.write_text("somebody's only copy")
-    with pytest.raises(ImagesError, match="without its identity, so it is not touched"):
-        images.make(host.storage, Work("/data", 1))
+    with pytest.raises(ImagesError, match="is no share of this application, so it is not touched"):
+        images.make(host.storage, Work("/data", 1), APP)
     assert names(host) == [f"{ID}.img"]
     assert path.is_symlink() or path.read_text() == "somebody's only copy"
 
@@ -281,7 +282,7 @@ def converge(host: Host, size: int | None) -> None:
     images.remove_leftovers(host.storage)
     image = read(host).get("/data")
     if image is None:
-        images.make(host.storage, Work("/data", size))
+        images.make(host.storage, Work("/data", size), APP)
     images.ensure_mounted(host.storage, read(host).values())
     image = read(host)["/data"]
     if image.size != size or image.filesystem_bytes != image.file_bytes:
@@ -318,7 +319,7 @@ def test_make_killed_at_the_rename(host: Host, monkeypatch: pytest.MonkeyPatch, 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", rename)
         with pytest.raises(Killed):
-            images.make(host.storage, Work("/data", 1))
+            images.make(host.storage, Work("/data", 1), APP)
     before = read(host)
     assert bool(before) == is_renamed
     converge(host, 1)
@@ -362,7 +363,7 @@ def test_read_foreign_identity(host: Host, text: str | None):
     file.unlink()
     if text is not None:
         file.write_bytes(text.encode(errors="surrogateescape"))
-    assert images.read(host.storage) == images.Found({}, (path,))
+    assert images.read(host.storage, APP) == images.Found({}, (path,))
     assert is_whole(path)
 
 
@@ -370,12 +371,12 @@ def test_read_foreign_identity(host: Host, text: str | None):
 def test_read_foreign_content(host: Host, content: bytes):
     path = made(host)
     path.write_bytes(content)
-    assert images.read(host.storage) == images.Found({}, (path,))
+    assert images.read(host.storage, APP) == images.Found({}, (path,))
     assert path.read_bytes() == content
 
 
 def test_read_empty(host: Host):
-    assert images.read(host.storage) == images.Found({}, ())
+    assert images.read(host.storage, APP) == images.Found({}, ())
 
 
 def test_read_length_of_a_real_gib(host: Host):
@@ -480,7 +481,7 @@ def test_grow_failure_leaves_the_share(host: Host, command: str):
 
 
 def test_grow_only_mounted(host: Host):
-    images.make(host.storage, Work("/data", 1))
+    images.make(host.storage, Work("/data", 1), APP)
     with pytest.raises(ImagesError, match="is not mounted, so it can't grow"):
         images.grow(host.storage, read(host)["/data"], 2)
     assert read(host)["/data"].file_bytes == GIB
@@ -527,7 +528,7 @@ def test_only_what_has_a_size_is_reserved(host: Host):
 
 
 def test_ensure_mounted_units(host: Host):
-    images.make(host.storage, Work("/data", 1))
+    images.make(host.storage, Work("/data", 1), APP)
     assert images.ensure_mounted(host.storage, read(host).values())
     assert (machine.UNIT_DIRECTORY / f"srv-nfs-{ID}.mount").read_text() == (
         f"""# Written by the nfs-server charm; changes made here are lost.
@@ -577,7 +578,7 @@ SuccessExitStatus=1
 
 
 def test_ensure_mounted_now_and_at_boot(host: Host):
-    images.make(host.storage, Work("/data", 1))
+    images.make(host.storage, Work("/data", 1), APP)
     images.ensure_mounted(host.storage, read(host).values())
     assert read(host)["/data"].is_mounted
     unit = machine.UNIT_DIRECTORY / "nfs-server.service.wants" / f"srv-nfs-{ID}.mount"
@@ -597,7 +598,7 @@ def test_ensure_mounted_again_after_disable(host: Host):
 
 def test_ensure_mounted_one_is_damaged(host: Host, caplog: pytest.LogCaptureFixture):
     for name in ("/a", "/b", "/c"):
-        images.make(host.storage, Work(name, 1))
+        images.make(host.storage, Work(name, 1), APP)
     with (host.storage / f"{share_id('/b')}.img").open("r+b") as file:
         file.seek(2048)  # The group descriptors.
         file.write(b"\xff" * 2048)
@@ -611,11 +612,12 @@ def test_usage(host: Host, monkeypatch: pytest.MonkeyPatch):
     made(host)
     monkeypatch.setattr(images, "share_directory", lambda _: host.root)
     image = replace(read(host)["/data"], is_mounted=True)
-    used, free = images.usage(image)
+    usage = images.usage(image)
     disk = shutil.disk_usage(host.root)
-    assert abs(used - disk.used) < disk.total / 4
-    assert abs(free - disk.free) < disk.total / 4
-    assert images.usage(replace(image, is_mounted=False)) == (0, 0)
+    assert abs(usage.used_bytes - disk.used) < disk.total / 4
+    assert abs(usage.free_bytes - disk.free) < disk.total / 4
+    assert usage.used_inodes + usage.free_inodes <= os.statvfs(host.root).f_files
+    assert images.usage(replace(image, is_mounted=False)) == images.Usage()
 
 
 def test_is_any_mounted(host: Host):

@@ -20,15 +20,27 @@ FOREIGN = ("a.img", "b.img", "c.img", "d.img")
         pytest.param(GOOD, ops.ActiveStatus(), id="all is well"),
         pytest.param(
             replace(GOOD, foreign=FOREIGN[:1]),
-            ops.BlockedStatus("Not shares of this charm, move them off the storage: a.img"),
+            ops.BlockedStatus("Not shares of this application, move them off the storage: a.img"),
             id="foreign",
         ),
         pytest.param(
             replace(GOOD, foreign=FOREIGN),
             ops.BlockedStatus(
-                "Not shares of this charm, move them off the storage: a.img, b.img, c.img"
+                "Not shares of this application, move them off the storage: a.img, b.img, c.img"
             ),
             id="many foreign",
+        ),
+        pytest.param(
+            replace(GOOD, foreign=FOREIGN, strays={"/b": "nfs-server/2", "/a": "nfs-server/1"}),
+            ops.BlockedStatus(
+                "share /a is on nfs-server/1, another image of it is here: move it off the storage"
+            ),
+            id="strays",
+        ),
+        pytest.param(
+            replace(GOOD, undone=("/d",), lost=("/c",)),
+            ops.BlockedStatus("share /c: its image is not here; attach the storage that holds it"),
+            id="lost",
         ),
         pytest.param(
             replace(GOOD, foreign=FOREIGN, undone=("/d", "/c")),
@@ -78,4 +90,11 @@ def test_unit_status(facts: Facts, status: ops.StatusBase):
     ],
 )
 def test_app_status(refusals: list[tuple[str, str]], message: str):
-    assert app_status(refusals) == ops.ActiveStatus(message)
+    assert app_status(refusals, GOOD) == ops.ActiveStatus(message)
+
+
+def test_app_status_says_what_is_gone():
+    gone = replace(GOOD, gone={"/b": "nfs-server/2", "/a": "nfs-server/1"})
+    assert app_status([("web", "5G asked")], gone) == ops.BlockedStatus(
+        "share /a was on nfs-server/1, which is gone: attach its storage, or run forget-share"
+    )

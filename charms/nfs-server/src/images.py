@@ -442,7 +442,7 @@ def _run_e2fsck(path: str, option: str) -> tuple[bool, str]:
     except machine.CommandTimeoutError as error:
         raise ImagesError(str(error)) from error
     except machine.CommandError as error:
-        return False, error.output
+        return False, error.stdout
 
 
 def is_any_mounted() -> bool:

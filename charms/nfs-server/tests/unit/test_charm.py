@@ -44,8 +44,8 @@ def context() -> testing.Context[charm.NfsServerCharm]:
     return new_context()
 
 
-def new_context() -> testing.Context[charm.NfsServerCharm]:
-    return testing.Context(charm.NfsServerCharm)
+def new_context(unit: str = "nfs-server/0") -> testing.Context[charm.NfsServerCharm]:
+    return testing.Context(charm.NfsServerCharm, unit_id=int(unit.partition("/")[2]))
 
 
 Context = testing.Context[charm.NfsServerCharm]

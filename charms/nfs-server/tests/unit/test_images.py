@@ -340,7 +340,7 @@ def test_leftovers(host: Host):
 
 
 def identity(name: str = "/data", **other: object) -> str:
-    return json.dumps({"name": name, "uuid": str(uuid.uuid4()), "is_limited": True} | other)
+    return json.dumps({"name": name, "uuid": "THERE", "is_limited": True} | other)
 
 
 @pytest.mark.parametrize(
@@ -355,16 +355,100 @@ def identity(name: str = "/data", **other: object) -> str:
         pytest.param(identity(colour="red"), id="unknown key"),
         pytest.param(identity(name=1), id="name is a number"),  # pyright: ignore[reportArgumentType]
         pytest.param("\udcff", id="not UTF-8"),
+        pytest.param(identity(uuid=str(uuid.uuid4())), id="another file system's"),
+        pytest.param(identity(application="c0ffee/other"), id="another application's"),
+        pytest.param(identity(application="beef/nfs-server"), id="another model's"),
     ],
 )
 def test_read_foreign_identity(host: Host, text: str | None):
     path = made(host)
+    there = read(host)["/data"].uuid
     file = host.storage / f"{ID}.json"
     file.unlink()
     if text is not None:
+        text = text.replace("THERE", there)
         file.write_bytes(text.encode(errors="surrogateescape"))
     assert images.read(host.storage, APP) == images.Found({}, (path,))
     assert is_whole(path)
+
+
+@pytest.mark.parametrize("application", [{}, {"application": ""}, {"application": APP}])
+def test_read_identity(host: Host, application: dict[str, str]):
+    made(host)
+    there = read(host)["/data"]
+    assert not there.is_served
+    file = host.storage / f"{ID}.json"
+    file.write_text(identity(**application).replace("THERE", there.uuid))
+    # Of what an older revision wrote, it is not known whether a client ever had it.
+    assert read(host)["/data"] == replace(there, is_served=True)
+
+
+def test_note_served(host: Host):
+    made(host)
+    images.note_served(host.storage, read(host)["/data"])
+    assert read(host)["/data"].is_served
+    images.grow(host.storage, read(host)["/data"], None)
+    assert read(host)["/data"].is_served
+    assert read(host)["/data"].size is None
+    assert images.read(host.storage, "c0ffee/other").images == {}
+
+
+def test_note_served_without_an_identity(host: Host):
+    made(host)
+    image = read(host)["/data"]
+    (host.storage / f"{ID}.json").unlink()
+    with pytest.raises(ImagesError, match=r"share /data: .*json can't be read"):
+        images.note_served(host.storage, image)
+
+
+def test_delete(host: Host):
+    other = made(host, "/other")
+    made(host)
+    images.delete(host.storage, read(host)["/data"], still)
+    assert names(host) == [other.name, f"{other.stem}.json"]
+    assert list(host.mounts) == [str(share_directory("/other"))]
+    units = sorted(path.name for path in machine.UNIT_DIRECTORY.glob("*.mount"))
+    assert units == [machine.mount_unit_name(share_directory("/other"))]
+
+
+def test_delete_what_is_in_use(host: Host):
+    path = made(host)
+    host.busy.add(str(share_directory("/data")))
+    with pytest.raises(ImagesError, match="can't be unmounted"):
+        images.delete(host.storage, read(host)["/data"], still)
+    assert is_whole(path)
+    assert set(read(host)) == {"/data"}
+
+
+def test_check(host: Host):
+    path = made(host)
+    images.unmount(read(host)["/data"], still)
+    image = read(host)["/data"]
+    is_clean, said = images.check(host.storage, image, repair=False)
+    assert (is_clean, "Pass 5" in said) == (True, True)
+    # The bitmap of blocks in use says that none is.
+    with path.open("r+b") as file:
+        file.seek(1024 + 0xC)
+        file.write(b"\xff")
+    before = path.read_bytes()
+    is_clean, said = images.check(host.storage, image, repair=False)
+    assert not is_clean
+    assert "Free blocks count wrong" in said
+    assert path.read_bytes() == before
+    is_clean, said = images.check(host.storage, image, repair=True)
+    assert is_clean
+    assert is_whole(path)
+
+
+def test_check_that_does_not_end(host: Host, monkeypatch: pytest.MonkeyPatch):
+    made(host)
+
+    def run(*argv: str, timeout_s: float) -> str:
+        raise machine.CommandTimeoutError(argv, f"not done after {timeout_s:g} s", "")
+
+    monkeypatch.setattr(machine, "run", run)
+    with pytest.raises(ImagesError, match="not done after 3600 s"):
+        images.check(host.storage, read(host)["/data"], repair=False)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", bytes(4096)])

@@ -186,6 +186,32 @@ def test_ensure_running_fails(host: Host):
         nfs.ensure_running()
 
 
+INFO = """clientid: 0x3d0ad9f065f1c3a7
+address: "{address}"
+status: {status}
+name: "Linux NFSv4.2 host"
+minor version: 2
+"""
+
+
+def test_read_clients(host: Host):
+    assert nfs.read_clients() == ()
+    for number, (address, status) in enumerate(
+        [
+            ("10.0.0.5:867", "confirmed"),
+            ("10.0.0.5:868", "confirmed"),
+            ("[fd00::5]:867", "confirmed"),
+            ("10.0.0.6:867", "courtesy"),
+            ("10.0.0.7:867", "unconfirmed"),
+        ]
+    ):
+        info = nfs.CLIENTS / str(number) / "info"
+        info.parent.mkdir(parents=True)
+        info.write_text(INFO.format(address=address, status=status))
+    (nfs.CLIENTS / "9").mkdir()  # It has just left.
+    assert list(map(str, nfs.read_clients())) == ["10.0.0.5", "10.0.0.7", "fd00::5"]
+
+
 def test_wait_for_clients_to_leave(host: Host, monkeypatch: pytest.MonkeyPatch):
     assert nfs.wait_for_clients_to_leave(0.0)
     client = connect(3)

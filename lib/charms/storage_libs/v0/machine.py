@@ -47,9 +47,10 @@ Plain: TypeAlias = "str | int | Sequence[Plain]"
 class CommandError(Exception):
     """A command failed or passed its deadline; the message has the command and what it said."""
 
-    def __init__(self, argv: tuple[str, ...], outcome: str, output: str):
+    def __init__(self, argv: tuple[str, ...], outcome: str, output: str, stdout: str = ""):
         super().__init__(f"{' '.join(argv)}: {outcome}" + (f": {output}" if output else ""))
         self.output = output
+        self.stdout = stdout
 
 
 class CommandTimeoutError(CommandError):
@@ -82,7 +83,7 @@ def run(*argv: str, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
         raise CommandTimeoutError(argv, f"not done after {timeout_s:g} s", "") from error
     if process.returncode != 0:
         said = (stderr.strip() or stdout.strip())[-2000:]
-        raise CommandError(argv, f"exit status {process.returncode}", said)
+        raise CommandError(argv, f"exit status {process.returncode}", said, stdout[-2000:])
     return stdout
 
 

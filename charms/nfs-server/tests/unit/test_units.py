@@ -1,0 +1,331 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The charm on several units: each has its machine, and sees what the others committed."""
+
+from dataclasses import replace
+
+import ops
+import pytest
+from fake_machine import FakeMachine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ops import testing
+from test_charm import PEERS, SHARES, client, network, new_context, put_in, saying
+
+import peers
+from placement import Report
+from shares import share_directory
+
+BIG = "60"
+
+
+class Cluster:
+    """Units of nfs-server, and the databags between them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, count: int = 2):
+        self.monkeypatch = monkeypatch
+        self.machines = {n: FakeMachine(unit=f"nfs-server/{n}") for n in range(count)}
+        self.leader = 0
+        self.requests: dict[int, testing.Relation] = {}
+        self.answers: dict[int, dict[str, str]] = {}
+        self.app_bag: dict[str, str] = {}
+        self.unit_bags: dict[int, dict[str, str]] = {n: {} for n in range(count)}
+        self.status: dict[int, ops.StatusBase] = {}
+        self.app_status: ops.StatusBase = ops.UnknownStatus()
+        self.no_storage: set[int] = set()
+
+    def hook(self, number: int, *, is_killed: bool = False, action: str = "", **params: object):
+        """Run update-status, or an action; of a killed hook only the machine keeps something."""
+        put_in(self.machines[number], self.monkeypatch)
+        context = new_context(f"nfs-server/{number}")
+        event = context.on.action(action, params=params) if action else context.on.update_status()
+        out = context.run(event, self.state(number))
+        self.check()
+        if is_killed:
+            return
+        self.unit_bags[number] = dict(out.get_relation(PEERS.id).local_unit_data)  # pyright: ignore
+        self.status[number] = out.unit_status
+        if number == self.leader:
+            self.app_bag = dict(out.get_relation(PEERS.id).local_app_data)
+            self.app_status = out.app_status
+            for relation in out.get_relations("nfs-share"):
+                self.answers[relation.id] = dict(relation.local_app_data)
+
+    def state(self, number: int) -> testing.State:
+        leads = number == self.leader
+        peer = replace(
+            PEERS,
+            local_app_data=self.app_bag,
+            local_unit_data=self.unit_bags[number],
+            peers_data={n: bag for n, bag in self.unit_bags.items() if n != number},
+        )
+        clients = {
+            replace(it, local_app_data=self.answers.get(i, {}) if leads else {})
+            for i, it in self.requests.items()
+        }
+        return testing.State(
+            leader=leads,
+            planned_units=len(self.machines),
+            relations={peer, *clients},
+            storages=set[testing.Storage]() if number in self.no_storage else {SHARES},
+            networks={network(f"192.0.2.{number}")},
+        )
+
+    def ask(self, number: int, name: str, size: str = "10") -> None:
+        self.requests[number] = client(number, name, size)
+
+    def settle(self) -> None:
+        for _ in range(4):
+            for number in list(self.machines):
+                self.hook(number)
+
+    def remove(self, number: int) -> FakeMachine:
+        """Remove a unit; its storage is kept."""
+        del self.unit_bags[number]
+        return self.machines.pop(number)
+
+    def add(self, number: int, machine: FakeMachine) -> None:
+        """Add a unit with the storage of another."""
+        self.machines[number] = FakeMachine(
+            unit=f"nfs-server/{number}", on_storage=dict(machine.on_storage), made=machine.made
+        )
+        self.unit_bags[number] = {}
+
+    def owners(self) -> dict[str, str]:
+        placed = peers.parse_placements(self.app_bag.get("shares", ""))
+        return {name: it.owner for name, it in placed.items()}
+
+    def serving(self) -> dict[str, int]:
+        """Which unit exports which share."""
+        return {name: n for n, machine in self.machines.items() for name in machine.exported}
+
+    def check(self) -> None:
+        exported = [name for it in self.machines.values() for name in it.exported]
+        assert len(exported) == len(set(exported)), "a share on two units"
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    cluster = Cluster(monkeypatch)
+    cluster.settle()
+    return cluster
+
+
+def endpoint(number: int, name: str) -> str:
+    return f"nfs://192.0.2.{number}{share_directory(name)}"
+
+
+def test_shares_are_spread(cluster: Cluster):
+    for number, name in enumerate(["/a", "/b", "/c"], start=1):
+        cluster.ask(number, name)
+        cluster.settle()
+    assert cluster.serving() == {"/a": 0, "/b": 1, "/c": 0}
+    assert cluster.answers[2]["endpoint"] == endpoint(1, "/b")
+    assert cluster.answers[2]["allowlist"] == "10.0.2.1/32"
+    assert "/b" not in cluster.machines[0].on_storage
+    assert all(it == ops.ActiveStatus() for it in cluster.status.values())
+
+
+def test_what_settled_changes_no_more(cluster: Cluster):
+    for number, name in enumerate(["/a", "/b", "/huge"], start=1):
+        cluster.ask(number, name, "1000" if name == "/huge" else "10")
+    cluster.settle()
+    before = dict(cluster.app_bag), dict(cluster.unit_bags), dict(cluster.answers)
+    for machine in cluster.machines.values():
+        machine.changes.clear()
+    cluster.settle()
+    assert before == (cluster.app_bag, cluster.unit_bags, cluster.answers)
+    assert [it.changes for it in cluster.machines.values()] == [[], []]
+    assert cluster.answers[3] == {"error": "share /huge: 1000G asked, 88G free"}
+
+
+def test_another_leader_moves_nothing(cluster: Cluster):
+    cluster.ask(1, "/a")
+    cluster.ask(2, "/b")
+    cluster.settle()
+    before = dict(cluster.answers), dict(cluster.app_bag)
+    cluster.leader = 1
+    cluster.settle()
+    assert before == (cluster.answers, cluster.app_bag)
+
+
+def test_more_room_takes_what_was_refused(cluster: Cluster):
+    cluster.ask(1, "/a", BIG)
+    cluster.ask(2, "/b", BIG)
+    cluster.ask(3, "/c", BIG)
+    cluster.settle()
+    assert cluster.answers[3]["error"] == "share /c: 60G asked, 38G free"
+    cluster.add(2, FakeMachine())
+    cluster.settle()
+    assert cluster.serving() == {"/a": 0, "/b": 1, "/c": 2}
+    assert "error" not in cluster.answers[3]
+
+
+def test_a_unit_goes_and_its_storage_comes_back(cluster: Cluster):
+    cluster.ask(1, "/a")
+    cluster.ask(2, "/b")
+    cluster.settle()
+    machine = cluster.remove(1)
+    for _ in range(2):
+        cluster.settle()
+        gone = "share /b was on nfs-server/1, which is gone"
+        assert cluster.answers[2] == {
+            "endpoint": endpoint(1, "/b"),
+            "size": "10",
+            "error": gone,
+        }
+        assert cluster.app_status == ops.BlockedStatus(
+            f"{gone}: attach its storage, or run forget-share"
+        )
+        assert cluster.serving() == {"/a": 0}
+        assert set(cluster.machines[0].on_storage) == {"/a"}
+    cluster.add(7, machine)
+    cluster.settle()
+    assert cluster.answers[2]["endpoint"] == endpoint(7, "/b")
+    assert "error" not in cluster.answers[2]
+    assert cluster.serving() == {"/a": 0, "/b": 7}
+    assert cluster.machines[7].on_storage["/b"].uuid == machine.on_storage["/b"].uuid
+    assert cluster.app_status == ops.ActiveStatus()
+
+
+def test_a_forgotten_share_is_made_anew_and_the_old_image_is_left_alone(cluster: Cluster):
+    cluster.ask(1, "/a")
+    cluster.ask(2, "/b")
+    cluster.settle()
+    machine = cluster.remove(1)
+    cluster.settle()
+    cluster.hook(0, action="forget-share", share="/b", confirm="/b")
+    cluster.settle()
+    assert cluster.serving() == {"/a": 0, "/b": 0}
+    cluster.add(7, machine)
+    cluster.settle()
+    assert cluster.serving() == {"/a": 0, "/b": 0}
+    assert cluster.machines[7].on_storage == machine.on_storage
+    assert cluster.machines[7].mounted == set()
+    assert cluster.status[7] == ops.BlockedStatus(
+        "share /b is on nfs-server/0, another image of it is here: move it off the storage"
+    )
+
+
+def test_a_leader_that_has_not_seen_its_peers_does_nothing_for_good(cluster: Cluster):
+    cluster.ask(1, "/a")
+    cluster.ask(2, "/b")
+    cluster.settle()
+    seen, cluster.leader = cluster.unit_bags, 1
+    cluster.unit_bags = {1: seen[1]}
+    cluster.hook(1)
+    assert "which is gone" in cluster.answers[1]["error"]
+    assert set(cluster.machines[1].on_storage) == {"/b"}
+    cluster.unit_bags = {**seen, **cluster.unit_bags}
+    cluster.settle()
+    assert "error" not in cluster.answers[1]
+    assert cluster.serving() == {"/a": 0, "/b": 1}
+
+
+def test_a_killed_leader_leaves_no_second_share(cluster: Cluster):
+    cluster.ask(1, "/a")
+    cluster.hook(0, is_killed=True)
+    assert set(cluster.machines[0].on_storage) == {"/a"}
+    assert cluster.machines[0].exported == {}
+    cluster.leader = 1
+    cluster.hook(1)  # It knows nothing of the other's image.
+    cluster.settle()
+    assert cluster.serving() in ({"/a": 0}, {"/a": 1})
+    assert sum("/a" in it.on_storage for it in cluster.machines.values()) == 1
+    assert all(it == ops.ActiveStatus() for it in cluster.status.values())
+
+
+def test_no_storage_on_the_leader(cluster: Cluster):
+    cluster.no_storage = {0}
+    cluster.ask(1, "/a")
+    cluster.settle()
+    assert cluster.serving() == {"/a": 1}
+    assert cluster.answers[1]["endpoint"] == endpoint(1, "/a")
+
+
+def test_detached_storage_is_reported(cluster: Cluster):
+    cluster.ask(1, "/a")
+    cluster.settle()
+    put_in(cluster.machines[0], cluster.monkeypatch)
+    context = new_context("nfs-server/0")
+    out = context.run(context.on.storage_detaching(SHARES), cluster.state(0))
+    said = out.get_relation(PEERS.id).local_unit_data["report"]  # pyright: ignore
+    assert peers.parse_report(said) == Report()
+
+
+@pytest.mark.parametrize("size", ["10", "ten"])
+def test_a_slip_in_the_name_keeps_the_share(cluster: Cluster, size: str):
+    for number, name in enumerate(["/a", "/b"], start=1):
+        cluster.ask(number, name)
+    cluster.settle()
+    before = {n: dict(it) for n, it in cluster.answers.items()}
+    for number in 1, 2:
+        cluster.requests[number] = saying({"name": "../x", "size": size}, number)
+    cluster.settle()
+    for number in 1, 2:
+        assert "'..' is not allowed in it" in cluster.answers[number].pop("error")
+    assert cluster.answers == before
+    assert cluster.serving() == {"/a": 0, "/b": 1}
+    assert [it.may_mount() for it in cluster.machines.values()] == [
+        {"/a": {"10.0.1.1"}},
+        {"/b": {"10.0.2.1"}},
+    ]
+
+
+def test_deleted_on_a_follower(cluster: Cluster):
+    cluster.hook(0, action="create-share", share="/a", size=10)
+    cluster.hook(0, action="create-share", share="/b", size=10)
+    cluster.settle()
+    assert cluster.owners() == {"/a": "nfs-server/0", "/b": "nfs-server/1"}
+    cluster.hook(1, action="delete-share", share="/b", confirm="/b")
+    cluster.settle()
+    assert cluster.owners() == {"/a": "nfs-server/0"}
+    assert cluster.machines[1].on_storage == {}
+    assert "deleted" not in cluster.unit_bags[1]["report"]
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"shares": 7}', "[]", '{"shares":{"/a":{"uuid":[]}}}'])
+def test_a_peer_that_says_nonsense(cluster: Cluster, text: str):
+    cluster.ask(1, "/a")
+    cluster.settle()
+    before = dict(cluster.app_bag)
+    cluster.unit_bags[1] = {"report": text}
+    cluster.hook(0)
+    assert cluster.app_bag == before
+
+
+_steps = st.tuples(
+    st.sampled_from(["hook", "hook", "killed", "lead", "ask", "leave"]),
+    st.integers(0, 1),
+    st.integers(1, 3),
+)
+
+
+@settings(max_examples=12)
+@given(st.lists(_steps, max_size=12))
+def test_any_history(monkeypatch: pytest.MonkeyPatch, history: list[tuple[str, int, int]]):
+    cluster = Cluster(monkeypatch)
+    for what, unit, share in history:
+        match what:
+            case "lead":
+                cluster.leader = unit
+            case "ask":
+                cluster.ask(share, f"/s{share}")
+            case "leave":
+                cluster.requests.pop(share, None)
+                cluster.answers.pop(share, None)
+            case _:
+                cluster.hook(unit, is_killed=what == "killed")
+    for number in 1, 2, 3:
+        cluster.ask(number, f"/s{number}")
+    cluster.settle()
+    assert set(cluster.serving()) == {"/s1", "/s2", "/s3"}
+    for number, answer in cluster.answers.items():
+        name = f"/s{number}"
+        assert answer["endpoint"] == endpoint(cluster.serving()[name], name)
+        assert "error" not in answer
+    for machine in cluster.machines.values():
+        made = [it for it in machine.changes if it.endswith(" made")]
+        deleted = [it for it in machine.changes if it.endswith(" deleted")]
+        assert len(machine.on_storage) == len(made) - len(deleted)
+    assert sum(len(it.on_storage) for it in cluster.machines.values()) == 3
+    assert all(it == ops.ActiveStatus() for it in cluster.status.values())

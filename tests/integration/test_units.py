@@ -16,7 +16,7 @@ FIRST, SECOND, THIRD = f"{SERVER}/0", f"{SERVER}/1", f"{SERVER}/2"
 OTHER_CLIENT = "other-client"
 APP_UNIT = f"{APP}/0"
 DATA, LOGS = "/data", "/logs"
-DISK = "5G"
+DISK = "8G"
 
 
 async def _run_action(story: Story, unit: str, name: str, **params: Any) -> Any:

@@ -3,37 +3,14 @@
 
 import re
 from dataclasses import replace
-from ipaddress import ip_network
-from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import shares
-from charms.storage_libs.v0.nfs_interfaces import ShareRequest, parse_allowlist
-from shares import GIB, Export, Image, Plan, Storage, Work
-
-NOBODY = frozenset[str]()
-
-
-def request(
-    integration_id: int = 1,
-    name: str = "/data",
-    size: int | None = 10,
-    allowlist: str = "",
-    clients: str = "10.0.0.1",
-    error: str = "",
-) -> ShareRequest:
-    return ShareRequest(
-        integration_id,
-        f"app{integration_id}",
-        name,
-        size,
-        parse_allowlist(allowlist),
-        parse_allowlist(clients),
-        error,
-    )
+from charms.storage_libs.v0.nfs_interfaces import parse_allowlist
+from shares import GIB, Export, Image, Plan, Storage, Wanted, Work
 
 
 def image(name: str = "/data", size: int | None = 10, file_gib: int | None = None) -> Image:
@@ -58,12 +35,11 @@ def storage(free: int = 50, total: int = 100) -> Storage:
 
 
 def plan(
-    *requests: ShareRequest,
-    images: tuple[Image, ...] = (),
-    room: Storage | None = None,
-    published: frozenset[str] = NOBODY,
+    *wanted: tuple[str, int | None], images: tuple[Image, ...] = (), room: Storage | None = None
 ) -> Plan:
-    return shares.plan(requests, {i.name: i for i in images}, room or storage(), published)
+    """Plan shares of these names and sizes, in this order."""
+    shares_wanted = {name: Wanted(size) for name, size in wanted}
+    return shares.plan(shares_wanted, {i.name: i for i in images}, room or storage())
 
 
 @pytest.mark.parametrize(
@@ -79,10 +55,15 @@ def plan(
         pytest.param(None, image(size=None), None, id="no limit, as it is"),
         pytest.param(20, image(file_gib=20), Work("/data", 20), id="finish a grow"),
         pytest.param(10, image(file_gib=20), Work("/data", 10), id="finish a grow not asked now"),
+        pytest.param(0, image(file_gib=20), Work("/data", 10), id="finish a grow nobody asks for"),
+        pytest.param(0, image(), None, id="nobody asks, as it is"),
+        pytest.param(0, None, None, id="nobody asks, not there"),
+        pytest.param(9, image(), None, id="less, as it is"),
+        pytest.param(9, image(size=None), None, id="less than no limit, as it is"),
     ],
 )
 def test_plan_work(asked: int | None, there: Image | None, work: Work | None):
-    made = plan(request(size=asked), images=(there,) if there else ())
+    made = plan(("/data", asked), images=(there,) if there else ())
     assert made == Plan((work,) if work else (), {})
 
 
@@ -92,109 +73,80 @@ def test_plan_work(asked: int | None, there: Image | None, work: Work | None):
         pytest.param(51, None, "share /data: 51G asked, 50G free", id="too large"),
         pytest.param(10**9, None, "share /data: 1000000000G asked, 50G free", id="absurd"),
         pytest.param(61, image(), "share /data: 61G asked, 50G free", id="grow too large"),
-        pytest.param(
-            9, image(), "share /data: 9G asked, it has 10G; a share never shrinks", id="shrink"
-        ),
-        pytest.param(
-            9,
-            image(size=None),
-            "share /data: 9G asked, it has no limit; a share never shrinks",
-            id="limit put on",
-        ),
     ],
 )
 def test_plan_refusal(asked: int | None, there: Image | None, reason: str):
-    made = plan(request(size=asked), images=(there,) if there else ())
+    made = plan(("/data", asked), images=(there,) if there else ())
     assert made == Plan((), {"/data": reason})
 
 
 def test_plan_one_byte_too_little():
     room = storage(10)
     short = replace(room, free_bytes=room.free_bytes - 1)
-    assert plan(request(), room=short).refusals == {"/data": "share /data: 10G asked, 9G free"}
-    assert plan(request(), room=room).work == (Work("/data", 10),)
+    assert plan(("/data", 10), room=short).refusals == {"/data": "share /data: 10G asked, 9G free"}
+    assert plan(("/data", 10), room=room).work == (Work("/data", 10),)
 
 
 def test_plan_no_limit_needs_a_first_gib():
-    assert plan(request(size=None), room=storage(1)).work == (Work("/data", None),)
-    refused = plan(request(size=None), room=storage(0))
+    assert plan(("/data", None), room=storage(1)).work == (Work("/data", None),)
+    refused = plan(("/data", None), room=storage(0))
     assert refused == Plan((), {"/data": "share /data: no limit asked, 0G free"})
 
 
 def test_plan_no_limit_is_promised_nothing():
     # Else the room that it doesn't take would be found again by the next plan, in the same hook.
-    both = plan(request(1, "/a", None), request(2, "/b", 50))
+    both = plan(("/a", None), ("/b", 50))
     assert both.work == (Work("/a", None), Work("/b", 50))
 
 
 def test_plan_no_limit_follows_the_storage():
     # Also what a kill leaves right after the limit was taken off: the file is not longer yet.
     there = replace(image(), is_limited=False)
-    assert plan(request(size=None), images=(there,)).work == (Work("/data", None),)
+    assert plan(("/data", None), images=(there,)).work == (Work("/data", None),)
 
 
 def test_plan_granted_share_is_not_refused_on_a_full_storage():
     trimmed = replace(image(), allocated_bytes=GIB)
-    assert plan(request(), images=(trimmed,), room=storage(0)) == Plan((), {})
+    assert plan(("/data", 10), images=(trimmed,), room=storage(0)) == Plan((), {})
 
 
-def test_plan_one_name_takes_the_largest_size():
-    assert plan(request(1, size=5), request(2, size=20)).work == (Work("/data", 20),)
-    assert plan(request(1, size=5), request(2, size=None)).work == (Work("/data", None),)
-
-
-def test_plan_space_is_promised_once_in_order_of_integration():
-    made = plan(
-        request(3, "/c", 10), request(1, "/a", 30), request(2, "/b", 30), request(4, "/d", 10)
-    )
+def test_plan_space_is_promised_once_in_order():
+    made = plan(("/a", 30), ("/b", 30), ("/c", 10), ("/d", 10))
     assert made.work == (Work("/a", 30), Work("/c", 10), Work("/d", 10))
     assert made.refusals == {"/b": "share /b: 30G asked, 20G free"}
 
 
 def test_plan_growth_and_new_share_compete():
-    made = plan(request(1, "/old", 50), request(2, "/new", 20), images=(image("/old"),))
+    made = plan(("/old", 50), ("/new", 20), images=(image("/old"),))
     assert made.work == (Work("/old", 50),)
     assert made.refusals == {"/new": "share /new: 20G asked, 10G free"}
 
 
-def test_plan_lost_share_is_never_made():
-    made = plan(request(), published=frozenset({"/data"}))
-    reason = "share /data: its image is not here; attach the storage that holds it"
-    assert made == Plan((), {"/data": reason})
+def test_largest():
+    assert shares.largest([5, 20, 0]) == 20
+    assert shares.largest([5, None]) is None
 
 
-def test_plan_published_share_grows():
-    made = plan(request(size=20), images=(image(),), published=frozenset({"/data"}))
-    assert made == Plan((Work("/data", 20),), {})
-
-
-@pytest.mark.parametrize("there", [(), (image(),)])
-def test_plan_request_with_error_changes_nothing(there: tuple[Image, ...]):
-    wrong = request(size=None, error="size 'ten': use whole gigabytes")
-    assert plan(wrong, images=there) == Plan((), {})
-    assert plan(wrong, request(2, size=20), images=there).work == (Work("/data", 20),)
-
-
-def test_exports_of_all_that_ask():
-    found = shares.exports(
-        [
-            request(2, "/b", clients="10.0.0.2"),
-            request(1, "/a", clients="10.0.0.1,2001:db8::1", allowlist="192.0.2.0/24,10.0.0.1"),
-            request(3, "/a", clients="10.0.0.3", error="size 'ten'"),
-            request(4, "/absent"),
-        ],
-        {"/a": image("/a"), "/b": image("/b"), "/unasked": image("/unasked")},
-    )
-    a = ("10.0.0.1", "10.0.0.3", "192.0.2.0/24", "2001:db8::1")
+def test_exports():
+    networks = parse_allowlist("10.0.0.1,192.0.2.0/24,2001:db8::1")
+    wanted = {
+        "/b": Wanted(0, networks),
+        "/a": Wanted(10, networks[:1]),
+        "/absent": Wanted(10, networks),
+        "/nobody": Wanted(10),
+    }
+    there = {name: image(name) for name in ("/a", "/b", "/nobody", "/unasked")}
+    found = shares.exports(wanted, there)
     assert found == (
-        Export("/a", image().uuid, tuple(map(ip_network, a))),
-        Export("/b", image().uuid, (ip_network("10.0.0.2"),)),
+        Export("/a", image().uuid, networks[:1]),
+        Export("/b", image().uuid, networks),
     )
     assert found[0].path == shares.EXPORT_ROOT / shares.share_id("/a")
 
 
-def test_exports_nothing_to_nobody():
-    assert shares.exports([request(clients="")], {"/data": image()}) == ()
+def test_ordered():
+    networks = parse_allowlist("10.0.0.1,192.0.2.0/24,2001:db8::1")
+    assert shares.ordered(reversed(networks)) == networks
 
 
 @pytest.mark.parametrize(
@@ -259,29 +211,19 @@ _names = st.sampled_from(["/a", "/b", "/c", "/A", "/a/"])
 _sizes = st.none() | st.integers(1, 120)
 
 
-Known = tuple[list[ShareRequest], dict[str, Image], Storage, frozenset[str]]
+Known = tuple[dict[str, Wanted], dict[str, Image], Storage]
 
 
 @st.composite
 def _facts(draw: st.DrawFn) -> Known:
-    """Requests with distinct integrations, images, a storage, and what was published."""
-    requests = [
-        request(
-            integration_id,
-            draw(_names),
-            draw(_sizes),
-            clients=draw(st.sampled_from(["", "10.0.0.1", "10.0.0.2,2001:db8::/64"])),
-            error=draw(st.sampled_from(["", "", "size 'ten'"])),
-        )
-        for integration_id in range(draw(st.integers(0, 6)))
-    ]
+    """What is wanted, images, and a storage."""
+    wanted = draw(st.dictionaries(_names, st.builds(Wanted, st.just(0) | _sizes), max_size=6))
     images = {
         name: replace(there, allocated_bytes=draw(st.sampled_from([there.allocated_bytes, GIB])))
         for name, size, longer in draw(st.lists(st.tuples(_names, _sizes, st.integers(0, 5))))
         if (there := image(name, size, (size or 100) + longer))
     }
-    room = Storage(100 * GIB, draw(st.integers(0, 100 * GIB)))
-    return requests, images, room, draw(st.frozensets(_names))
+    return wanted, images, Storage(100 * GIB, draw(st.integers(0, 100 * GIB)))
 
 
 def _apply(
@@ -308,8 +250,8 @@ def _apply(
 
 @given(_facts())
 def test_plan_never_promises_more_than_there_is(facts: Known):
-    requests, images, room, published = facts
-    made = shares.plan(requests, images, room, published)
+    wanted, images, room = facts
+    made = shares.plan(wanted, images, room)
     limited = [work for work in made.work if work.size is not None]
     needed = sum(shares.needed_bytes(images.get(w.name), w.size) for w in limited)
     assert needed <= room.available_bytes
@@ -319,28 +261,17 @@ def test_plan_never_promises_more_than_there_is(facts: Known):
 
 @given(_facts())
 def test_plan_done_leaves_no_work(facts: Known):
-    requests, images, room, published = facts
-    images, room = _apply(shares.plan(requests, images, room, published), images, room)
-    assert shares.plan(requests, images, room, published).work == ()
-
-
-@given(_facts(), st.randoms(use_true_random=False))
-def test_plan_is_the_same_in_any_order(facts: Known, random: Random):
-    requests, images, room, published = facts
-    shuffled = random.sample(requests, len(requests))
-    turned = dict(reversed(images.items()))
-    expected = shares.plan(requests, images, room, published)
-    assert shares.plan(shuffled, turned, room, published) == expected
-    assert shares.exports(shuffled, turned) == shares.exports(requests, images)
+    wanted, images, room = facts
+    images, room = _apply(shares.plan(wanted, images, room), images, room)
+    assert shares.plan(wanted, images, room).work == ()
 
 
 @given(_facts())
-def test_plan_never_makes_smaller_or_anew(facts: Known):
-    requests, images, room, published = facts
-    for work in shares.plan(requests, images, room, published).work:
+def test_plan_never_makes_smaller_or_what_nobody_wants(facts: Known):
+    wanted, images, room = facts
+    for work in shares.plan(wanted, images, room).work:
         there = images.get(work.name)
         if there is None:
-            assert work.name not in published
-        elif work.size is not None:
-            assert there.size is not None
-            assert work.size >= there.size
+            assert work.size == wanted[work.name].size != 0
+        else:
+            assert not shares.is_less(work.size, there.size)

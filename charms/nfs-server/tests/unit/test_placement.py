@@ -95,6 +95,11 @@ def test_growth_takes_room_from_what_comes_after():
     assert made.placements["/new"].owner == A
 
 
+def test_a_lost_share_takes_no_room():
+    made = decide({"/lost": Placement(A, "u1")}, {A: report(50)}, lost=40, new=50)
+    assert made.placements["/new"].owner == A
+
+
 def test_request_with_an_error_is_placed_nowhere():
     shares = placement.wanted([request(error="size 'ten'")], {})
     assert placement.decide({}, shares, {A: report()}) == Decision({}, {})

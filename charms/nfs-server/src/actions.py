@@ -187,7 +187,8 @@ class Actions(ops.Object):
                 f"share {image.name}: {', '.join(connected)} is connected; "
                 "unmount it there, or take its access away first"
             )
-        exports.ensure(it for it in world.exports.values() if it.name != image.name)
+        others = (it for it in world.exports.values() if it.name != image.name)
+        exports.ensure(others, self._charm.in_force.squash)
         images.unmount(image, nfs.release)
         return directory
 

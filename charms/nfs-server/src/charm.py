@@ -13,6 +13,7 @@ import exports
 import images
 import nfs
 import placement
+import settings
 import shares
 from actions import Actions
 from charms.storage_libs.v0.nfs_interfaces import NFSProvides
@@ -38,8 +39,8 @@ class NfsServerCharm(ops.CharmBase):
         self._actions = Actions(self)
         clients, peers, storage = self.on["nfs-share"], self.on["peers"], self.on["shares"]
         framework.observe(self.on.install, self._on_install)
+        framework.observe(self.on.config_changed, self._on_config_changed)
         for event in (
-            self.on.config_changed,
             self.on.start,
             self.on.upgrade_charm,
             self.on.leader_elected,
@@ -63,11 +64,33 @@ class NfsServerCharm(ops.CharmBase):
 
     def _on_install(self, _: ops.InstallEvent) -> None:
         self.unit.status = ops.MaintenanceStatus("Installing the NFS server")
-        nfs.install()
+        nfs.install(self.in_force)
         self.unit.set_workload_version(nfs.version())
-        self.unit.set_ports(nfs.PORT)
+        self._set_ports()
 
-    def _on_event(self, _: ops.EventBase) -> None:
+    def _on_config_changed(self, event: ops.ConfigChangedEvent) -> None:
+        self._on_event(event)
+        self._set_ports()
+
+    def _set_ports(self) -> None:
+        more = nfs.NFSV3_PORTS if self.in_force.nfsv3 else ()
+        also = (ops.Port(protocol, port) for port in more for protocol in ("tcp", "udp"))
+        self.unit.set_ports(nfs.PORT, *also)
+
+    @functools.cached_property
+    def in_force(self) -> settings.Settings:
+        """The operator's settings if they are good, else the last that were."""
+        try:
+            return settings.parse(self.config)
+        except settings.SettingsError as error:
+            logger.error("%s", error)  # The status says it too.
+            return settings.read_in_force()
+
+    def _on_event(self, event: ops.EventBase) -> None:
+        # A storage may be attached before install; after it, the package was removed.
+        is_early = isinstance(event, ops.StorageAttachedEvent)
+        if self.peers.is_there and not nfs.is_installed() and not is_early:
+            self._install_again()
         self.reconcile()
 
     def reconcile(self) -> None:
@@ -76,13 +99,29 @@ class NfsServerCharm(ops.CharmBase):
             return  # Before install, or while this unit goes; the status says so.
         world = self.read_world()
         if directory := self.storage_directory():
-            nfs.write_configuration()
-            nfs.ensure_running()
+            self._ensure_service()
             images.remove_leftovers(directory)
             if self._ensure_images(directory, world):
                 world = self.read_world()
             self._export(directory, world)
         self._say(world)
+
+    def _install_again(self) -> None:
+        logger.warning("the package %s is gone: installing it again", nfs.PACKAGE)
+        try:
+            nfs.install(self.in_force)
+        except nfs.NfsError as error:
+            logger.error("%s", error)  # The status follows from what is there.
+
+    def _ensure_service(self) -> None:
+        """Put the NFS server right; one that does not start is no reason not to go on."""
+        wanted = self.in_force
+        settings.keep(wanted)
+        nfs.write_configuration(wanted)
+        try:
+            nfs.ensure_running(wanted)
+        except nfs.NfsError as error:
+            logger.error("%s", error)  # The status follows from what is there.
 
     def _ensure_images(self, directory: Path, world: World) -> bool:
         """Have this unit's images whole and mounted; make, grow and remove what is to be."""
@@ -111,7 +150,7 @@ class NfsServerCharm(ops.CharmBase):
         for name in world.exports:
             if not world.own_images[name].is_served:
                 images.note_served(directory, world.own_images[name])
-        exports.ensure(world.exports.values())
+        exports.ensure(world.exports.values(), self.in_force.squash)
 
     def _say(self, world: World) -> None:
         """Tell the other units what is here; as the leader, tell all what is decided."""
@@ -160,6 +199,7 @@ class NfsServerCharm(ops.CharmBase):
         directory = self.storage_directory()
         found = images.read(directory, self.application) if directory else images.Found({}, ())
         storage = images.read_storage(directory) if directory else shares.Storage(0, 0)
+        storage = replace(storage, overcommit_ratio=self.in_force.overcommit_ratio)
         requests, committed = self._nfs_share.requests(), self.peers.read_placements()
         deleted = self._read_deleted(found, committed)
         if not self.unit.is_leader():
@@ -213,7 +253,7 @@ class NfsServerCharm(ops.CharmBase):
         if images.is_any_mounted():
             nfs.wait_for_clients_to_leave(LEAVE_TIMEOUT_S)
         if nfs.is_installed():
-            exports.ensure(())
+            exports.ensure((), "none")
         images.unmount_all(nfs.release)
 
     def _on_stop(self, _: ops.StopEvent) -> None:
@@ -236,8 +276,10 @@ class NfsServerCharm(ops.CharmBase):
         facts = Facts(
             unit=self.unit.name,
             is_installed=nfs.is_installed(),
+            was_installed=nfs.was_installed(),
             is_running=nfs.is_running(),
             has_storage=directory is not None,
+            bad_setting=self._bad_setting(),
         )
         if directory is None or not facts.is_installed:
             return facts
@@ -251,12 +293,22 @@ class NfsServerCharm(ops.CharmBase):
             strays={name: placements[name].owner for name in world.strays},
             foreign=world.foreign,
             gone=self._gone(placements),
+            strangers=tuple(exports.strangers(world.exports.values())),
+            space=shares.space_warning(world.storage, world.found.images.values()),
+            is_short_of_space=shares.is_short(world.storage, world.found.images.values()),
         )
 
     def _gone(self, placements: Placements) -> dict[str, str]:
         """Find the shares whose unit is gone, and that unit."""
         there = {self.unit.name, *self.peers.units}
         return {n: it.owner for n, it in placements.items() if it.uuid and it.owner not in there}
+
+    def _bad_setting(self) -> str:
+        try:
+            settings.parse(self.config)
+        except settings.SettingsError as error:
+            return str(error)
+        return ""
 
 
 if __name__ == "__main__":

@@ -8,9 +8,11 @@ it just the same.
 import itertools
 import logging
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import files
 from charms.storage_libs.v0 import machine
 from charms.storage_libs.v0.nfs_interfaces import Network
 from shares import EXPORT_ROOT, Export
@@ -25,6 +27,17 @@ TEMPLATE = Path(__file__).parent / "templates/exports.j2"
 # exportfs asks no DNS for addresses, so this is for a slow machine with very many of them.
 EXPORTFS_TIMEOUT_S = 60.0
 
+# What `squash` says of a client's root and users (exports(5)); both words, so that exportfs's
+# table can be compared with them.
+SQUASH_OPTIONS = {
+    "none": "no_root_squash,no_all_squash",
+    "root": "root_squash,no_all_squash",
+    "all": "root_squash,all_squash",
+}
+
+Entries = dict[tuple[str, str], frozenset[str]]
+"""What is exported: path and host -> options."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -32,10 +45,26 @@ class ExportsError(Exception):
     """The exports could not be put in place; the message has what exportfs said."""
 
 
-def render(exports: Iterable[Export]) -> str:
+def render(exports: Iterable[Export], squash: str) -> str:
     """Render /etc/exports (exports(5)), one line per share."""
-    lines = [(str(export.path), export.uuid, _hosts(export)) for export in exports]
-    return machine.render(TEMPLATE, lines=lines)
+    return files.render(TEMPLATE, lines=_lines(exports, squash))
+
+
+def _lines(exports: Iterable[Export], squash: str) -> list[tuple[str, str, list[str]]]:
+    """Write path, options and hosts of each share."""
+    return [(str(export.path), _options(export, squash), _hosts(export)) for export in exports]
+
+
+def _options(export: Export, squash: str) -> str:
+    """Write a share's options; the order has no meaning.
+
+    `mountpoint`: while the image is not mounted, the empty directory below it is not exported.
+    `fsid`: file handles outlive a reboot, whatever number the loop device has then.
+    """
+    return (
+        f"rw,sync,no_subtree_check,{SQUASH_OPTIONS[squash]},secure,sec=sys,"
+        f"mountpoint,fsid={export.uuid}"
+    )
 
 
 def host(network: Network) -> str:
@@ -54,7 +83,7 @@ def _hosts(export: Export) -> list[str]:
     return list(dict.fromkeys(map(host, export.networks)))
 
 
-def ensure(exports: Iterable[Export]) -> bool:
+def ensure(exports: Iterable[Export], squash: str) -> bool:
     """Make what is exported be exactly these (and what /etc/exports.d/ has); say if it changed.
 
     Nothing is restarted, and clients of shares that stay notice nothing (exportfs -r).
@@ -63,40 +92,80 @@ def ensure(exports: Iterable[Export]) -> bool:
         ExportsError: exportfs did not take them; a file that it refused was not put in place.
     """
     exports = tuple(exports)
-    text = render(exports)
-    if machine.is_file_with(EXPORTS, text) and is_applied(exports):
+    text = render(exports, squash)
+    is_written = machine.is_file_with(EXPORTS, text)
+    if is_written and is_applied(exports, squash):
         return False
     try:
-        if not machine.is_file_with(EXPORTS, text):
+        if not is_written:
             _check(text)
-            _keep_what_was_there()
+            _keep_what_was_there(text)
             machine.write_atomically(EXPORTS, text)
-        machine.run(EXPORTFS, "-ra", timeout_s=EXPORTFS_TIMEOUT_S)
+        else:
+            logger.warning("exportfs's table is not what %s says: exporting again", EXPORTS)
+        _export_all(exports, squash)
     except machine.CommandError as error:
         raise ExportsError(str(error)) from error
-    if not is_applied(exports):
+    if _missing(exports, squash):
         raise ExportsError(f"exportfs -ra did not export what {EXPORTS} has; see exportfs -v")
     return True
 
 
-def is_applied(exports: Iterable[Export]) -> bool:
+def _export_all(exports: Iterable[Export], squash: str) -> None:
+    try:
+        machine.run(EXPORTFS, "-ra", timeout_s=EXPORTFS_TIMEOUT_S)
+    except machine.CommandError as error:
+        # A fault in a file of /etc/exports.d/ is its owner's, and keeps nobody's share away.
+        if _missing(exports, squash):
+            raise
+        logger.warning("%s", error)
+
+
+def is_applied(exports: Iterable[Export], squash: str) -> bool:
     """Whether exportfs's table has these shares of ours, and no other, to these clients."""
-    wanted = {
-        (str(export.path), host(network)) for export in exports for network in export.networks
+    exports = tuple(exports)
+    return not _missing(exports, squash) and not strangers(exports)
+
+
+def _missing(exports: Iterable[Export], squash: str) -> Entries:
+    """What is not exported with the options that it should have."""
+    table = read_table()
+    nothing: frozenset[str] = frozenset()
+    return {
+        entry: options
+        for entry, options in _entries(exports, squash).items()
+        if not options <= table.get(entry, nothing)
     }
-    return wanted == {entry for entry in read_table() if _is_ours(entry[0])}
 
 
-def read_table() -> set[tuple[str, str]]:
-    """Read what is exported to whom, path and host, from exportfs's own table (exportfs(8))."""
+def strangers(exports: Iterable[Export]) -> list[tuple[str, str]]:
+    """Who else may mount a share: path and host of what another hand exports of ours."""
+    ours = {(path, host) for path, _, hosts in _lines(exports, "none") for host in hosts}
+    return sorted(entry for entry in read_table() if _is_ours(entry[0]) and entry not in ours)
+
+
+def _entries(exports: Iterable[Export], squash: str) -> Entries:
+    return {
+        (path, host): frozenset(options.split(","))
+        for path, options, hosts in _lines(exports, squash)
+        for host in hosts
+    }
+
+
+def read_table() -> Entries:
+    """Read what is exported, from exportfs's own table (exportfs(8))."""
     if not ETAB.exists():
-        return set()
+        return {}
     lines = (line.split("\t") for line in ETAB.read_text(errors="surrogateescape").splitlines())
-    return {(line[0], line[1].partition("(")[0]) for line in lines if len(line) > 1}
+    found: Entries = {}
+    for path, client in (line[:2] for line in lines if len(line) > 1):
+        host, _, options = client.partition("(")
+        found[path, host] = frozenset(options.rstrip(")").split(","))
+    return found
 
 
 def _is_ours(path: str) -> bool:
-    return Path(path).is_relative_to(EXPORT_ROOT)
+    return f"{path}/".startswith(f"{EXPORT_ROOT}/")
 
 
 def _check(text: str) -> None:
@@ -118,25 +187,37 @@ def _check(text: str) -> None:
         candidate.unlink()
 
 
-def _keep_what_was_there() -> None:
+def _keep_what_was_there(text: str) -> None:
     """Move exports that are not the charm's to a file of their own in /etc/exports.d/."""
     if not EXPORTS.exists():
         return
-    text = EXPORTS.read_text(errors="surrogateescape")
+    found = EXPORTS.read_text(errors="surrogateescape")
     # Up to the semicolon: another revision of the charm may go on in other words.
-    is_ours = text.startswith(render(()).partition(";")[0])
-    if is_ours or not any(_is_export(line) for line in text.splitlines()):
+    is_ours = found.startswith(text.partition(";")[0])
+    if is_ours:
+        files.warn_if_touched(EXPORTS, text)
+    lines = [line for line in _logical_lines(found) if not (is_ours and _is_of_a_share(line))]
+    if not lines:
         return
     EXPORTS_D.mkdir(exist_ok=True)
     names = (f"before-nfs-server{number or ''}.exports" for number in itertools.count())
     kept = next(path for name in names if not os.path.lexists(path := EXPORTS_D / name))
-    EXPORTS.rename(kept)
+    if is_ours:
+        kept.write_text("".join(f"{line}\n" for line in lines), errors="surrogateescape")
+    else:
+        EXPORTS.rename(kept)
     machine.sync_directory(EXPORTS_D)
     logger.warning("the exports that were in %s are in %s now", EXPORTS, kept)
 
 
-def _is_export(line: str) -> bool:
-    return bool(line.strip()) and not line.lstrip().startswith("#")
+def _logical_lines(text: str) -> list[str]:
+    """Split a file as exports(5) says: a line may go on after a backslash; `#` comments."""
+    joined = re.sub(r"\\\n", " ", text)
+    return [it for line in joined.split("\n") if (it := line.partition("#")[0].strip())]
+
+
+def _is_of_a_share(line: str) -> bool:
+    return line.lstrip('"').startswith(f"{EXPORT_ROOT}/")
 
 
 def remove() -> None:
@@ -145,5 +226,5 @@ def remove() -> None:
     Raises:
         ExportsError: exportfs failed.
     """
-    ensure(())
+    ensure((), "none")
     EXPORTS.unlink(missing_ok=True)

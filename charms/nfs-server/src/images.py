@@ -14,10 +14,11 @@ import secrets
 import struct
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import files
 from charms.storage_libs.v0 import machine
 from charms.storage_libs.v0.nfs_interfaces import parse_name
 from shares import EXPORT_ROOT, GIB, Image, Storage, Work, share_directory, share_id
@@ -26,6 +27,7 @@ FALLOCATE = "/usr/bin/fallocate"
 MKFS = "/usr/sbin/mkfs.ext4"
 DEBUGFS = "/usr/sbin/debugfs"
 LOSETUP = "/usr/sbin/losetup"
+UDEVADM = "/usr/bin/udevadm"
 RESIZE2FS = "/usr/sbin/resize2fs"
 UMOUNT = "/usr/bin/umount"
 E2FSCK = "/usr/sbin/e2fsck"
@@ -63,6 +65,7 @@ class Identity:
     """Whose it is. Empty, as older revisions wrote it: of whoever has the storage."""
     is_served: bool = True
     """Whether a client may ever have written to it."""
+    is_overcommitted: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,7 @@ def _inspect(
 ) -> Image:
     status = path.stat()
     is_mounted = mount is not None and mount.source == loop
+    is_sparse = identity.is_overcommitted or not identity.is_limited
     problem = ""
     if mount is not None and not is_mounted:
         problem = f"{mount.source} is mounted at {mount.where}"
@@ -125,7 +129,7 @@ def _inspect(
         problem = "not mounted"
     elif "ro" in mount.options or _error_count(mount.source):
         problem = "its file system has errors"
-    elif identity.is_limited and status.st_blocks * 512 < status.st_size:
+    elif not is_sparse and status.st_blocks * 512 < status.st_size:
         problem = "its space is not reserved, the storage is full"
     return Image(
         name=identity.name,
@@ -134,6 +138,7 @@ def _inspect(
         filesystem_bytes=filesystem_bytes,
         allocated_bytes=status.st_blocks * 512,
         is_limited=identity.is_limited,
+        is_overcommitted=identity.is_overcommitted,
         is_mounted=is_mounted,
         is_served=identity.is_served,
         problem=problem,
@@ -211,11 +216,12 @@ def make(directory: Path, work: Work, application: str) -> None:
         is_limited=work.size is not None,
         application=application,
         is_served=False,
+        is_overcommitted=work.is_overcommitted,
     )
     temporary.touch(mode=0o600, exist_ok=False)  # Clients' data: not for users of this machine.
     try:
-        _set_length(temporary, work.size, directory)
-        _format(temporary, identity)
+        _set_length(temporary, work.size, directory, is_sparse=work.is_sparse)
+        _format(temporary, identity, is_sparse=work.is_sparse)
         _sync(temporary)
     except (machine.CommandError, OSError) as error:
         temporary.unlink(missing_ok=True)
@@ -225,27 +231,28 @@ def make(directory: Path, work: Work, application: str) -> None:
     machine.sync_directory(directory)
 
 
-def _set_length(path: Path, size: int | None, directory: Path) -> None:
-    """Make a file as long as the share: reserved on the storage if it has a size, else sparse.
+def _set_length(path: Path, size: int | None, directory: Path, *, is_sparse: bool) -> None:
+    """Make a file as long as the share: reserved on the storage unless it is sparse.
 
     fallocate(1) and not os.posix_fallocate: where the storage can't reserve, that would write
     every block, and this says so.
     """
-    if size is not None:
-        length = size * GIB
-        machine.run(FALLOCATE, "--length", str(length), str(path), timeout_s=IMAGE_TIMEOUT_S)
-    else:
+    # Without a limit it is as long as the storage.
+    gib = read_storage(directory).total_bytes // GIB if size is None else size
+    if is_sparse:
         with path.open("ab") as file:
-            whole = read_storage(directory).total_bytes // GIB * GIB
-            file.truncate(max(whole, path.stat().st_size))
+            file.truncate(max(gib * GIB, path.stat().st_size))
+    else:
+        length = str(gib * GIB)
+        machine.run(FALLOCATE, "--length", length, str(path), timeout_s=IMAGE_TIMEOUT_S)
 
 
-def _format(path: Path, identity: Identity) -> None:
+def _format(path: Path, identity: Identity, *, is_sparse: bool) -> None:
     # mke2fs discards by default, which would give the reserved blocks back; so would the kernel's
     # lazy zeroing of inode tables later, through the loop device. -m 0: no blocks kept for root.
     # A sparse image reads as zeros already, so nothing has to be zeroed, and takes no room.
     zeroing = "nodiscard,lazy_itable_init=0,lazy_journal_init=0"
-    if not identity.is_limited:
+    if is_sparse:
         zeroing = "lazy_itable_init=1,lazy_journal_init=1"
     extended = f"root_owner=0:0,{zeroing}"
     label = share_id(identity.name)[:16]
@@ -295,16 +302,17 @@ def grow(directory: Path, image: Image, size: int | None) -> None:
     loop = _loop_devices().get(str(path))
     if loop is None:
         raise ImagesError(f"share {image.name}: {path} is not mounted, so it can't grow")
+    is_sparse = image.is_sparse or size is None
     if size is None and image.is_limited:
         _change_identity(directory, image, is_limited=False)
     try:
-        _set_length(path, size, directory)
+        _set_length(path, size, directory, is_sparse=is_sparse)
         _sync(path)
         machine.run(LOSETUP, "--set-capacity", loop)
         machine.run(RESIZE2FS, loop, timeout_s=IMAGE_TIMEOUT_S)
-        if size is not None:
+        if not is_sparse:
             # The kernel's zeroing of new inode tables gives some reserved blocks back.
-            _set_length(path, size, directory)
+            _set_length(path, size, directory, is_sparse=False)
     except (machine.CommandError, OSError) as error:
         raise ImagesError(f"share {image.name}: {error}") from error
 
@@ -314,11 +322,12 @@ def ensure_reserved(directory: Path, images: Iterable[Image]) -> bool:
 
     Where the storage has no room for it, that is logged, and reported as the image's `problem`.
     """
-    short = [i for i in images if i.is_limited and i.allocated_bytes < i.file_bytes]
+    short = [i for i in images if not i.is_sparse and i.allocated_bytes < i.file_bytes]
     for image in short:
+        logger.warning("share %s: some of its space was given back: reserving it", image.name)
         path = image_path(directory, image.name)
         try:
-            _set_length(path, image.file_bytes // GIB, directory)
+            _set_length(path, image.file_bytes // GIB, directory, is_sparse=False)
         except machine.CommandError as error:
             logger.error("share %s: %s", image.name, error)
     return bool(short)
@@ -334,12 +343,12 @@ def ensure_mounted(directory: Path, images: Iterable[Image]) -> bool:
         CommandError: systemd did not read the units.
     """
     images = list(images)
-    rules = machine.render(TEMPLATES / "loop.rules.j2", directory=str(directory))
-    changed = machine.write_atomically(UDEV_RULES, rules)
+    changed = _ensure_rules(directory, images)
     units = {_unit(image): _render_mount(directory, image) for image in images}
     fsck_template = TEMPLATES / "nfs-share-fsck@.service.j2"
-    fsck = machine.render(fsck_template, directory=str(directory))
-    changed |= machine.ensure_units({FSCK_UNIT: fsck, **units})
+    units[FSCK_UNIT] = files.render(fsck_template, directory=str(directory))
+    _warn_of_another_hand(images, units)
+    changed |= machine.ensure_units(units)
     missing = [_unit(i) for i in images if not i.is_mounted or not _is_enabled(_unit(i))]
     if missing:
         try:
@@ -347,6 +356,29 @@ def ensure_mounted(directory: Path, images: Iterable[Image]) -> bool:
         except machine.CommandError as error:
             logger.error("not every image could be mounted: %s", error)
     return changed or bool(missing)
+
+
+def _ensure_rules(directory: Path, images: Iterable[Image]) -> bool:
+    """Have udev tell loop devices of images from others; say if that changed anything."""
+    sparse = sorted(str(image_path(directory, image.name)) for image in images if image.is_sparse)
+    rules = files.render(TEMPLATES / "loop.rules.j2", directory=str(directory), sparse=sparse)
+    files.warn_if_touched(UDEV_RULES, rules)
+    changed = machine.write_atomically(UDEV_RULES, rules)
+    if changed:  # By itself, udev looks for new rules every 3 s only.
+        machine.run(UDEVADM, "control", "--reload")
+    return changed
+
+
+def _warn_of_another_hand(images: Iterable[Image], units: Mapping[str, str]) -> None:
+    """Log what is not as the charm left it, before it is put right."""
+    for name, text in units.items():
+        files.warn_if_touched(machine.UNIT_DIRECTORY / name, text)
+    for image in images:
+        unit = machine.UNIT_DIRECTORY / _unit(image)
+        if image.is_mounted and not unit.exists():
+            logger.warning("%s was removed, and is written again", unit)
+        elif unit.exists() and not image.is_mounted:
+            logger.warning("share %s was not mounted: mounting it", image.name)
 
 
 def _is_enabled(unit: str) -> bool:
@@ -358,10 +390,11 @@ def _unit(image: Image) -> str:
 
 
 def _render_mount(directory: Path, image: Image) -> str:
-    return machine.render(
+    return files.render(
         TEMPLATES / "share.mount.j2",
         name=image.name,
         id=share_id(image.name),
+        discard=",discard" if image.is_sparse else "",
         directory=str(directory),
         where=str(share_directory(image.name)),
     )

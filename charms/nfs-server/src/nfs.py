@@ -3,65 +3,124 @@
 
 import contextlib
 import ipaddress
+import logging
 import os
 import re
 import time
 from pathlib import Path
 
-from charmlibs import apt, systemd
-
+import files
 from charms.storage_libs.v0 import machine
+from settings import Settings
 
 PACKAGE = "nfs-kernel-server"
 SERVICE = "nfs-server.service"
+MOUNTD_SERVICE = "nfs-mountd.service"
+
 PORT = 2049
+RPCBIND_PORT = 111
+# mountd, statd and lockd have no ports of their own by right; these are what others use too.
+MOUNTD_PORT = 20048
+STATD_PORT = 32765
+LOCKD_PORT = 32768
+NFSV3_PORTS = (RPCBIND_PORT, MOUNTD_PORT, STATD_PORT, LOCKD_PORT)
+"""What NFSv3 needs beside PORT, for TCP and UDP (rpc.statd(8), rpc.mountd(8))."""
 
 CONFIGURATION = Path("/etc/nfs.conf.d/nfs-server-charm.conf")
-MOUNTD_DROP_IN = "nfs-mountd.service.d/nfs-server-charm.conf"
+LOCKD_CONFIGURATION = Path("/etc/modprobe.d/nfs-server-charm.conf")
+LOCKD_PARAMETERS = Path("/proc/sys/fs/nfs")
+MOUNTD_DROP_IN = f"{MOUNTD_SERVICE}.d/nfs-server-charm.conf"
 TEMPLATES = Path(__file__).parent / "templates"
 THREADS = Path("/proc/fs/nfsd/threads")
+VERSIONS = Path("/proc/fs/nfsd/versions")
 CLIENTS = Path("/proc/fs/nfsd/clients")
 EXPORTFS = Path("/usr/sbin/exportfs")
 RPCBIND = Path("/usr/sbin/rpcbind")
-# NFSv4 needs neither; they would listen on port 111 and others (nfs.systemd(7)).
+# NFSv4 needs none of them; they would listen on port 111 and others (nfs.systemd(7)).
 NFSV3_UNITS = ("rpcbind.service", "rpcbind.socket", "rpc-statd.service")
+NFSV3_DROP_INS = tuple(f"{unit}.d/nfs-server-charm.conf" for unit in NFSV3_UNITS)
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
+APT_GET = (
+    "/usr/bin/env", "DEBIAN_FRONTEND=noninteractive", "/usr/bin/apt-get", "--yes",
+    # A mirror that says nothing fails, and another's apt is waited for, but not for ever.
+    "-o", "Acquire::http::Timeout=30", "-o", "Acquire::Retries=2", "-o", "DPkg::Lock::Timeout=120",
+)  # fmt: skip
+APT_TIMEOUT_S = 900.0
+# Starting waits for the images' file systems to be checked.
+START_TIMEOUT_S = 300.0
 DPKG_QUERY = "/usr/bin/dpkg-query"
+
+logger = logging.getLogger(__name__)
 
 
 class NfsError(Exception):
     """The NFS server could not be installed or started; the message says why."""
 
 
-def install() -> None:
+def install(settings: Settings) -> None:
     """Install the NFS server with the charm's settings in place before it first starts.
 
     Raises:
         NfsError: apt could not install it.
     """
-    write_configuration()
     try:
         if not RPCBIND.exists():  # Else somebody may be using it.
-            machine.systemctl("mask", *NFSV3_UNITS)
-        apt.add_package(PACKAGE, update_cache=True)
-    except (apt.Error, machine.CommandError) as error:
+            _govern_rpcbind()
+        write_configuration(settings)
+        machine.run(*APT_GET, "update", timeout_s=APT_TIMEOUT_S)
+        machine.run(*APT_GET, "install", PACKAGE, timeout_s=APT_TIMEOUT_S)
+    except machine.CommandError as error:
         raise NfsError(f"{PACKAGE} could not be installed: {error}") from error
 
 
-def write_configuration() -> bool:
-    """Write the settings; say whether that changed any. A running server keeps the old ones."""
-    threads = max(8, min(64, 8 * (os.cpu_count() or 1)))
-    text = machine.render(TEMPLATES / "nfs.conf.j2", threads=threads)
+def _govern_rpcbind() -> None:
+    """Let rpcbind and statd start for NFSv3 alone. That these drop-ins exist says we may."""
+    text = files.render(TEMPLATES / "nfsv3-only.conf.j2", path=str(LOCKD_CONFIGURATION))
+    machine.ensure_units(dict.fromkeys(NFSV3_DROP_INS, text))
+
+
+def write_configuration(settings: Settings) -> bool:
+    """Write the settings, for the next start; say whether that changed any."""
+    text = files.render(
+        TEMPLATES / "nfs.conf.j2",
+        threads=threads(settings),
+        vers3="y" if settings.nfsv3 else "n",
+        mountd_port=MOUNTD_PORT,
+        statd_port=STATD_PORT,
+    )
+    drop_in = files.render(TEMPLATES / "nfs-mountd.conf")
+    if is_installed():  # Else they are written for the first time.
+        files.warn_if_touched(CONFIGURATION, text)
+        files.warn_if_touched(machine.UNIT_DIRECTORY / MOUNTD_DROP_IN, drop_in)
     changed = machine.write_atomically(CONFIGURATION, text)
-    drop_in = (TEMPLATES / "nfs-mountd.conf").read_text()
+    changed |= _write_lockd_configuration(settings.nfsv3)
     return machine.ensure_units({MOUNTD_DROP_IN: drop_in}) or changed
+
+
+def _write_lockd_configuration(is_wanted: bool) -> bool:
+    """Fix the ports of lockd, which takes them when its module is loaded; nfs.conf has no say."""
+    if is_wanted:
+        text = files.render(TEMPLATES / "lockd.conf.j2", port=LOCKD_PORT)
+        return machine.write_atomically(LOCKD_CONFIGURATION, text)
+    was_there = LOCKD_CONFIGURATION.exists()
+    LOCKD_CONFIGURATION.unlink(missing_ok=True)
+    return was_there
+
+
+def threads(settings: Settings) -> int:
+    """How many threads nfsd is to have: 8 for each processor, from 8 to 64, unless it is set."""
+    return settings.threads or max(8, min(64, 8 * (os.cpu_count() or 1)))
 
 
 def is_installed() -> bool:
     """Whether the package is there."""
     return EXPORTFS.exists()
+
+
+def was_installed() -> bool:
+    """Whether the charm has installed the package before, there or not now."""
+    return CONFIGURATION.exists()
 
 
 def version() -> str:
@@ -71,20 +130,34 @@ def version() -> str:
 
 def is_running() -> bool:
     """Whether the kernel serves NFS; reads a file, runs no command."""
-    return THREADS.exists() and int(THREADS.read_text()) > 0
+    return _running_threads() > 0
 
 
-def ensure_running() -> bool:
-    """Start the NFS server, now and at boot, if it doesn't run; say whether it had to.
+def _running_threads() -> int:
+    return int(THREADS.read_text()) if THREADS.exists() else 0
+
+
+def ensure_running(settings: Settings) -> bool:
+    """Make the server run with these settings, now and at boot; say whether that took anything.
+
+    Only versions of the protocol need a restart; threads come and go while clients are served.
 
     Raises:
         NfsError: it does not start.
     """
-    if is_running():
-        return False
     try:
-        systemd.service_enable("--now", SERVICE)
-    except systemd.SystemdError as error:
+        if not is_running():
+            logger.warning("%s did not run: starting it", SERVICE)
+            _set_lockd_ports(settings.nfsv3)
+            machine.systemctl("enable", "--now", SERVICE, timeout_s=START_TIMEOUT_S)
+        elif not _has_versions(settings.nfsv3):
+            logger.warning("%s is restarted for other versions of NFS", SERVICE)
+            _restart(settings.nfsv3)
+        elif _running_threads() != threads(settings):
+            THREADS.write_text(f"{threads(settings)}\n")
+        else:
+            return False
+    except machine.CommandError as error:
         raise NfsError(f"{SERVICE} does not start: {error}") from error
     return True
 
@@ -103,6 +176,36 @@ def read_clients() -> tuple[Address, ...]:
             if address and not re.search("^status: courtesy", info, re.MULTILINE):
                 found.add(ipaddress.ip_address(address[1]))
     return tuple(sorted(found, key=lambda address: (address.version, int(address))))
+
+
+def _has_versions(is_nfsv3: bool) -> bool:
+    """Whether the kernel serves the versions that are wanted.
+
+    nfsd tells of 4.0 only when it is off (write_versions() in fs/nfsd/nfsctl.c).
+    """
+    found = VERSIONS.read_text().split()
+    return "-4.0" in found and ("+3" in found) == is_nfsv3
+
+
+def _restart(is_nfsv3: bool) -> None:
+    """Restart the server, with mountd, which listens for NFSv3 alone."""
+    machine.systemctl("stop", SERVICE, MOUNTD_SERVICE)
+    if not is_nfsv3 and _is_rpcbind_ours():
+        machine.systemctl("stop", *NFSV3_UNITS)
+    _set_lockd_ports(is_nfsv3)
+    machine.systemctl("start", SERVICE, timeout_s=START_TIMEOUT_S)
+
+
+def _set_lockd_ports(is_nfsv3: bool) -> None:
+    """Tell lockd its ports if its module is loaded already; 0: any."""
+    port = LOCKD_PORT if is_nfsv3 else 0
+    for name in ("nlm_tcpport", "nlm_udpport"):
+        with contextlib.suppress(FileNotFoundError):  # Not loaded; see _write_lockd_configuration.
+            (LOCKD_PARAMETERS / name).write_text(f"{port}\n")
+
+
+def _is_rpcbind_ours() -> bool:
+    return (machine.UNIT_DIRECTORY / NFSV3_DROP_INS[0]).exists()
 
 
 def wait_for_clients_to_leave(timeout_s: float) -> bool:
@@ -142,5 +245,5 @@ def remove(*, is_used_by_others: bool) -> None:
     if is_installed() and not is_used_by_others:
         machine.systemctl("disable", "--now", SERVICE)
     CONFIGURATION.unlink(missing_ok=True)
-    machine.remove_units([MOUNTD_DROP_IN])
-    machine.systemctl("unmask", *NFSV3_UNITS)
+    LOCKD_CONFIGURATION.unlink(missing_ok=True)
+    machine.remove_units([MOUNTD_DROP_IN, *NFSV3_DROP_INS])

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shares as values, and the rules: what is asked, what is there, what to do. No I/O, no ops."""
 
+import functools
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
@@ -18,8 +19,11 @@ EXPORT_ROOT = Path("/srv/nfs")
 # a sparse image turns the clients' writes into I/O errors (mkfs.ext4(8) can't promise otherwise).
 MIN_RESERVE_BYTES = GIB
 RESERVE_SHARE = 0.02
+# Above it, the status says that room gets scarce.
+PROMISED_WARNING_SHARE = 0.9
 
 
+@functools.cache
 def share_id(name: str) -> str:
     """Make the name of a share's files and directory: readable, and never that of another share.
 
@@ -49,12 +53,19 @@ class Image:
     allocated_bytes: int
     """What the file really takes of the storage."""
     is_limited: bool
-    """Whether it has a size; else it is sparse, and its limit is the storage."""
+    """Whether it has a size; else its limit is the storage."""
+    is_overcommitted: bool = False
+    """Whether it was made while more was promised than there is."""
     is_mounted: bool = False
     is_served: bool = True
     """Whether a client may ever have written to it: it was exported, or is of unknown past."""
     problem: str = ""
     """What is wrong with it, for the operator; empty when nothing is."""
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether it takes room only as it is filled; else all of it is reserved."""
+        return self.is_overcommitted or not self.is_limited
 
     @property
     def size(self) -> int | None:
@@ -68,12 +79,66 @@ class Storage:
 
     total_bytes: int
     free_bytes: int
+    overcommit_ratio: float = 1.0
+    """How much may be promised of each byte that there is."""
+
+    @property
+    def reserve_bytes(self) -> int:
+        """What is never given away."""
+        return max(MIN_RESERVE_BYTES, int(self.total_bytes * RESERVE_SHARE))
 
     @property
     def available_bytes(self) -> int:
-        """What may be given to shares: all that is free but the reserve."""
-        reserve = max(MIN_RESERVE_BYTES, int(self.total_bytes * RESERVE_SHARE))
-        return max(0, self.free_bytes - reserve)
+        """What may really be taken: all that is free but the reserve."""
+        return max(0, self.free_bytes - self.reserve_bytes)
+
+    @property
+    def is_overcommitted(self) -> bool:
+        """Whether more is promised than there is: what is made now is sparse."""
+        return self.overcommit_ratio > 1
+
+    def promised_bytes(self, images: Iterable[Image]) -> int:
+        """Count what is promised: a share with a size is all of it, one without what it takes."""
+        return sum(max(i.allocated_bytes, i.file_bytes if i.is_limited else 0) for i in images)
+
+    def promisable_bytes(self, images: Iterable[Image]) -> int:
+        """Count what may be promised in all: others' files on the storage are not the shares'."""
+        taken = sum(image.allocated_bytes for image in images)
+        return int(self.overcommit_ratio * (self.available_bytes + taken))
+
+
+@dataclass
+class Room:
+    """What a storage has left to give, while a plan is made."""
+
+    unpromised_bytes: int
+    unreserved_bytes: int
+
+    @classmethod
+    def of(cls, storage: Storage, images: Iterable[Image]) -> "Room":
+        """Find what a storage has left."""
+        images = tuple(images)
+        unpromised = storage.promisable_bytes(images) - storage.promised_bytes(images)
+        return cls(max(0, unpromised), storage.available_bytes)
+
+    def lacks(self, image: Image | None, work: "Work") -> int | None:
+        """Find how many whole GiB are free, if they are too few for an image made or grown."""
+        promise, reserve = needed_bytes(image, work)
+        if promise > self.unpromised_bytes:
+            return self.unpromised_bytes // GIB
+        return self.unreserved_bytes // GIB if reserve > self.unreserved_bytes else None
+
+    def give(self, image: Image | None, work: "Work") -> None:
+        """Count an image as made or grown."""
+        promise, reserve = needed_bytes(image, work)
+        # What has no limit is promised nothing; see needed_bytes().
+        self.unpromised_bytes -= 0 if work.size is None else promise
+        self.unreserved_bytes -= 0 if work.is_sparse else reserve
+
+
+def free(storage: Storage, images: Iterable[Image]) -> int:
+    """Find how many GiB may still be promised."""
+    return Room.of(storage, images).unpromised_bytes // GIB
 
 
 @dataclass(frozen=True)
@@ -106,6 +171,12 @@ class Work:
 
     name: str
     size: int | None
+    is_overcommitted: bool = False
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether it takes room only as it is filled."""
+        return self.is_overcommitted or self.size is None
 
 
 @dataclass(frozen=True)
@@ -149,31 +220,34 @@ def plan(wanted: Mapping[str, Wanted], images: Mapping[str, Image], storage: Sto
     """
     work: list[Work] = []
     refusals: dict[str, str] = {}
-    available = storage.available_bytes
+    room = Room.of(storage, images.values())
     for name, share in wanted.items():
         image = images.get(name)
         size = largest([share.size, image.size if image else 0])  # It never shrinks.
         if size == 0 or (image and _has_size(image, size, storage)):
             continue
-        needed = needed_bytes(image, size)
-        if needed > available:
-            refusals[name] = f"share {name}: {shown(size)} asked, {available // GIB}G free"
+        asked = Work(name, size, (image or storage).is_overcommitted)
+        if (free := room.lacks(image, asked)) is not None:
+            refusals[name] = f"share {name}: {shown(size)} asked, {free}G free"
         else:
-            work.append(Work(name, size))
-            if size is not None:  # What has no limit is promised nothing; see needed_bytes().
-                available -= needed
+            work.append(asked)
+            room.give(image, asked)
     return Plan(tuple(work), refusals)
 
 
-def needed_bytes(image: Image | None, size: int | None) -> int:
-    """How many bytes of the storage a share of `size` GiB takes beyond those it has.
+def needed_bytes(image: Image | None, work: Work) -> tuple[int, int]:
+    """How many bytes a share takes beyond what it has: of what is promised, of what is there.
 
-    One without a limit takes them as it is written to; it is not begun with less than 1 GiB.
+    One without a limit takes them as it is written to. What is sparse is not begun with less
+    than 1 GiB.
     """
-    if size is None:
-        return 0 if image else GIB
+    begun = 0 if image else GIB
+    if work.size is None:
+        return begun, begun
+    length, allocated = work.size * GIB, image.allocated_bytes if image else 0
     # What is over the size (extents' own blocks) gives no credit.
-    return max(0, size * GIB - (image.allocated_bytes if image else 0))
+    promise = max(0, length - max(allocated, image.file_bytes if image else 0))
+    return promise, begun if work.is_sparse else max(0, length - allocated)
 
 
 def _has_size(image: Image, size: int | None, storage: Storage) -> bool:
@@ -181,6 +255,27 @@ def _has_size(image: Image, size: int | None, storage: Storage) -> bool:
     is_long_enough = size is not None or image.file_bytes >= storage.total_bytes // GIB * GIB
     is_whole = image.filesystem_bytes == image.file_bytes
     return image.size == size and is_whole and is_long_enough
+
+
+def is_short(storage: Storage, images: Iterable[Image]) -> bool:
+    """Whether the reserve is broken into while clients' writes take room from the storage."""
+    return any(i.is_sparse for i in images) and storage.free_bytes < storage.reserve_bytes
+
+
+def space_warning(storage: Storage, images: Iterable[Image]) -> str:
+    """Say that room gets scarce, before it is gone; empty while there is enough."""
+    images = tuple(images)
+    free, promised = storage.free_bytes, storage.promised_bytes(images)
+    promisable = storage.promisable_bytes(images)
+    # What is reserved can't be short of it; what is sparse can.
+    if any(image.is_sparse for image in images) and free < 2 * storage.reserve_bytes:
+        return (
+            f"Only {free / GIB:.1f}G of the storage are free, and when none is, writing to shares"
+            " fails: add storage, or delete files in shares"
+        )
+    if images and promised > PROMISED_WARNING_SHARE * promisable:
+        return f"{promised / GIB:.0f}G of {promisable / GIB:.0f}G are promised to shares"
+    return ""
 
 
 def exports(wanted: Mapping[str, Wanted], images: Mapping[str, Image]) -> tuple[Export, ...]:

@@ -16,6 +16,8 @@ class Facts:
 
     unit: str
     is_installed: bool = True
+    was_installed: bool = True
+    """Whether the package was there once."""
     is_running: bool = True
     has_storage: bool = True
     problems: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -30,6 +32,14 @@ class Facts:
     """Names of image files that are not shares of this application."""
     gone: Mapping[str, str] = field(default_factory=dict[str, str])
     """Shares of units that are gone, and the unit."""
+    bad_setting: str = ""
+    """Which option is not allowed, and what is."""
+    strangers: tuple[tuple[str, str], ...] = ()
+    """Path and host of what another hand exports of the shares."""
+    space: str = ""
+    """What there is to say of scarce room."""
+    is_short_of_space: bool = False
+    """Whether that is grave."""
 
 
 def app_status(refusals: Iterable[tuple[str, str]], facts: Facts) -> ops.StatusBase:
@@ -47,6 +57,10 @@ def app_status(refusals: Iterable[tuple[str, str]], facts: Facts) -> ops.StatusB
 
 def unit_status(facts: Facts) -> ops.StatusBase:
     """Decide the status: the first thing that keeps the unit from its work."""
+    if not facts.is_installed and facts.was_installed:
+        return ops.BlockedStatus(
+            "The package nfs-kernel-server was removed and can't be installed: see juju debug-log"
+        )
     if not facts.is_installed:
         return ops.MaintenanceStatus("Installing the NFS server")
     if not facts.has_storage:
@@ -61,6 +75,13 @@ def unit_status(facts: Facts) -> ops.StatusBase:
         )
     for name in facts.lost:
         return ops.BlockedStatus(f"share {name}: {NOT_HERE}")
+    if facts.strangers:
+        path, host = facts.strangers[0]
+        return ops.BlockedStatus(
+            f"{path} is exported to {host} by another hand: take it out of /etc/exports.d/"
+        )
+    if facts.bad_setting:
+        return ops.BlockedStatus(facts.bad_setting)
     for name in sorted(facts.undone):
         return ops.BlockedStatus(f"share {name}: could not be made or grown: see juju debug-log")
     for name, unit in sorted(facts.strays.items()):
@@ -72,4 +93,6 @@ def unit_status(facts: Facts) -> ops.StatusBase:
         return ops.BlockedStatus(
             f"Not shares of this application, move them off the storage: {names}"
         )
-    return ops.ActiveStatus()
+    if facts.is_short_of_space:
+        return ops.BlockedStatus(facts.space)
+    return ops.ActiveStatus(facts.space)

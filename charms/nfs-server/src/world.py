@@ -102,7 +102,7 @@ class World:
         """What this unit says to the others, but for its addresses."""
         names = {*self.found.images, *self.plan.refusals, *self.undone}
         return Report(
-            free=self.storage.available_bytes // shares.GIB,
+            free=shares.free(self.storage, self.found.images.values()),
             shares={name: self._share_report(name) for name in sorted(names)},
             foreign=self.foreign,
             deleted=self.deleted,
@@ -131,7 +131,7 @@ class World:
 def first_report(found: Found, storage: shares.Storage, deleted: tuple[str, ...]) -> Report:
     """Say what a unit has, before it is decided what it is to have."""
     return Report(
-        free=storage.available_bytes // shares.GIB,
+        free=shares.free(storage, found.images.values()),
         shares={name: ShareReport(image.uuid, image.size) for name, image in found.images.items()},
         deleted=deleted,
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 import exports as real_exports
 import images as real_images
 import nfs as real_nfs
+from settings import Settings
 from shares import GIB, Export, Image, Storage, Work, share_id
 
 TOTAL = 100
@@ -27,6 +28,13 @@ class FakeMachine:
     is_installed: bool = True
     is_running: bool = True
     is_configured: bool = True
+    settings: Settings = field(default_factory=Settings)
+    """What the server runs with."""
+    squash: str = "none"
+    can_start: bool = True
+    can_install: bool = True
+    strangers: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    """Who may mount our shares by another hand's doing."""
     is_connected: bool = False
     """Whether a client holds files open."""
     do_clients_leave: bool = True
@@ -59,7 +67,14 @@ class FakeMachine:
         """What the storage has left to give."""
         return TOTAL - RESERVE - sum(i.allocated_bytes for i in self.on_storage.values()) // GIB
 
-    def add(self, name: str, size: int | None, *, is_served: bool = True) -> None:
+    def add(
+        self,
+        name: str,
+        size: int | None,
+        *,
+        is_served: bool = True,
+        is_overcommitted: bool = False,
+    ) -> None:
         """Put a share there, mounted."""
         self.made += 1
         length = (TOTAL if size is None else size) * GIB
@@ -68,9 +83,10 @@ class FakeMachine:
             uuid=f"uuid {self.made} of {share_id(name)}, made on {self.unit}",
             file_bytes=length,
             filesystem_bytes=length,
-            allocated_bytes=GIB if size is None else length,
+            allocated_bytes=GIB if size is None or is_overcommitted else length,
             is_limited=size is not None,
             is_served=is_served,
+            is_overcommitted=is_overcommitted,
         )
         self.mounted.add(name)
 
@@ -120,7 +136,9 @@ class FakeImages:
         self._note(True, f"{work.name} made")
         if work.name in self._machine.failing:
             raise real_images.ImagesError(f"share {work.name}: it failed")
-        self._machine.add(work.name, work.size, is_served=False)
+        self._machine.add(
+            work.name, work.size, is_served=False, is_overcommitted=work.is_overcommitted
+        )
         self._machine.mounted.remove(work.name)
 
     def note_served(self, directory: Path, image: Image) -> None:
@@ -194,7 +212,7 @@ class FakeImages:
 
 def _is_short(image: Image) -> bool:
     """Whether it takes less of the storage than it was promised."""
-    return image.is_limited and image.allocated_bytes < image.file_bytes
+    return not image.is_sparse and image.allocated_bytes < image.file_bytes
 
 
 class FakeExports:
@@ -206,22 +224,27 @@ class FakeExports:
     def __init__(self, machine: FakeMachine):
         self._machine = machine
 
-    def ensure(self, exports: Iterable[Export]) -> bool:
+    def ensure(self, exports: Iterable[Export], squash: str) -> bool:
         assert self._machine.is_installed
         wanted = {export.name: export for export in exports}
-        if wanted == self._machine.exported and self._machine.has_exports_file:
+        is_same = (wanted, squash) == (self._machine.exported, self._machine.squash)
+        if is_same and self._machine.has_exports_file:
             return False
+        self._machine.squash = squash
         self._machine.exported = wanted
         self._machine.has_exports_file = True
         self._machine.changes.append("exported")
         return True
 
     def remove(self) -> None:
-        self.ensure(())
+        self.ensure((), "none")
         self._machine.has_exports_file = False
 
-    def read_table(self) -> set[tuple[str, str]]:
-        return self._machine.others | set(self._entries())
+    def strangers(self, exports: Iterable[Export]) -> list[tuple[str, str]]:
+        return self._machine.strangers
+
+    def read_table(self) -> dict[tuple[str, str], frozenset[str]]:
+        return dict.fromkeys(self._machine.others | set(self._entries()), frozenset())
 
     def _entries(self) -> Iterator[tuple[str, str]]:
         for export in self._machine.exported.values():
@@ -232,12 +255,18 @@ class FakeExports:
 class FakeNfs:
     """For `nfs`."""
 
+    PACKAGE = real_nfs.PACKAGE
     PORT = real_nfs.PORT
+    NFSV3_PORTS = real_nfs.NFSV3_PORTS
+    NfsError = real_nfs.NfsError
 
     def __init__(self, machine: FakeMachine):
         self._machine = machine
 
-    def install(self) -> None:
+    def install(self, settings: Settings) -> None:
+        if not self._machine.can_install:
+            raise real_nfs.NfsError("no candidate")
+        self._machine.settings = settings
         self._machine.is_installed = self._machine.is_running = self._machine.is_configured = True
         self._machine.changes.append("installed")
 
@@ -248,18 +277,24 @@ class FakeNfs:
     def is_installed(self) -> bool:
         return self._machine.is_installed
 
+    def was_installed(self) -> bool:
+        return self._machine.is_configured
+
     def is_running(self) -> bool:
         return self._machine.is_running
 
-    def write_configuration(self) -> bool:
+    def write_configuration(self, settings: Settings) -> bool:
         changed = not self._machine.is_configured
         self._machine.is_configured = True
         self._machine.changes += ["configured"] if changed else []
         return changed
 
-    def ensure_running(self) -> bool:
-        changed = not self._machine.is_running
+    def ensure_running(self, settings: Settings) -> bool:
+        if not self._machine.can_start:
+            raise real_nfs.NfsError("masked")
+        changed = not self._machine.is_running or settings != self._machine.settings
         self._machine.is_running = True
+        self._machine.settings = settings
         self._machine.changes += ["started"] if changed else []
         return changed
 

@@ -19,11 +19,18 @@ import charm
 import exports
 import images
 import nfs
+import settings as charm_settings
 from charms.storage_libs.v0.nfs_interfaces import parse_allowlist
 from shares import GIB, share_directory, share_id
 
 HOST = "192.0.2.10"
 ENDPOINT = f"nfs://{HOST}/srv/nfs/{share_id('/data')}"
+
+
+@pytest.fixture(autouse=True)
+def in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the settings in force away from the computer's own."""
+    monkeypatch.setattr(charm_settings, "IN_FORCE", tmp_path / "settings.json")
 
 
 @pytest.fixture
@@ -232,6 +239,74 @@ def test_stopped_server_is_started(machine: FakeMachine, context: Context):
     context.run(context.on.update_status(), state())
     assert machine.is_running
     assert machine.is_configured
+
+
+def test_removed_package_is_installed_again(machine: FakeMachine, context: Context):
+    first = context.run(context.on.relation_changed(client()), state(client()))
+    machine.is_installed = machine.is_running = False
+    machine.can_install = False
+    out = context.run(context.on.update_status(), first)
+    assert out.unit_status == ops.BlockedStatus(
+        "The package nfs-kernel-server was removed and can't be installed: see juju debug-log"
+    )
+    assert answers(out) == answers(first)
+    machine.can_install = True
+    out = context.run(context.on.update_status(), out)
+    assert out.unit_status == ops.ActiveStatus()
+    assert machine.is_running
+
+
+def test_server_that_does_not_start(machine: FakeMachine, context: Context):
+    machine.is_running = machine.can_start = False
+    out = context.run(context.on.update_status(), state(client()))
+    assert out.unit_status == ops.BlockedStatus(
+        "The NFS server does not run: see journalctl -u nfs-server"
+    )
+
+
+def test_exported_by_another_hand(machine: FakeMachine, context: Context):
+    machine.strangers = [("/srv/nfs/data", "*")]
+    out = context.run(context.on.update_status(), state(client()))
+    assert out.unit_status == ops.BlockedStatus(
+        "/srv/nfs/data is exported to * by another hand: take it out of /etc/exports.d/"
+    )
+
+
+def configured(of: testing.State, **config: str | int | float | bool) -> testing.State:
+    return replace(of, config={key.replace("_", "-"): value for key, value in config.items()})
+
+
+def test_settings_are_applied(machine: FakeMachine, context: Context):
+    wanted = configured(state(client()), overcommit_ratio=2.0, threads=3, nfsv3=True, squash="all")
+    out = context.run(context.on.config_changed(), wanted)
+    assert machine.settings == charm_settings.Settings(2.0, 3, nfsv3=True, squash="all")
+    assert machine.squash == "all"
+    both = (testing.TCPPort, testing.UDPPort)
+    v3 = {port(number) for number in (111, 20048, 32765, 32768) for port in both}
+    assert out.opened_ports == {testing.TCPPort(2049), *v3}
+    assert machine.on_storage["/data"].is_sparse
+    out = context.run(context.on.config_changed(), configured(out))
+    assert machine.settings == charm_settings.Settings()
+    assert out.opened_ports == {testing.TCPPort(2049)}
+
+
+def test_bad_setting_leaves_the_last_good_ones_in_force(machine: FakeMachine, context: Context):
+    good = context.run(context.on.config_changed(), configured(state(client()), squash="root"))
+    machine.changes.clear()
+    bad = context.run(context.on.config_changed(), configured(good, squash="some"))
+    assert bad.unit_status == ops.BlockedStatus("squash 'some': use none, root, all")
+    assert machine.squash == "root"
+    assert machine.changes == []
+    assert answers(bad) == answers(good)
+
+
+def test_overcommitted(machine: FakeMachine, context: Context):
+    asking = client(1, size="100"), client(2, "/logs", "80"), client(3, "/more", "30")
+    wanted = configured(state(*asking), overcommit_ratio=2.0)
+    out = context.run(context.on.config_changed(), wanted)
+    assert machine.sizes() == {"/data": 100, "/logs": 80}
+    assert answers(out)[3] == {"error": "share /more: 30G asked, 16G free"}
+    assert out.unit_status == ops.ActiveStatus("180G of 196G are promised to shares")
 
 
 def test_leftovers_are_removed(machine: FakeMachine, context: Context):

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import exports
+import files
 from charms.storage_libs.v0 import machine
 from charms.storage_libs.v0.nfs_interfaces import parse_allowlist
 from shares import Export, share_id
@@ -20,6 +21,7 @@ OPTIONS = {
     "sync",
     "no_subtree_check",
     "no_root_squash",
+    "no_all_squash",
     "secure",
     "sec=sys",
     "mountpoint",
@@ -27,7 +29,7 @@ OPTIONS = {
 }
 HEADER = (
     "# Written by the nfs-server charm; changes made here are lost. "
-    "Others' exports: /etc/exports.d/\n"
+    "Others' exports: /etc/exports.d/"
 )
 
 
@@ -63,6 +65,8 @@ class Exportfs:
     is_deaf: bool = False
     """Succeeds and exports nothing."""
     fails_at: int = -1
+    complains: bool = False
+    """Exports all, and fails all the same, for what somebody else has written."""
 
     def run(self, *argv: str, timeout_s: float = 60.0) -> str:
         self.commands.append(argv[0])
@@ -75,6 +79,8 @@ class Exportfs:
                 self._try_out(argv)
             else:
                 self._apply()
+                if self.complains:
+                    raise ValueError("others' fault")
         except ValueError as error:
             raise machine.CommandError(argv, "exit status 1", f"exportfs: {error}") from error
         return ""
@@ -109,20 +115,42 @@ def exportfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Exportfs:
 
 def test_render():
     shares = [export("/a", "10.0.0.1,192.0.2.0/24,2001:db8::/64"), export("/b", "2001:db8::1")]
-    options = f"-rw,sync,no_subtree_check,no_root_squash,secure,sec=sys,mountpoint,fsid={UUID}"
-    assert exports.render(shares) == (
-        HEADER + f"/srv/nfs/{share_id('/a')} {options} 10.0.0.1 192.0.2.0/24 2001:db8::/64\n"
-        f"/srv/nfs/{share_id('/b')} {options} 2001:db8::1\n"
+    options = (
+        "-rw,sync,no_subtree_check,no_root_squash,no_all_squash,secure,sec=sys,mountpoint,"
+        f"fsid={UUID}"
     )
+    text = exports.render(shares, "none")
+    assert files.is_untouched(text)
+    assert text.splitlines()[:-1] == [
+        HEADER,
+        f"/srv/nfs/{share_id('/a')} {options} 10.0.0.1 192.0.2.0/24 2001:db8::/64",
+        f"/srv/nfs/{share_id('/b')} {options} 2001:db8::1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("squash", "words"),
+    [
+        ("none", {"no_root_squash", "no_all_squash"}),
+        ("root", {"root_squash", "no_all_squash"}),
+        ("all", {"root_squash", "all_squash"}),
+    ],
+)
+def test_squash(exportfs: Exportfs, squash: str, words: set[str]):
+    exports.ensure([export()], "none" if squash == "root" else "root")
+    assert exports.ensure([export()], squash)
+    (options,) = exports.read_table().values()
+    assert {word for word in options if word.endswith("squash")} == words
+    assert not exports.ensure([export()], squash)
 
 
 def test_render_nothing():
-    assert exports.render(()) == HEADER
+    assert exports.render((), "none").splitlines()[:-1] == [HEADER]
 
 
 def test_render_anyone_once():
     # exportfs refuses `* *`, which 0.0.0.0/0 and ::/0 would be.
-    assert parse(exports.render([export(networks="0.0.0.0/0")])) == {
+    assert parse(exports.render([export(networks="0.0.0.0/0")], "none")) == {
         (f"/srv/nfs/{share_id('/data')}", "*"): OPTIONS
     }
 
@@ -137,7 +165,7 @@ _networks = st.ip_addresses().flatmap(
 @given(st.text(), st.sets(_networks, min_size=1))
 def test_render_is_read_as_meant(name: str, networks: set[exports.Network]):
     share = Export(name, UUID, tuple(networks))
-    found = parse(exports.render([share]))
+    found = parse(exports.render([share], "none"))
     assert {path for path, _ in found} == {str(share.path)}
     assert all(options == OPTIONS for options in found.values())
     read = {h if h == "*" else ip_network(h) for _, h in found}
@@ -161,17 +189,19 @@ def test_host(network: str, text: str):
 
 
 def test_ensure(exportfs: Exportfs):
-    assert exports.ensure([export()])
-    assert parse(exports.EXPORTS.read_text()) == parse(exports.render([export()]))
-    assert exports.read_table() == {(f"/srv/nfs/{share_id('/data')}", "10.0.0.1")}
+    assert exports.ensure([export()], "none")
+    assert parse(exports.EXPORTS.read_text()) == parse(exports.render([export()], "none"))
+    assert exports.read_table() == {
+        (f"/srv/nfs/{share_id('/data')}", "10.0.0.1"): frozenset(OPTIONS)
+    }
     assert sorted(p.name for p in exports.EXPORTS.parent.iterdir()) == ["exports"]
     assert exports.EXPORTS.stat().st_mode & 0o777 == 0o644
 
 
 def test_ensure_again_runs_nothing(exportfs: Exportfs):
-    exports.ensure([export(), export("/any", "0.0.0.0")])
+    exports.ensure([export(), export("/any", "0.0.0.0")], "none")
     exportfs.commands.clear()
-    assert not exports.ensure(iter([export(), export("/any", "0.0.0.0")]))
+    assert not exports.ensure(iter([export(), export("/any", "0.0.0.0")]), "none")
     assert exportfs.commands == []
 
 
@@ -186,46 +216,91 @@ def test_ensure_again_runs_nothing(exportfs: Exportfs):
     ],
 )
 def test_ensure_change(exportfs: Exportfs, after: tuple[Export, ...]):
-    exports.ensure([export()])
-    assert exports.ensure(after)
-    assert exports.EXPORTS.read_text() == exports.render(after)
-    assert exports.read_table() == {
+    exports.ensure([export()], "none")
+    assert exports.ensure(after, "none")
+    assert exports.EXPORTS.read_text() == exports.render(after, "none")
+    assert set(exports.read_table()) == {
         (str(e.path), exports.host(network)) for e in after for network in e.networks
     }
 
 
 def test_ensure_after_unexport_by_hand(exportfs: Exportfs):
-    exports.ensure([export()])
+    exports.ensure([export()], "none")
     exports.ETAB.write_text("")  # exportfs -ua
-    assert exports.ensure([export()])
-    assert exports.is_applied([export()])
+    assert exports.ensure([export()], "none")
+    assert exports.is_applied([export()], "none")
     assert exportfs.commands[-1:] == [exports.EXPORTFS]  # Nothing to try out in an old file.
 
 
 def test_ensure_takes_back_an_export_by_hand(exportfs: Exportfs):
-    exports.ensure([export()])
+    exports.ensure([export()], "none")
     with exports.ETAB.open("a") as table:
         table.write(f"/srv/nfs/{share_id('/data')}\t*(rw)\n")
-    assert exports.ensure([export()])
-    assert exports.is_applied([export()])
+    assert exports.ensure([export()], "none")
+    assert exports.is_applied([export()], "none")
+
+
+def test_ensure_takes_back_options_by_hand(exportfs: Exportfs):
+    exports.ensure([export()], "none")
+    exports.ETAB.write_text(exports.ETAB.read_text().replace("no_root_squash", "insecure"))
+    assert exports.ensure([export()], "none")
+    assert list(exports.read_table().values()) == [frozenset(OPTIONS)]
 
 
 def test_ensure_leaves_others_exports_alone(exportfs: Exportfs):
     exports.EXPORTS_D.mkdir()
     (exports.EXPORTS_D / "others.exports").write_text("/home 10.1.0.0/16(rw)\n/srv/nfsx *(ro)\n")
-    exports.ensure([export()])
-    assert {("/home", "10.1.0.0/16"), ("/srv/nfsx", "*")} < exports.read_table()
-    assert exports.is_applied([export()])
+    exports.ensure([export()], "none")
+    assert {("/home", "10.1.0.0/16"), ("/srv/nfsx", "*")} < set(exports.read_table())
+    assert exports.is_applied([export()], "none")
     exports.remove()
-    assert exports.read_table() == {("/home", "10.1.0.0/16"), ("/srv/nfsx", "*")}
+    assert set(exports.read_table()) == {("/home", "10.1.0.0/16"), ("/srv/nfsx", "*")}
+
+
+def another_hand(text: str) -> str:
+    """Widen what is exported, and add something."""
+    return text.replace(" 10.0.0.1", " *") + '/mnt \\\n  192.0.2.1(ro) # mine\n"/srv/nfs/x" *\n'
+
+
+def test_edited_exports_are_put_right(exportfs: Exportfs, caplog: pytest.LogCaptureFixture):
+    exports.ensure([export()], "none")
+    before = exports.EXPORTS.read_text()
+    exports.EXPORTS.write_text(another_hand(before))
+    assert exports.ensure([export()], "none")
+    assert exports.EXPORTS.read_text() == before
+    assert set(exports.read_table()) == {
+        (f"/srv/nfs/{share_id('/data')}", "10.0.0.1"),
+        ("/mnt", "192.0.2.1"),
+    }
+    assert f"{exports.EXPORTS} was changed by another hand" in caplog.text
+    assert "+/mnt" in caplog.text
+
+
+def test_strangers(exportfs: Exportfs):
+    exports.ensure([export()], "none")
+    exports.EXPORTS_D.mkdir()
+    path = f"/srv/nfs/{share_id('/data')}"
+    (exports.EXPORTS_D / "x.exports").write_text(f"{path} *(rw)\n")
+    assert exports.strangers([export()]) == []
+    exportfs.run(exports.EXPORTFS, "-ra")
+    assert exports.strangers([export()]) == [(path, "*")]
+    exports.ensure([export()], "none")
+    assert exports.strangers([export()]) == [(path, "*")]
+
+
+def test_others_faults_keep_no_share_away(exportfs: Exportfs, caplog: pytest.LogCaptureFixture):
+    exportfs.complains = True
+    assert exports.ensure([export()], "none")
+    assert exports.is_applied([export()], "none")
+    assert "exportfs: others' fault" in caplog.text
 
 
 def test_ensure_refused_keeps_what_was(exportfs: Exportfs, monkeypatch: pytest.MonkeyPatch):
-    exports.ensure([export()])
+    exports.ensure([export()], "none")
     before = exports.EXPORTS.read_text(), exports.ETAB.read_text()
     bad = export("/bad", uuid=f"{UUID},bogus")
     with pytest.raises(exports.ExportsError, match='exportfs: unknown keyword "bogus"'):
-        exports.ensure([bad, export()])
+        exports.ensure([bad, export()], "none")
     assert (exports.EXPORTS.read_text(), exports.ETAB.read_text()) == before
     assert sorted(p.name for p in exports.EXPORTS.parent.iterdir()) == ["exports"]
 
@@ -233,16 +308,16 @@ def test_ensure_refused_keeps_what_was(exportfs: Exportfs, monkeypatch: pytest.M
 def test_ensure_not_applied(exportfs: Exportfs):
     exportfs.is_deaf = True
     with pytest.raises(exports.ExportsError, match="exportfs -ra did not export"):
-        exports.ensure([export()])
+        exports.ensure([export()], "none")
 
 
 @pytest.mark.parametrize("nth", [1, 2])
 def test_ensure_failed_is_done_next_time(exportfs: Exportfs, nth: int):
     exportfs.fails_at = nth
     with pytest.raises(exports.ExportsError, match="exportfs: no"):
-        exports.ensure([export()])
-    assert exports.ensure([export()])
-    assert exports.is_applied([export()])
+        exports.ensure([export()], "none")
+    assert exports.ensure([export()], "none")
+    assert exports.is_applied([export()], "none")
 
 
 OTHERS = "# ours\n/home  10.1.0.0/16(rw)\n"
@@ -250,8 +325,8 @@ OTHERS = "# ours\n/home  10.1.0.0/16(rw)\n"
 
 def test_what_was_there_is_kept_once(exportfs: Exportfs):
     exports.EXPORTS.write_text(OTHERS)
-    exports.ensure([export()])
-    exports.ensure([export(networks="10.0.0.2")])
+    exports.ensure([export()], "none")
+    exports.ensure([export(networks="10.0.0.2")], "none")
     kept = list(exports.EXPORTS_D.iterdir())
     assert [p.name for p in kept] == ["before-nfs-server.exports"]
     assert kept[0].read_text() == OTHERS
@@ -261,11 +336,11 @@ def test_what_was_there_is_kept_once(exportfs: Exportfs):
 def test_what_was_there_overwrites_nothing(exportfs: Exportfs):
     for number, text in enumerate((OTHERS, "/opt *(ro)\n", "/usr *(ro)\n")):
         exports.EXPORTS.write_text(text)  # Somebody writes his own over the charm's.
-        exports.ensure([export(networks=f"10.0.0.{number}")])
+        exports.ensure([export(networks=f"10.0.0.{number}")], "none")
     first = exports.EXPORTS_D / "before-nfs-server.exports"
     first.unlink()
     exports.EXPORTS.write_text("/var *(ro)\n")
-    exports.ensure([export()])
+    exports.ensure([export()], "none")
     assert {p.name: p.read_text() for p in exports.EXPORTS_D.iterdir()} == {
         "before-nfs-server.exports": "/var *(ro)\n",
         "before-nfs-server1.exports": "/opt *(ro)\n",
@@ -275,23 +350,23 @@ def test_what_was_there_overwrites_nothing(exportfs: Exportfs):
 
 def test_file_of_an_older_revision_is_not_kept(exportfs: Exportfs):
     older = HEADER.replace("lost.", "lost at once.")
-    exports.EXPORTS.write_text(exports.render([export()]).replace(HEADER, older))
-    exports.ensure([export()])
-    assert exports.EXPORTS.read_text() == exports.render([export()])
+    exports.EXPORTS.write_text(exports.render([export()], "none").replace(HEADER, older))
+    exports.ensure([export()], "none")
+    assert exports.EXPORTS.read_text() == exports.render([export()], "none")
     assert not exports.EXPORTS_D.exists()
 
 
 @pytest.mark.parametrize("text", ["", "# /etc/exports: the access control list\n\n  #/srv *\n"])
 def test_file_without_exports_is_not_kept(exportfs: Exportfs, text: str):
     exports.EXPORTS.write_text(text)
-    exports.ensure([export()])
+    exports.ensure([export()], "none")
     assert not exports.EXPORTS_D.exists()
 
 
 def test_remove(exportfs: Exportfs):
-    exports.ensure([export()])
+    exports.ensure([export()], "none")
     exports.remove()
-    assert exports.read_table() == set()
+    assert exports.read_table() == {}
     assert not exports.EXPORTS.exists()
     exports.remove()
     assert not exports.EXPORTS.exists()
@@ -299,5 +374,5 @@ def test_remove(exportfs: Exportfs):
 
 def test_read_table_takes_any_line(exportfs: Exportfs):
     exports.ETAB.write_bytes(b"\n/caf\xe9\t*(ro)\n/odd\n")
-    assert exports.read_table() == {("/caf\udce9", "*")}
-    assert exports.is_applied(())
+    assert set(exports.read_table()) == {("/caf\udce9", "*")}
+    assert exports.is_applied((), "none")

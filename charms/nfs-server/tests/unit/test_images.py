@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import files
 import images
 import shares
 from charms.storage_libs.v0 import machine
@@ -51,6 +52,8 @@ class Host:
         self.failing = ""
         """A command that fails."""
         self.busy: set[str] = set()
+        self.rules = ""
+        """What udev knows."""
         self.mounts: dict[str, tuple[str, str, str]] = {}
         """mount point -> device, its file, options"""
         self.capacity: dict[str, int] = {}
@@ -64,6 +67,7 @@ class Host:
         if argv[0] == self.failing:
             raise machine.CommandError(argv, "exit status 1", "it failed")
         handlers = {
+            images.UDEVADM: self._udevadm,
             images.LOSETUP: self._losetup,
             images.RESIZE2FS: self._resize2fs,
             images.UMOUNT: self._umount,
@@ -80,6 +84,10 @@ class Host:
 
     def _file(self, device: str) -> str:
         return next(file for loop, file, _ in self.mounts.values() if loop == device)
+
+    def _udevadm(self, *arguments: str) -> None:
+        assert arguments == ("control", "--reload")
+        self.rules = images.UDEV_RULES.read_text()
 
     def _losetup(self, option: str, device: str) -> None:
         assert option == "--set-capacity"
@@ -614,51 +622,103 @@ def test_only_what_has_a_size_is_reserved(host: Host):
 def test_ensure_mounted_units(host: Host):
     images.make(host.storage, Work("/data", 1), APP)
     assert images.ensure_mounted(host.storage, read(host).values())
-    assert (machine.UNIT_DIRECTORY / f"srv-nfs-{ID}.mount").read_text() == (
-        f"""# Written by the nfs-server charm; changes made here are lost.
-[Unit]
-Description=NFS share /data
-RequiresMountsFor={host.storage}
-Requires=nfs-share-fsck@{ID}.service
-After=nfs-share-fsck@{ID}.service
-Before=nfs-server.service
+    mount = (machine.UNIT_DIRECTORY / f"srv-nfs-{ID}.mount").read_text()
+    assert files.is_untouched(mount)
+    assert settings_in(mount) == [
+        "[Unit]",
+        "Description=NFS share /data",
+        f"RequiresMountsFor={host.storage}",
+        f"Requires=nfs-share-fsck@{ID}.service",
+        f"After=nfs-share-fsck@{ID}.service",
+        "Before=nfs-server.service",
+        "[Mount]",
+        f"What={host.storage}/{ID}.img",
+        f"Where=/srv/nfs/{ID}",
+        "Type=ext4",
+        "Options=loop,noatime,nodev,nosuid,errors=remount-ro",
+        "[Install]",
+        "WantedBy=nfs-server.service",
+    ]
+    assert settings_in((machine.UNIT_DIRECTORY / "nfs-share-fsck@.service").read_text()) == [
+        "[Unit]",
+        "Description=Check the file system of NFS share %i",
+        "DefaultDependencies=no",
+        "Conflicts=shutdown.target",
+        "Before=shutdown.target",
+        f"RequiresMountsFor={host.storage}",
+        "PartOf=srv-nfs-%i.mount",
+        "[Service]",
+        "Type=oneshot",
+        "RemainAfterExit=yes",
+        f"ExecStart=/usr/sbin/e2fsck -p {host.storage}/%i.img",
+        "SuccessExitStatus=1",
+    ]
 
-[Mount]
-What={host.storage}/{ID}.img
-Where=/srv/nfs/{ID}
-Type=ext4
-Options=loop,noatime,nodev,nosuid,errors=remount-ro
 
-[Install]
-WantedBy=nfs-server.service
-"""
-    )
-    assert (machine.UNIT_DIRECTORY / "nfs-share-fsck@.service").read_text() == (
-        f"""# Written by the nfs-server charm; changes made here are lost.
-# systemd checks block devices before it mounts them, not files (systemd.mount(5)), so this does.
-[Unit]
-Description=Check the file system of NFS share %i
-DefaultDependencies=no
-Conflicts=shutdown.target
-Before=shutdown.target
-RequiresMountsFor={host.storage}
-# Stopped with its mount, so that the next start checks again.
-PartOf=srv-nfs-%i.mount
+def settings_in(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
 
-[Service]
-Type=oneshot
-# While it is mounted the image counts as checked: e2fsck must not meet a mounted one.
-RemainAfterExit=yes
-ExecStart=/usr/sbin/e2fsck -p {host.storage}/%i.img
-# 1: errors were corrected (e2fsck(8)).
-SuccessExitStatus=1
-"""
-    )
-    assert images.UDEV_RULES.read_text().splitlines()[-1] == (
-        'SUBSYSTEM=="block", KERNEL=="loop[0-9]*", ACTION=="add|change", '
-        f'ATTR{{loop/backing_file}}=="{host.storage}/*.img", ATTR{{queue/discard_max_bytes}}="0", '
-        'RUN+="/usr/sbin/losetup --direct-io=on $devnode"'
-    )
+
+def test_udev_forbids_discard_where_space_is_reserved(host: Host):
+    made(host, "/reserved")
+    made(host, "/sparse", size=None)
+    assert settings_in(host.rules) == [
+        'SUBSYSTEM!="block", GOTO="nfs_share_end"',
+        'KERNEL!="loop[0-9]*", GOTO="nfs_share_end"',
+        'ACTION!="add|change", GOTO="nfs_share_end"',
+        f'ATTR{{loop/backing_file}}!="{host.storage}/*.img", GOTO="nfs_share_end"',
+        'RUN+="/usr/sbin/losetup --direct-io=on $devnode"',
+        f'ATTR{{loop/backing_file}}=="{host.storage}/{share_id("/sparse")}.img",'
+        ' GOTO="nfs_share_end"',
+        'ATTR{queue/discard_max_bytes}="0"',
+        'LABEL="nfs_share_end"',
+    ]
+
+
+def test_make_sparse(host: Host):
+    images.make(host.storage, Work("/data", 4, is_overcommitted=True), "")
+    images.ensure_mounted(host.storage, read(host).values())
+    image = read(host)["/data"]
+    assert (image.size, image.is_sparse, image.problem) == (4, True, "")
+    assert image.allocated_bytes < GIB
+    unit = (machine.UNIT_DIRECTORY / f"srv-nfs-{ID}.mount").read_text()
+    assert "errors=remount-ro,discard\n" in unit
+    images.grow(host.storage, image, 5)
+    image = read(host)["/data"]
+    assert (image.size, image.is_sparse) == (5, True)
+    assert image.allocated_bytes < GIB
+    assert not images.ensure_reserved(host.storage, [image])
+
+
+@pytest.mark.parametrize(
+    ("hand", "logged"),
+    [
+        ("edit", "srv-nfs-{}.mount was changed by another hand"),
+        ("remove", "srv-nfs-{}.mount was removed"),
+        ("unmount", "share /data was not mounted"),
+        ("rules", "61-nfs-share-loop.rules was changed by another hand"),
+    ],
+)
+def test_ensure_mounted_after_another_hand(
+    host: Host, caplog: pytest.LogCaptureFixture, hand: str, logged: str
+):
+    caplog.set_level("WARNING")
+    made(host)
+    assert caplog.text == ""
+    unit = machine.UNIT_DIRECTORY / f"srv-nfs-{ID}.mount"
+    before = unit.read_text(), images.UDEV_RULES.read_text()
+    if hand == "edit":
+        unit.write_text(before[0].replace("nosuid", "suid"))
+    elif hand == "remove":
+        unit.unlink()
+    elif hand == "unmount":
+        images.machine.run(images.UMOUNT, str(share_directory("/data")))
+    else:
+        images.UDEV_RULES.write_text(before[1].replace("loop", "sd"))
+    assert images.ensure_mounted(host.storage, read(host).values())
+    assert logged.format(ID) in caplog.text
+    assert (unit.read_text(), images.UDEV_RULES.read_text()) == before
+    assert read(host)["/data"].is_mounted
 
 
 def test_ensure_mounted_now_and_at_boot(host: Host):

@@ -4,10 +4,14 @@
 from pathlib import Path
 
 import pytest
-from charmlibs import apt, systemd
 
+import files
 import nfs
 from charms.storage_libs.v0 import machine
+from settings import Settings
+
+DEFAULTS = Settings()
+V3 = Settings(nfsv3=True)
 
 
 class Host:
@@ -15,7 +19,9 @@ class Host:
 
     def __init__(self) -> None:
         self.commands: list[tuple[str, ...]] = []
-        self.masked: set[str] = set()
+        self.stopped: set[str] = set()
+        self.starts = 0
+        self.is_updated = False
         self.packages: set[str] = set()
         self.started_with = ""
         """The settings that were there when the server first started."""
@@ -32,43 +38,60 @@ class Host:
             assert argv[1:] == ("-f",)
             self.is_flushed = True
             return ""
+        if argv[: len(nfs.APT_GET)] == nfs.APT_GET:
+            self._apt_get(*argv[len(nfs.APT_GET) :])
+            return ""
+        assert argv[0] == machine.SYSTEMCTL
         verb, *units = argv[1:]
-        if verb == "mask":
-            self.masked.update(units)
-        elif verb == "unmask":
-            self.masked.difference_update(units)
-        elif verb == "disable":
+        if verb == "disable":
             assert units == ["--now", "nfs-server.service"]
             if not self.packages:
                 raise machine.CommandError(argv, "exit status 1", "no such unit")
             nfs.THREADS.unlink()
+        elif verb == "stop":
+            self.stopped.update(units)
+            nfs.THREADS.write_text("0\n")
+        elif verb == "enable" or verb == "start":
+            assert units[-1] == "nfs-server.service"
+            self._start(argv)
+        else:
+            assert verb == "daemon-reload"
         return ""
 
-    def add_package(self, name: str, update_cache: bool = False) -> None:
+    def _apt_get(self, verb: str, *packages: str) -> None:
         if self.fails:
-            raise apt.PackageError("no candidate")
-        assert update_cache
-        self.packages.add(name)
+            raise machine.CommandError(nfs.APT_GET, "exit status 100", "no candidate")
+        if verb == "update":
+            self.is_updated = True
+            return
+        assert (verb, self.is_updated) == ("install", True)
+        self.packages.update(packages)
         nfs.EXPORTFS.parent.mkdir(parents=True, exist_ok=True)
         nfs.EXPORTFS.touch()
         # As Debian's packages do, the service starts at once.
-        self.start("--now", "nfs-server.service")
+        self._start(())
 
-    def start(self, *arguments: str) -> bool:
-        assert arguments == ("--now", "nfs-server.service")
+    def _start(self, argv: tuple[str, ...]) -> None:
         if self.fails:
-            raise systemd.SystemdError("it failed")
-        self.started_with = self.started_with or nfs.CONFIGURATION.read_text()
+            raise machine.CommandError(argv, "exit status 1", "it failed")
+        text = nfs.CONFIGURATION.read_text()
+        self.started_with = self.started_with or text
         nfs.THREADS.parent.mkdir(parents=True, exist_ok=True)
-        nfs.THREADS.write_text("8\n")
-        return True
+        settings = dict(line.split("=") for line in text.splitlines() if "=" in line[:10])
+        nfs.THREADS.write_text(settings["threads"] + "\n")
+        three = "+3" if settings["vers3"] == "y" else "-3"
+        nfs.VERSIONS.write_text(f"-2 {three} +4 -4.0 +4.1 +4.2\n")
+        self.starts += 1
 
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     for module, name in (
         (nfs, "CONFIGURATION"),
+        (nfs, "LOCKD_CONFIGURATION"),
+        (nfs, "LOCKD_PARAMETERS"),
         (nfs, "THREADS"),
+        (nfs, "VERSIONS"),
         (nfs, "CLIENTS"),
         (nfs, "EXPORTFS"),
         (nfs, "RPCBIND"),
@@ -78,8 +101,6 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(machine, "_RELOAD_NEEDED", tmp_path / "reload-needed")
     fake = Host()
     monkeypatch.setattr(machine, "run", fake.run)
-    monkeypatch.setattr(apt, "add_package", fake.add_package)
-    monkeypatch.setattr(systemd, "service_enable", fake.start)
     return fake
 
 
@@ -90,26 +111,41 @@ def connect(client: int) -> Path:
     return path
 
 
+def governed() -> set[str]:
+    """The units that start for NFSv3 alone."""
+    condition = f"ConditionPathExists={nfs.LOCKD_CONFIGURATION}"
+    return {
+        path.parent.name.removesuffix(".d")
+        for path in machine.UNIT_DIRECTORY.glob("*.d/nfs-server-charm.conf")
+        if condition in path.read_text().splitlines()
+    }
+
+
 def test_install(host: Host):
-    nfs.install()
+    nfs.install(DEFAULTS)
     assert host.packages == {"nfs-kernel-server"}
-    assert host.masked == {"rpcbind.service", "rpcbind.socket", "rpc-statd.service"}
+    assert governed() == {"rpcbind.service", "rpcbind.socket", "rpc-statd.service"}
+    assert not nfs.LOCKD_CONFIGURATION.exists()
     assert "vers3=n" in host.started_with  # So it need not be restarted.
+    assert nfs.was_installed()
 
 
 def test_install_leaves_rpcbind_to_its_users(host: Host):
     nfs.RPCBIND.parent.mkdir(parents=True)
     nfs.RPCBIND.touch()
-    nfs.install()
-    assert host.masked == set()
+    nfs.install(V3)
+    assert governed() == set()
+    nfs.write_configuration(DEFAULTS)
+    nfs.ensure_running(DEFAULTS)
+    assert not host.stopped & set(nfs.NFSV3_UNITS)
 
 
 def test_install_fails(host: Host):
     host.fails = True
     with pytest.raises(nfs.NfsError, match=r"could not be installed: .*no cand"):
-        nfs.install()
+        nfs.install(DEFAULTS)
     host.fails = False
-    nfs.install()
+    nfs.install(DEFAULTS)
     assert host.packages == {"nfs-kernel-server"}
 
 
@@ -120,7 +156,7 @@ def test_write_configuration(
     host: Host, monkeypatch: pytest.MonkeyPatch, processors: int | None, threads: int
 ):
     monkeypatch.setattr(nfs.os, "cpu_count", lambda: processors)
-    assert nfs.write_configuration()
+    assert nfs.write_configuration(DEFAULTS)
     lines = nfs.CONFIGURATION.read_text().splitlines()
     assert [line for line in lines if line and not line.startswith("#")] == [
         "[nfsd]",
@@ -132,27 +168,49 @@ def test_write_configuration(
         "lease-time=45",
         "[mountd]",
         "manage-gids=n",
+        "port=20048",
+        "[statd]",
+        "port=32765",
     ]
     drop_in = machine.UNIT_DIRECTORY / "nfs-mountd.service.d/nfs-server-charm.conf"
-    assert drop_in.read_text().splitlines()[-3:] == ["[Service]", "Restart=always", "RestartSec=1"]
+    lines = drop_in.read_text().splitlines()
+    assert lines[-4:-1] == ["[Service]", "Restart=always", "RestartSec=1"]
+
+
+def test_write_configuration_nfsv3(host: Host):
+    nfs.write_configuration(Settings(threads=5, nfsv3=True))
+    assert {"threads=5", "vers3=y"} < set(nfs.CONFIGURATION.read_text().splitlines())
+    options = "options lockd nlm_tcpport=32768 nlm_udpport=32768"
+    assert options in nfs.LOCKD_CONFIGURATION.read_text().splitlines()
+    assert nfs.write_configuration(DEFAULTS)
+    assert not nfs.LOCKD_CONFIGURATION.exists()
 
 
 def test_write_configuration_again_runs_nothing(host: Host):
-    nfs.write_configuration()
+    nfs.write_configuration(DEFAULTS)
     host.commands.clear()
-    assert not nfs.write_configuration()
+    assert not nfs.write_configuration(DEFAULTS)
     assert host.commands == []
 
 
 @pytest.mark.parametrize("lost", ["CONFIGURATION", "drop-in"])
-def test_write_configuration_mends(host: Host, lost: str):
-    nfs.write_configuration()
+def test_write_configuration_mends(host: Host, lost: str, caplog: pytest.LogCaptureFixture):
+    nfs.install(DEFAULTS)
     path = nfs.CONFIGURATION if lost == "CONFIGURATION" else None
     path = path or machine.UNIT_DIRECTORY / nfs.MOUNTD_DROP_IN
     text = path.read_text()
-    path.write_text("something else")
-    assert nfs.write_configuration()
+    path.write_text(f"{text}something=else\n")
+    assert nfs.write_configuration(DEFAULTS)
     assert path.read_text() == text
+    assert f"{path} was changed by another hand" in caplog.text
+    assert "+something=else" in caplog.text
+
+
+def test_a_change_of_ours_is_not_taken_for_anothers(host: Host, caplog: pytest.LogCaptureFixture):
+    nfs.install(DEFAULTS)
+    assert nfs.write_configuration(Settings(threads=3))
+    assert "another hand" not in caplog.text
+    assert files.is_untouched(nfs.CONFIGURATION.read_text())
 
 
 def test_version(host: Host):
@@ -161,7 +219,7 @@ def test_version(host: Host):
 
 def test_is_installed(host: Host):
     assert not nfs.is_installed()
-    nfs.install()
+    nfs.install(DEFAULTS)
     assert nfs.is_installed()
 
 
@@ -174,16 +232,60 @@ def test_is_running(host: Host, threads: str | None, runs: bool):
 
 
 def test_ensure_running(host: Host):
-    nfs.write_configuration()
-    assert nfs.ensure_running()
+    nfs.write_configuration(DEFAULTS)
+    assert nfs.ensure_running(DEFAULTS)
     assert nfs.is_running()
-    assert not nfs.ensure_running()
+    host.commands.clear()
+    assert not nfs.ensure_running(DEFAULTS)
+    assert host.commands == []
 
 
 def test_ensure_running_fails(host: Host):
+    nfs.write_configuration(DEFAULTS)
     host.fails = True
-    with pytest.raises(nfs.NfsError, match=r"nfs-server.service does not start: it failed"):
-        nfs.ensure_running()
+    with pytest.raises(nfs.NfsError, match=r"nfs-server.service does not start: .* it failed"):
+        nfs.ensure_running(DEFAULTS)
+
+
+def apply(settings: Settings) -> bool:
+    nfs.write_configuration(settings)
+    return nfs.ensure_running(settings)
+
+
+def test_threads_change_without_a_restart(host: Host):
+    apply(DEFAULTS)
+    assert apply(Settings(threads=3))
+    assert nfs.THREADS.read_text() == "3\n"
+    assert host.starts == 1
+    nfs.THREADS.write_text("1\n")  # Another hand's.
+    assert apply(Settings(threads=3))
+    assert nfs.THREADS.read_text() == "3\n"
+
+
+@pytest.mark.parametrize("is_lockd_loaded", [False, True])
+def test_nfsv3_comes_and_goes(host: Host, is_lockd_loaded: bool):
+    nfs.install(DEFAULTS)
+    port = nfs.LOCKD_PARAMETERS / "nlm_tcpport"
+    if is_lockd_loaded:
+        port.parent.mkdir(parents=True)
+        port.write_text("0\n")
+        (port.parent / "nlm_udpport").write_text("0\n")
+    assert apply(V3)
+    assert "+3" in nfs.VERSIONS.read_text()
+    assert host.stopped == {"nfs-server.service", "nfs-mountd.service"}
+    assert not is_lockd_loaded or port.read_text() == "32768\n"
+    assert not apply(V3)
+    assert apply(DEFAULTS)
+    assert "-3" in nfs.VERSIONS.read_text()
+    assert set(nfs.NFSV3_UNITS) < host.stopped
+    assert not is_lockd_loaded or port.read_text() == "0\n"
+
+
+def test_other_versions_by_another_hand(host: Host):
+    apply(DEFAULTS)
+    nfs.VERSIONS.write_text("-2 -3 +4 +4.1 +4.2\n")  # 4.0 is on.
+    assert nfs.ensure_running(DEFAULTS)
+    assert host.starts == 2
 
 
 INFO = """clientid: 0x3d0ad9f065f1c3a7
@@ -243,27 +345,27 @@ def test_release_when_one_has_left(host: Host, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("is_used_by_others", [False, True])
 def test_remove(host: Host, is_used_by_others: bool):
-    nfs.install()
+    nfs.install(DEFAULTS)
     nfs.remove(is_used_by_others=is_used_by_others)
     assert nfs.is_running() == is_used_by_others
-    assert host.masked == set()
+    assert governed() == set()
     assert not nfs.CONFIGURATION.exists()
     assert not (machine.UNIT_DIRECTORY / nfs.MOUNTD_DROP_IN).exists()
     assert host.packages == {"nfs-kernel-server"}  # Others may use it.
 
 
 def test_remove_when_the_package_is_gone(host: Host):
-    nfs.install()
+    nfs.install(DEFAULTS)
     host.packages.clear()
     nfs.EXPORTFS.unlink()
     nfs.remove(is_used_by_others=False)
-    assert host.masked == set()
+    assert governed() == set()
     assert not nfs.CONFIGURATION.exists()
     assert not (machine.UNIT_DIRECTORY / nfs.MOUNTD_DROP_IN).exists()
 
 
 def test_remove_again(host: Host):
-    nfs.write_configuration()
+    nfs.write_configuration(DEFAULTS)
     nfs.remove(is_used_by_others=False)
     nfs.remove(is_used_by_others=False)
     assert not nfs.CONFIGURATION.exists()

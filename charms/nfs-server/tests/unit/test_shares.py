@@ -150,7 +150,7 @@ def test_ordered():
 
 
 @pytest.mark.parametrize(
-    ("there", "asked", "needed"),
+    ("there", "asked", "needed"),  # Needed: bytes that are reserved.
     [
         (None, 10, 10 * GIB),
         (None, None, GIB),
@@ -164,7 +164,81 @@ def test_ordered():
     ],
 )
 def test_needed_bytes(there: Image | None, asked: int | None, needed: int):
-    assert shares.needed_bytes(there, asked) == needed
+    promise, reserve = shares.needed_bytes(there, Work("/data", asked))
+    assert reserve == needed
+    is_promised = there is not None and there.file_bytes > there.allocated_bytes
+    assert promise <= needed if is_promised else promise == needed
+
+
+def thin(name: str = "/thin", size: int | None = 10, taken: int = 1) -> Image:
+    return replace(image(name, size), is_overcommitted=True, allocated_bytes=taken * GIB)
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "needed"),
+    [
+        (None, 10, (10 * GIB, GIB)),
+        (thin(), 10, (0, 0)),
+        (thin(), 15, (5 * GIB, 0)),
+        (thin(taken=11), 15, (4 * GIB, 0)),
+    ],
+)
+def test_needed_bytes_overcommitted(there: Image | None, asked: int, needed: tuple[int, int]):
+    assert shares.needed_bytes(there, Work("/thin", asked, is_overcommitted=True)) == needed
+
+
+def overcommitted(ratio: float, free: int = 50) -> Storage:
+    return replace(storage(free), overcommit_ratio=ratio)
+
+
+def test_plan_overcommitted():
+    made = plan(("/a", 60), ("/b", 30), ("/c", 20), room=overcommitted(2))
+    assert made.work == (Work("/a", 60, True), Work("/b", 30, True))
+    assert made.refusals == {"/c": "share /c: 20G asked, 10G free"}
+
+
+def test_plan_what_was_reserved_stays_so():
+    made = plan(("/data", 20), images=(image(),), room=overcommitted(2))
+    assert made.work == (Work("/data", 20),)
+    made = plan(("/data", 80), images=(image(),), room=overcommitted(3))
+    assert made.refusals == {"/data": "share /data: 80G asked, 50G free"}
+
+
+def test_plan_ratio_taken_back():
+    made = plan(("/b", 1), images=(thin(size=60),), room=overcommitted(1, 49))
+    assert made.refusals == {"/b": "share /b: 1G asked, 0G free"}
+
+
+def test_plan_overcommitted_begins_nothing_on_a_full_storage():
+    made = plan(("/data", 10), images=(thin(taken=50),), room=overcommitted(9, 0))
+    assert made.refusals == {"/data": "share /data: 10G asked, 0G free"}
+
+
+@pytest.mark.parametrize(
+    ("there", "room", "says", "is_short"),
+    [
+        pytest.param([], storage(0), "", False, id="no share"),
+        pytest.param([image()], storage(50), "", False, id="enough"),
+        pytest.param([image()], storage(1), "10G of 11G are promised to shares", False, id="9/10"),
+        pytest.param([image()], Storage(100 * GIB, 0), "10G of 10G are promised", False, id="all"),
+        pytest.param([thin()], Storage(100 * GIB, 4 * GIB), "10G of 3G are", False, id="ratio 1"),
+        pytest.param(
+            [thin()],
+            overcommitted(9, 1),
+            "Only 3.0G of the storage are free, ",
+            False,
+            id="scarce",
+        ),
+        pytest.param(
+            [image(size=None)], Storage(100 * GIB, GIB), "Only 1.0G of", True, id="in the reserve"
+        ),
+    ],
+)
+def test_space(there: list[Image], room: Storage, says: str, is_short: bool):
+    warning = shares.space_warning(room, there)
+    assert warning.startswith(says)
+    assert bool(warning) == bool(says)
+    assert shares.is_short(room, there) == is_short
 
 
 @pytest.mark.parametrize(
@@ -223,7 +297,8 @@ def _facts(draw: st.DrawFn) -> Known:
         for name, size, longer in draw(st.lists(st.tuples(_names, _sizes, st.integers(0, 5))))
         if (there := image(name, size, (size or 100) + longer))
     }
-    return wanted, images, Storage(100 * GIB, draw(st.integers(0, 100 * GIB)))
+    ratio = draw(st.sampled_from([1.0, 1.0, 1.5, 4.0]))
+    return wanted, images, Storage(100 * GIB, draw(st.integers(0, 100 * GIB)), ratio)
 
 
 def _apply(
@@ -236,7 +311,7 @@ def _apply(
         old = images.get(work.name)
         wanted = room.total_bytes if work.size is None else work.size * GIB
         length = max(wanted, old.file_bytes if old else 0)
-        allocated = max(old.allocated_bytes if old else 0, 0 if work.size is None else wanted)
+        allocated = max(old.allocated_bytes if old else 0, 0 if work.is_sparse else wanted)
         free -= allocated - (old.allocated_bytes if old else 0)
         after[work.name] = replace(
             old or image(work.name),
@@ -244,6 +319,7 @@ def _apply(
             filesystem_bytes=length,
             allocated_bytes=allocated,
             is_limited=work.size is not None,
+            is_overcommitted=work.is_overcommitted,
         )
     return after, replace(room, free_bytes=free)
 
@@ -253,8 +329,15 @@ def test_plan_never_promises_more_than_there_is(facts: Known):
     wanted, images, room = facts
     made = shares.plan(wanted, images, room)
     limited = [work for work in made.work if work.size is not None]
-    needed = sum(shares.needed_bytes(images.get(w.name), w.size) for w in limited)
-    assert needed <= room.available_bytes
+    reserved = [work for work in limited if not work.is_sparse]
+    assert (
+        sum(shares.needed_bytes(images.get(w.name), w)[1] for w in reserved)
+        <= room.available_bytes
+    )
+    promise = sum(shares.needed_bytes(images.get(w.name), w)[0] for w in limited)
+    there = images.values()
+    unpromised = room.promisable_bytes(there) - room.promised_bytes(there)
+    assert promise <= max(0, unpromised)
     left = _apply(made, images, room)[1].free_bytes
     assert left >= room.free_bytes - room.available_bytes
 

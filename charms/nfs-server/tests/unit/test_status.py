@@ -19,6 +19,26 @@ FOREIGN = ("a.img", "b.img", "c.img", "d.img")
     [
         pytest.param(GOOD, ops.ActiveStatus(), id="all is well"),
         pytest.param(
+            replace(GOOD, space="scarce"), ops.ActiveStatus("scarce"), id="space is scarce"
+        ),
+        pytest.param(
+            replace(GOOD, space="gone", is_short_of_space=True),
+            ops.BlockedStatus("gone"),
+            id="space is gone",
+        ),
+        pytest.param(
+            replace(GOOD, bad_setting="threads -1: use 1", undone=("/d",)),
+            ops.BlockedStatus("threads -1: use 1"),
+            id="bad setting",
+        ),
+        pytest.param(
+            replace(GOOD, bad_setting="x", strangers=(("/srv/nfs/a", "*"), ("/srv/nfs/b", "*"))),
+            ops.BlockedStatus(
+                "/srv/nfs/a is exported to * by another hand: take it out of /etc/exports.d/"
+            ),
+            id="strangers",
+        ),
+        pytest.param(
             replace(GOOD, foreign=FOREIGN[:1]),
             ops.BlockedStatus("Not shares of this application, move them off the storage: a.img"),
             id="foreign",
@@ -68,6 +88,14 @@ FOREIGN = ("a.img", "b.img", "c.img", "d.img")
         ),
         pytest.param(
             replace(GOOD, has_storage=False, is_running=False, is_installed=False),
+            ops.BlockedStatus(
+                "The package nfs-kernel-server was removed and can't be installed:"
+                " see juju debug-log"
+            ),
+            id="removed",
+        ),
+        pytest.param(
+            replace(GOOD, has_storage=False, is_installed=False, was_installed=False),
             ops.MaintenanceStatus("Installing the NFS server"),
             id="not installed",
         ),

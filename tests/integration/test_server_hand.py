@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Another hand on the server's machine, the operator's settings, and space that is promised.
+
+What a client can do is asked on the client, what the machine does of the machine.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from story import APP, CLIENT, DEPLOY_TIMEOUT_S, MOUNT, SERVER, SETTLE_TIMEOUT_S, Story
+
+SERVER_UNIT, APP_UNIT = f"{SERVER}/0", f"{APP}/0"
+STORAGE = "/var/lib/juju/storage/shares/0"
+UNITS = "/etc/systemd/system"
+STARTED = "systemctl show --property ActiveEnterTimestampMonotonic nfs-server"
+
+
+async def _until(story: Story, where: str, command: str) -> None:
+    """Wait until a command succeeds on a unit's machine."""
+    async with asyncio.timeout(SETTLE_TIMEOUT_S):
+        while (await story.try_to_run(where, command))[0] != 0:
+            await asyncio.sleep(0.5)
+
+
+async def _until_status(story: Story, status: str, says: str = "") -> None:
+    """Wait for a status while update-status fires all the time, so that nothing is ever idle."""
+    async with asyncio.timeout(SETTLE_TIMEOUT_S):
+        unit = story.model.units[SERVER_UNIT]
+        while unit.workload_status != status or says not in unit.workload_status_message:
+            await asyncio.sleep(0.5)
+            unit = story.model.units[SERVER_UNIT]
+
+
+async def _configure(story: Story, *, status: str = "active", **options: str) -> None:
+    await story.model.applications[SERVER].set_config(
+        {name.replace("_", "-"): value for name, value in options.items()}
+    )
+    await story.settle(SERVER, status=status)
+
+
+async def _request(story: Story, **options: str) -> None:
+    await story.model.applications[CLIENT].set_config(
+        {name.replace("_", "-"): value for name, value in options.items()}
+    )
+    await story.settle(SERVER)
+    await story.settle(CLIENT)
+
+
+def _message(story: Story) -> str:
+    return story.model.units[SERVER_UNIT].workload_status_message
+
+
+@pytest.mark.abort_on_fail
+@pytest.mark.skip_if_deployed
+async def test_deploy(story: Story, deploy_options: Mapping[str, Any], app_charm: Path):
+    model = story.model
+    await model.deploy(story.charms[SERVER], application_name=SERVER, **deploy_options)
+    await model.deploy(app_charm, application_name=APP, **deploy_options)
+    config = {"mountpoint": MOUNT, "size": 1}
+    await model.deploy(story.charms[CLIENT], application_name=CLIENT, num_units=0, config=config)
+    await model.integrate(f"{CLIENT}:juju-info", f"{APP}:juju-info")
+    await model.integrate(f"{CLIENT}:nfs-share", f"{SERVER}:nfs-share")
+    await model.wait_for_idle(status="active", timeout=DEPLOY_TIMEOUT_S, idle_period=1)
+
+
+@pytest_asyncio.fixture
+async def often(ops_test: Any) -> AsyncGenerator[None, None]:
+    """Let update-status come at once."""
+    async with ops_test.fast_forward("4s"):
+        yield
+
+
+HANDS = {
+    # What is done: the command, how one sees that it is put right, what is logged.
+    "exports widened": (
+        "sed -i -E 's/no_root_squash/insecure,no_root_squash/; s/ [0-9.]+$/ */' /etc/exports"
+        " && echo '/mnt 192.0.2.1(ro)' >> /etc/exports && exportfs -ra"
+        " && exportfs -v | grep world",
+        "! exportfs -v | grep -E 'world|insecure'"
+        " && exportfs -v | grep -A 1 '^/mnt' && grep '^/mnt 192' /etc/exports.d/*",
+        "/etc/exports was changed by another hand",
+    ),
+    "exports removed": ("rm /etc/exports; exportfs -ra; true", "test -e /etc/exports", ""),
+    "unexported": ("exportfs -ua", "exportfs -v | grep /srv/nfs", "exportfs's table is not"),
+    "exported by hand": (
+        "exportfs -o rw,no_root_squash '*':/srv/nfs/$(ls /srv/nfs)",
+        "! exportfs -v | grep world",
+        "exportfs's table is not",
+    ),
+    "server stopped": (
+        "systemctl disable --now nfs-server",
+        "systemctl is-active nfs-server && systemctl is-enabled nfs-server",
+        "nfs-server.service did not run",
+    ),
+    "image unmounted": (
+        "systemctl stop nfs-server && umount /srv/nfs/*",
+        "findmnt /srv/nfs/* && systemctl is-active nfs-server",
+        f"share {MOUNT} was not mounted",
+    ),
+    "mount unit edited": (
+        f"sed -i s/nosuid/suid/ {UNITS}/srv-nfs-*.mount",
+        f"grep nosuid {UNITS}/srv-nfs-*.mount",
+        ".mount was changed by another hand",
+    ),
+    "mount unit removed": (
+        f"rm {UNITS}/srv-nfs-*.mount && systemctl daemon-reload",
+        f"grep nosuid {UNITS}/srv-nfs-*.mount",
+        ".mount was removed",
+    ),
+    "settings edited": (
+        "sed -i s/vers4.0=n/vers4.0=y/ /etc/nfs.conf.d/nfs-server-charm.conf"
+        " && systemctl restart nfs-server && ! grep -e -4.0 /proc/fs/nfsd/versions",
+        "grep -e -4.0 /proc/fs/nfsd/versions && systemctl is-active nfs-server",
+        "nfs-server-charm.conf was changed by another hand",
+    ),
+    "threads taken away": ("echo 1 > /proc/fs/nfsd/threads", "grep 8 /proc/fs/nfsd/threads", ""),
+    "udev rule removed": (
+        "rm /etc/udev/rules.d/61-nfs-share-loop.rules",
+        "test -e /etc/udev/rules.d/61-nfs-share-loop.rules",
+        "",
+    ),
+    "space given back": (
+        f"fallocate --dig-holes {STORAGE}/*.img && test $(stat -c %b {STORAGE}/*.img) -lt 2097152",
+        f"test $(stat -c %b {STORAGE}/*.img) -ge 2097152",
+        "some of its space was given back",
+    ),
+    "package removed": (
+        "apt-get -qq --yes remove nfs-kernel-server && ! test -e /usr/sbin/exportfs",
+        "systemctl is-active nfs-server",
+        "the package nfs-kernel-server is gone",
+    ),
+}
+
+
+@pytest.mark.parametrize("hand", HANDS)
+@pytest.mark.usefixtures("often")
+async def test_a_hand_on_the_machine(story: Story, ops_test: Any, hand: str):
+    harm, mended, logged = HANDS[hand]
+    await story.run(SERVER_UNIT, "exportfs -s | grep /srv/nfs > /tmp/before")
+    await story.run(SERVER_UNIT, harm)
+    await _until(
+        story, SERVER_UNIT, f"{mended} && exportfs -s | grep /srv/nfs | diff - /tmp/before"
+    )
+    written = f"{MOUNT}/{hand.replace(' ', '-')}"
+    await story.run(APP_UNIT, f"echo {hand} > {written} && sync {written}")
+    await story.run(SERVER_UNIT, f"grep '{hand}' /srv/nfs/*/{Path(written).name}")
+    _, log, _ = await ops_test.juju("debug-log")
+    assert logged in log
+
+
+@pytest.mark.usefixtures("often")
+async def test_what_cannot_be_put_right_is_in_the_status(story: Story):
+    """It is not the charm's to take away what it did not put there."""
+    other = "/etc/exports.d/other.exports"
+    await story.run(SERVER_UNIT, f'echo "$(ls -d /srv/nfs/*) *(rw)" > {other} && exportfs -ra')
+    await _until_status(story, "blocked", "is exported to * by another hand")
+    await story.run(SERVER_UNIT, f"rm {other}")
+    await _until_status(story, "active")
+    assert "world" not in await story.run(SERVER_UNIT, "exportfs -v")
+    await story.run(SERVER_UNIT, "systemctl stop nfs-server && systemctl mask nfs-server")
+    await _until_status(story, "blocked", "The NFS server does not run: see journalctl")
+    await story.run(SERVER_UNIT, "systemctl unmask nfs-server")
+    await _until_status(story, "active")
+    await story.run(APP_UNIT, f"echo again > {MOUNT}/again && sync {MOUNT}/again")
+
+
+async def test_threads_change_without_a_restart(story: Story):
+    before = await story.run(SERVER_UNIT, STARTED)
+    await _configure(story, threads="3")
+    assert await story.run(SERVER_UNIT, "cat /proc/fs/nfsd/threads") == "3"
+    assert await story.run(SERVER_UNIT, STARTED) == before
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("threads", "-1", "threads -1: use 1 to 1024, or 0 for a number that fits the machine"),
+        ("squash", "x,insecure", "squash 'x,insecure': use none, root, all"),
+        ("overcommit-ratio", "0.5", "overcommit-ratio 0.5: use a number from 1 to 100"),
+    ],
+)
+async def test_a_bad_setting_changes_nothing(story: Story, option: str, value: str, says: str):
+    before = await story.run(SERVER_UNIT, "exportfs -s; cat /etc/exports /etc/nfs.conf.d/*")
+    await _configure(story, status="blocked", **{option: value})
+    assert _message(story) == says
+    found = await story.run(SERVER_UNIT, "exportfs -s; cat /etc/exports /etc/nfs.conf.d/*")
+    assert found == before
+    assert await story.run(SERVER_UNIT, "cat /proc/fs/nfsd/threads") == "3"
+    good = {"threads": "3", "squash": "none", "overcommit-ratio": "1"}
+    await _configure(story, **{option: good[option]})
+
+
+async def test_squash(story: Story):
+    started = await story.run(SERVER_UNIT, STARTED)
+    await story.run(APP_UNIT, f"mkdir --mode=1777 {MOUNT}/all")
+    write = f"rm -f {MOUNT}/all/file && touch {MOUNT}/all/file && stat -c %u {MOUNT}/all/file"
+    assert await story.run(APP_UNIT, write) == "0"
+    as_daemon = f"setpriv --reuid=1 --clear-groups --regid=1 sh -c '{write}'"
+    for squash, root, daemon in (("root", "65534", "1"), ("all", "65534", "65534")):
+        await _configure(story, squash=squash)
+        await story.run(SERVER_UNIT, "rm -f /srv/nfs/*/all/file")
+        assert await story.run(APP_UNIT, write) == root
+        await story.run(SERVER_UNIT, "rm -f /srv/nfs/*/all/file")
+        assert await story.run(APP_UNIT, as_daemon) == daemon
+    await _configure(story, squash="none")
+    await story.run(SERVER_UNIT, "rm -f /srv/nfs/*/all/file")
+    assert await story.run(APP_UNIT, write) == "0"
+    assert await story.run(SERVER_UNIT, STARTED) == started
+
+
+async def _listening(story: Story) -> set[str]:
+    """Ports that the server's machine can be reached on."""
+    said = await story.run(SERVER_UNIT, "ss -Hltun | grep -v -e '127.0.0.1:' -e '\\[::1\\]:'")
+    return set(re.findall(r":(\d+) ", said))
+
+
+async def test_nfsv3(story: Story):
+    v3 = {"111", "20048", "32765", "32768"}
+    before = await _listening(story)
+    assert "2049" in before
+    assert not before & v3
+    source = await story.run(APP_UNIT, f"findmnt --noheadings --output SOURCE {MOUNT}")
+    mount = f"mkdir -p /mnt/v3 && timeout 60 mount -t nfs -o vers=3,nolock {source} /mnt/v3"
+    assert (await story.try_to_run(APP_UNIT, mount))[0] != 0
+    await _configure(story, nfsv3="true")
+    await story.run(APP_UNIT, f"{mount} && echo three > /mnt/v3/three && umount /mnt/v3")
+    assert await story.run(APP_UNIT, f"cat {MOUNT}/three", timeout=180) == "three"
+    assert await _listening(story) == before | v3
+    await _configure(story, nfsv3="false")
+    assert await _listening(story) == before
+    assert (await story.try_to_run(APP_UNIT, mount))[0] != 0
+    assert await story.run(APP_UNIT, f"cat {MOUNT}/three", timeout=180) == "three"
+
+
+async def test_more_is_promised_than_there_is(story: Story):
+    total = await story.run(SERVER_UNIT, f"df --block-size=1G --output=size {STORAGE} | tail -n 1")
+    size = int(total) + 1
+    await _configure(story, overcommit_ratio="3")
+    await _request(story, share_name="/thin", size=str(size))
+    assert await story.size(APP_UNIT) == size
+    options = await story.run(SERVER_UNIT, "findmnt --noheadings --output OPTIONS /srv/nfs/thin_*")
+    assert "discard" in options.split(",")
+    taken = f"echo $(($(stat -c %b {STORAGE}/thin_*.img) / 2048))"
+    empty = int(await story.run(SERVER_UNIT, taken))
+    await story.run(APP_UNIT, f"dd if=/dev/urandom of={MOUNT}/big bs=1M count=300 conv=fsync")
+    assert int(await story.run(SERVER_UNIT, taken)) >= empty + 300
+    await story.run(APP_UNIT, f"rm {MOUNT}/big && sync -f {MOUNT}")
+    await _until(story, SERVER_UNIT, f"sync; test $({taken}) -lt {empty + 100}")
+    # What was reserved before stays reserved.
+    await story.run(SERVER_UNIT, f"test $(stat -c %b {STORAGE}/data_*.img) -ge 2097152")
+    await story.run(SERVER_UNIT, "! fstrim /srv/nfs/data_*")
+
+
+async def test_what_does_not_fit_is_refused_with_what_is_free(story: Story):
+    await story.model.applications[CLIENT].set_config({"share-name": "/huge", "size": "5000"})
+    await story.settle(CLIENT, status="blocked")
+    said = story.model.units[f"{CLIENT}/0"].workload_status_message
+    assert re.fullmatch(rf"{SERVER}: share /huge: 5000G asked, \d+G free", said), said
+    assert "huge" not in await story.run(SERVER_UNIT, f"ls -A {STORAGE}")
+    await _request(story, share_name=MOUNT, size="1")
+
+
+@pytest.mark.usefixtures("often")
+async def test_scarce_space_is_in_the_status(story: Story):
+    filler = f"{STORAGE}/../filler"
+    free = int(
+        await story.run(SERVER_UNIT, f"df --block-size=1M --output=avail {STORAGE} | tail -n 1")
+    )
+    await story.run(SERVER_UNIT, f"fallocate -l {free - 512}M {filler}")
+    await _until_status(story, "blocked", "of the storage are free, and when none is, writing")
+    await story.run(SERVER_UNIT, f"rm {filler}")
+    await _until_status(story, "active")

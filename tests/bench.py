@@ -78,7 +78,7 @@ async def _act(running: RunningModel, action: str, **parameters: Any) -> Dispatc
     """Run an action on the server; what its dispatch was."""
     unit = running.ops_test.model.units[SERVER_UNIT]
     done = await (await unit.run_action(action, **parameters)).wait()
-    assert done.status == "completed", (action, parameters, done.data)
+    assert done.status == "completed", (action, parameters, done.results)
     return (await running.substrate.hooks(SERVER_UNIT))[-1]
 
 

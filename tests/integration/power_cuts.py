@@ -144,7 +144,7 @@ class Torture:
             unit = self.model.units[SERVER_UNIT]
             action = await unit.run_action("delete-share", share=name, confirm=name)
             done = await action.wait()
-            assert done.status == "completed", done.data
+            assert done.status == "completed", done.results
             del self.granted[name]
 
     async def _shares_are_served(self) -> None:

@@ -55,8 +55,10 @@ class World:
     @property
     def strays(self) -> tuple[str, ...]:
         """Names of shares that are elsewhere and have an image here too, with data in it."""
-        others = self.decision.placements.keys() - self.own_images.keys()
-        return tuple(sorted(name for name in others & self.found.images.keys()))
+        placements, found = self.decision.placements, self.found.images
+        others = placements.keys() & found.keys() - self.own_images.keys()
+        # The share itself, come with its storage, is the leader's to place here.
+        return tuple(n for n in sorted(others) if placements[n].uuid != found[n].uuid)
 
     @property
     def lost(self) -> tuple[str, ...]:

@@ -179,6 +179,8 @@ def test_a_unit_goes_and_its_storage_comes_back(cluster: Cluster):
         assert cluster.serving() == {"/a": 0}
         assert set(cluster.machines[0].on_storage) == {"/a"}
     cluster.add(7, machine)
+    cluster.hook(7)  # Before the leader knows of it.
+    assert cluster.status[7] == ops.ActiveStatus()
     cluster.settle()
     assert cluster.answers[2]["endpoint"] == endpoint(7, "/b")
     assert "error" not in cluster.answers[2]

@@ -52,6 +52,7 @@ _SYSTEM_PACKAGES = (
     "iproute2",
     "iputils-ping",
     "kmod",
+    "netbase",
     "nftables",
     "openssh-server",
     "procps",

@@ -243,7 +243,7 @@ async def test_an_old_image_that_comes_back_too_late_is_named_and_not_touched(st
     assert (
         said == f"share {LOGS} is on {FIRST}, another image of it is here: move it off the storage"
     )
-    listed = await _do(story, FIRST, "list-shares")
+    listed = (await _run_action(story, FIRST, "list-shares")).results
     assert listed[f"strays-on-{added.name.replace('/', '-')}"] == LOGS
     assert "/srv/nfs" not in await _exported(story, added.name)
     assert not await story.run(added.name, "losetup --list")

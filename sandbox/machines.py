@@ -8,6 +8,8 @@ namespace are gone, by whatever signal, so are machines, taps and bridge.
 
 import asyncio
 import binascii
+import fcntl
+import functools
 import json
 import os
 import socket
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from sandbox.agent import PORT
-from sandbox.images import KERNEL
+from sandbox.images import CACHE, KERNEL
 
 BRIDGE = "sandbox"
 HOST_ADDRESS = "10.77.0.1"
@@ -121,19 +123,54 @@ class Network:
 
 
 class _Processors:
-    """The processors of the host, and how many machines are at work on each.
+    """The processors of the host, and the machines at work on each.
 
     A user-mode-linux kernel and the processes that it traces take turns. On one processor a turn
     is a switch; across two it wakes a sleeping one, and all takes 2.5 times as long. So a machine
-    is on one at a time, and moves only before it begins to work.
+    is on one at a time, and moves when it begins to work or when another one has ended.
+
+    Models that run at the same time know nothing of each other: each has a home, the first
+    processor that is no other's, and prefers it.
     """
 
     def __init__(self) -> None:
-        self.at_work = dict.fromkeys(sorted(os.sched_getaffinity(0)), 0)
+        self._at_work: dict[int, list[Machine]] = {
+            number: [] for number in sorted(os.sched_getaffinity(0))
+        }
 
-    def find_idlest(self, current: int | None) -> int:
-        """Return the processor with the least to do: the current one, if it is as good."""
-        return min(self.at_work, key=lambda it: (self.at_work[it], it != current))
+    def begin(self, machine: "Machine") -> int:
+        """Note that a machine begins to work; where it is to be."""
+        number = min(self._at_work, key=self._load)
+        self._at_work[number].append(machine)
+        return number
+
+    def end(self, machine: "Machine") -> None:
+        """Note that a machine has ended its work, and let another have its place if that helps."""
+        number = next(it for it, machines in self._at_work.items() if machine in machines)
+        self._at_work[number].remove(machine)
+        idlest, busiest = min(self._at_work, key=self._load), max(self._at_work, key=self._load)
+        count, is_away = self._load(idlest)
+        if (count + 1, is_away) < self._load(busiest):
+            moved = self._at_work[busiest].pop()
+            self._at_work[idlest].append(moved)
+            moved.move(idlest)
+
+    def _load(self, number: int) -> tuple[int, bool]:
+        return len(self._at_work[number]), number != self._home
+
+    @functools.cached_property
+    def _home(self) -> int:
+        """Keep a processor's lock for as long as this process lives; the first if none is free."""
+        CACHE.mkdir(parents=True, exist_ok=True)
+        for number in self._at_work:
+            lock = os.open(CACHE / f"processor-{number}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock)
+            else:
+                return number
+        return min(self._at_work)
 
 
 _PROCESSORS = _Processors()
@@ -168,7 +205,7 @@ class Machine:
         self.address6 = f"fd77::{number}"
         self.mac = f"02:77:00:00:00:{number:02x}"
         self.console = directory / f"{self.host_name}.console"
-        self._processor = _PROCESSORS.find_idlest(None)
+        self._processor = min(os.sched_getaffinity(0))
         self._network = network
         self._image = image
         self._directory = directory
@@ -396,30 +433,32 @@ class Machine:
 
     @contextmanager
     def _on_one_processor(self) -> Generator[None]:
-        """Be where there is least to do, from the first of several tasks at once to the last."""
+        """Have a processor, from the first of several tasks at once to the end of the last."""
         if self._tasks == 0:
-            self._move(_PROCESSORS.find_idlest(self._processor))
-            _PROCESSORS.at_work[self._processor] += 1
+            self.move(_PROCESSORS.begin(self))
         self._tasks += 1
         try:
             yield
         finally:
             self._tasks -= 1
             if self._tasks == 0:
-                _PROCESSORS.at_work[self._processor] -= 1
+                _PROCESSORS.end(self)
 
-    def _move(self, processor: int) -> None:
+    def move(self, processor: int) -> None:
         """Move all processes of the machine to a processor of the host; it may not run yet."""
         if processor == self._processor:
             return
         self._processor = processor
         if self._process is None or not self.is_running:
             return
-        for process in Path("/proc").glob("[0-9]*"):
-            # One that ends meanwhile needs no place.
-            with suppress(OSError):
-                if os.getsid(int(process.name)) == self._process.pid:
-                    os.sched_setaffinity(int(process.name), {processor})
+        machine = os.stat(f"/proc/{self._process.pid}/ns/pid_for_children").st_ino
+        if machine == os.stat("/proc/self/ns/pid").st_ino:
+            return  # It is just being started.
+        for _ in range(2):  # What is started beside the first round is where its parent was.
+            for process in Path("/proc").glob("[0-9]*"):
+                with suppress(OSError):  # One that ends meanwhile needs no place.
+                    if (process / "ns/pid").stat().st_ino == machine:
+                        os.sched_setaffinity(int(process.name), {processor})
 
     @asynccontextmanager
     async def _connect(self) -> AsyncGenerator["_Channel"]:

@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, TypedDict, cast
 
 PORT = 7077
-HOOK_COMMAND = "/usr/lib/sandbox/hook_command.pl"
+HOOK_COMMAND = "/usr/lib/sandbox/hook_command"
 HOOK_COMMAND_TIMEOUT_S = 10.0
 """How long a hook command may take to say what it wants."""
 PIPE_BYTES = 65536
@@ -342,10 +342,8 @@ def end_like(status: int) -> None:
 
 
 def is_hook_command(pid: int) -> bool:
-    """Tell whether a process has just become a hook command: interpreter, flags, script."""
-    with open(f"/proc/{pid}/cmdline", "rb") as file:
-        words = file.read().split(b"\0")
-    return any(os.path.realpath(word) == HOOK_COMMAND.encode() for word in words[1:3])
+    """Tell whether a process has just become a hook command."""
+    return os.readlink(f"/proc/{pid}/exe") == HOOK_COMMAND
 
 
 def ptrace(operation: int, pid: int, data: int = 0) -> None:

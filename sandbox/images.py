@@ -23,6 +23,10 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import cast
 
+from sandbox.agent import HOOK_COMMAND
+
+_AGENT = Path(__file__).with_name("agent.py")
+_HOOK_COMMAND = Path(__file__).with_name("hook_command.c")
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "sandbox"
 KERNEL = Path("/usr/bin/linux.uml")
 KERNEL_MODULES = Path("/usr/lib/uml/modules")
@@ -35,6 +39,7 @@ _MEMORY_BYTES_NEEDED = 1024**3
 _COMMAND_TIMEOUT_S = 120.0
 _BOOTSTRAP_TIMEOUT_S = 1800.0
 _TOOLS = {
+    "/usr/bin/gcc": "gcc",
     "/usr/bin/linux.uml": "user-mode-linux",
     "/usr/bin/mmdebstrap": "mmdebstrap",
     "/usr/bin/dpkg-scanpackages": "dpkg-dev",
@@ -203,7 +208,7 @@ async def build(packages: Sequence[str], log: Callable[[str], None]) -> Path:
     packages = sorted(packages)
     sources = await _apt_sources()
     tree_key = _digest(*sources, *_bootstrap_arguments(packages))
-    parts = [Path(__file__), *_agent_files()]
+    parts = [Path(__file__), _AGENT, _HOOK_COMMAND]
     image_key = _digest(tree_key, _kernel_version(), *(part.read_text() for part in parts))
     image = CACHE / f"base-{image_key}.img"
     if image.exists():
@@ -234,11 +239,6 @@ def check_host() -> None:
             raise ImageError(
                 f"{directory} has {free >> 20} MiB free, {needed >> 20} MiB are needed: make room"
             )
-
-
-def _agent_files() -> tuple[Path, Path]:
-    here = Path(__file__).parent
-    return here / "agent.py", here / "hook_command.pl"
 
 
 def _kernel_version() -> str:
@@ -365,6 +365,7 @@ async def _make_image(
     )
     _add_release(root / "srv/apt")
     _add_files(root)
+    await compile_hook_command(root / HOOK_COMMAND.removeprefix("/"))
     key = workspace / "key"
     await _add_ssh_keys(root, key)
     for command in (["/usr/sbin/depmod", version], ["/usr/bin/apt-get", "update"]):
@@ -393,10 +394,7 @@ def _add_files(root: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     (root / "usr/lib/sandbox/network").chmod(0o755)
-    for source in _agent_files():
-        target = root / "usr/lib/sandbox" / source.name
-        shutil.copyfile(source, target)
-        target.chmod(0o755)
+    shutil.copyfile(_AGENT, root / "usr/lib/sandbox" / _AGENT.name)
     units = root / "etc/systemd/system"
     for unit in _MASKED_UNITS:
         (units / unit).unlink(missing_ok=True)
@@ -415,6 +413,14 @@ def _add_files(root: Path) -> None:
     socket = units / "sockets.target.wants/ssh.socket"
     if not socket.is_symlink():
         socket.symlink_to("/usr/lib/systemd/system/ssh.socket")
+
+
+async def compile_hook_command(target: Path) -> None:
+    """Make the program that every hook command in a machine is."""
+    warnings = ["-Wall", "-Wextra", "-Werror"]
+    await _run(
+        ["/usr/bin/gcc", "-static", "-O2", *warnings, "-o", str(target), str(_HOOK_COMMAND)]
+    )
 
 
 async def _add_ssh_keys(root: Path, key: Path) -> None:

@@ -23,14 +23,13 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import agent, machines
+from sandbox import agent, images, machines
 from sandbox.charm import CharmError
 from sandbox.client import RUN, Client, ControllerError, ask
 from sandbox.controller import Controller, start
 from sandbox.model import Model
 from sandbox.operations import OperationError
 
-HOOK_COMMAND = Path(agent.__file__).with_name("hook_command.pl")
 WAIT_S = 30.0
 DISPATCH = """#!/bin/sh
 hook=$(basename "${JUJU_DISPATCH_PATH}")
@@ -209,8 +208,7 @@ async def world(juju="3.6", retry_base_s=0.05) -> AsyncGenerator[World, None]:
     with tempfile.TemporaryDirectory(prefix="sandbox-") as directory:
         root = Path(directory)
         (root / "scripts").mkdir()
-        shutil.copyfile(HOOK_COMMAND, root / "hook_command")
-        (root / "hook_command").chmod(0o755)
+        await images.compile_hook_command(root / "hook_command")
         made: dict[str, DirectoryMachine] = {}
 
         def new_machine(name: str):

@@ -100,7 +100,7 @@ def bystander(pair: tuple[machines.Machine, machines.Machine]) -> machines.Machi
 
 @pytest.fixture
 def tools(machine: machines.Machine, runner: asyncio.Runner) -> None:
-    link = "ln -sf /usr/lib/sandbox/hook_command.pl"
+    link = "ln -sf /usr/lib/sandbox/hook_command"
     script = f"mkdir -p {TOOLS}; for i in relation-get relation-set; do {link} {TOOLS}/$i; done"
     assert runner.run(machine.run(["sh", "-c", script])).returncode == 0
 

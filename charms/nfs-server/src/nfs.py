@@ -65,19 +65,11 @@ def install(settings: Settings) -> None:
         NfsError: apt could not install it.
     """
     try:
-        if not RPCBIND.exists():  # Else somebody may be using it.
-            _govern_rpcbind()
         write_configuration(settings)
         machine.run(*APT_GET, "update", timeout_s=APT_TIMEOUT_S)
         machine.run(*APT_GET, "install", PACKAGE, timeout_s=APT_TIMEOUT_S)
     except machine.CommandError as error:
         raise NfsError(f"{PACKAGE} could not be installed: {error}") from error
-
-
-def _govern_rpcbind() -> None:
-    """Let rpcbind and statd start for NFSv3 alone. That these drop-ins exist says we may."""
-    text = files.render(TEMPLATES / "nfsv3-only.conf.j2", path=str(LOCKD_CONFIGURATION))
-    machine.ensure_units(dict.fromkeys(NFSV3_DROP_INS, text))
 
 
 def write_configuration(settings: Settings) -> bool:
@@ -95,7 +87,16 @@ def write_configuration(settings: Settings) -> bool:
         files.warn_if_touched(machine.UNIT_DIRECTORY / MOUNTD_DROP_IN, drop_in)
     changed = machine.write_atomically(CONFIGURATION, text)
     changed |= _write_lockd_configuration(settings.nfsv3)
-    return machine.ensure_units({MOUNTD_DROP_IN: drop_in}) or changed
+    units = {MOUNTD_DROP_IN: drop_in}
+    if not RPCBIND.exists():  # Else somebody may be using it.
+        units |= _govern_rpcbind()
+    return machine.ensure_units(units) or changed
+
+
+def _govern_rpcbind() -> dict[str, str]:
+    """Let rpcbind and statd start for NFSv3 alone. That these drop-ins exist says we may."""
+    text = files.render(TEMPLATES / "nfsv3-only.conf.j2", path=str(LOCKD_CONFIGURATION))
+    return dict.fromkeys(NFSV3_DROP_INS, text)
 
 
 def _write_lockd_configuration(is_wanted: bool) -> bool:

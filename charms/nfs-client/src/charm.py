@@ -10,7 +10,6 @@ import ops
 import kernel
 import mounts
 import obstacles
-import packages
 import probe
 import records
 import trouble
@@ -55,14 +54,16 @@ class NfsClientCharm(ops.CharmBase):
         framework.observe(self.on.collect_unit_status, self._on_collect_unit_status)
 
     def _on_install(self, _: ops.EventBase) -> None:
-        if packages.is_installed() or not kernel.find_refusal():
-            packages.install()
-            self.unit.set_workload_version(packages.version())
+        # Here, as only a hook that installs should take the time.
+        from charms.storage_libs.v0 import packages
+
+        if mounts.is_installed() or not kernel.find_refusal():
+            self.unit.set_workload_version(packages.install(mounts.PACKAGE))
 
     def _reconcile(self, event: ops.EventBase) -> None:
-        if not packages.is_installed():  # The machine could not mount NFS. Now it may.
+        if not mounts.is_installed():  # The machine could not mount NFS. Now it may.
             self._on_install(event)
-        if packages.is_installed():
+        if mounts.is_installed():
             owned = records.read_owned(self.unit.name)
             self._ask()
             self._apply(self._decide(owned), owned)
@@ -156,7 +157,7 @@ class NfsClientCharm(ops.CharmBase):
         event.add_status(self._status())
 
     def _status(self) -> ops.StatusBase:
-        if packages.is_installed():
+        if mounts.is_installed():
             return status(self._read_facts())
         return status(Facts(self.unit.name, unsupported=kernel.find_refusal()))
 

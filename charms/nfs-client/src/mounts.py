@@ -24,6 +24,9 @@ from trouble import Trouble
 
 logger = logging.getLogger(__name__)
 
+PACKAGE = "nfs-common"
+"""What mounting NFS takes. It is never removed: others may use it."""
+MOUNT_NFS = Path("/usr/sbin/mount.nfs")
 UMOUNT = "/usr/bin/umount"
 JOURNALCTL = "/usr/bin/journalctl"
 WANTS_DIRECTORY = "remote-fs.target.wants"
@@ -42,6 +45,11 @@ _TEMPLATES = Path(__file__).with_name("templates")
 
 class MountsError(Exception):
     """The machine did not do what mounting or unmounting takes; the message says what."""
+
+
+def is_installed() -> bool:
+    """Whether the package is there; runs no command."""
+    return MOUNT_NFS.exists()
 
 
 def ensure_mounted(wanted: WantedMount) -> bool:

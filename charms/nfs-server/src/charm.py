@@ -64,8 +64,7 @@ class NfsServerCharm(ops.CharmBase):
 
     def _on_install(self, _: ops.InstallEvent) -> None:
         self.unit.status = ops.MaintenanceStatus("Installing the NFS server")
-        nfs.install(self.in_force)
-        self.unit.set_workload_version(nfs.version())
+        self.unit.set_workload_version(nfs.install(self.in_force))
         self._set_ports()
 
     def _on_config_changed(self, event: ops.ConfigChangedEvent) -> None:

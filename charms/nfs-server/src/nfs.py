@@ -41,15 +41,8 @@ NFSV3_UNITS = ("rpcbind.service", "rpcbind.socket", "rpc-statd.service")
 NFSV3_DROP_INS = tuple(f"{unit}.d/nfs-server-charm.conf" for unit in NFSV3_UNITS)
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-APT_GET = (
-    "/usr/bin/env", "DEBIAN_FRONTEND=noninteractive", "/usr/bin/apt-get", "--yes",
-    # A mirror that says nothing fails, and another's apt is waited for, but not for ever.
-    "-o", "Acquire::http::Timeout=30", "-o", "Acquire::Retries=2", "-o", "DPkg::Lock::Timeout=120",
-)  # fmt: skip
-APT_TIMEOUT_S = 900.0
 # Starting waits for the images' file systems to be checked.
 START_TIMEOUT_S = 300.0
-DPKG_QUERY = "/usr/bin/dpkg-query"
 
 logger = logging.getLogger(__name__)
 
@@ -58,18 +51,20 @@ class NfsError(Exception):
     """The NFS server could not be installed or started; the message says why."""
 
 
-def install(settings: Settings) -> None:
-    """Install the NFS server with the charm's settings in place before it first starts.
+def install(settings: Settings) -> str:
+    """Install the NFS server, the settings in place before it first starts; its version.
 
     Raises:
         NfsError: apt could not install it.
     """
+    # Here, as only a hook that installs should take the time.
+    from charms.storage_libs.v0 import packages
+
     try:
         write_configuration(settings)
-        machine.run(*APT_GET, "update", timeout_s=APT_TIMEOUT_S)
-        machine.run(*APT_GET, "install", PACKAGE, timeout_s=APT_TIMEOUT_S)
-    except machine.CommandError as error:
-        raise NfsError(f"{PACKAGE} could not be installed: {error}") from error
+        return packages.install(PACKAGE)
+    except (machine.CommandError, packages.PackagesError) as error:
+        raise NfsError(str(error)) from error
 
 
 def write_configuration(settings: Settings) -> bool:
@@ -122,11 +117,6 @@ def is_installed() -> bool:
 def was_installed() -> bool:
     """Whether the charm has installed the package before, there or not now."""
     return CONFIGURATION.exists()
-
-
-def version() -> str:
-    """Version of the package, as dpkg has it."""
-    return machine.run(DPKG_QUERY, "--show", "--showformat=${Version}", PACKAGE)
 
 
 def is_running() -> bool:

@@ -15,12 +15,11 @@ from ops import testing
 import kernel
 import mounts
 import obstacles
-import packages
 import probe
 import records
 import trouble
 from charm import NfsClientCharm
-from charms.storage_libs.v0 import machine
+from charms.storage_libs.v0 import machine, packages
 from charms.storage_libs.v0.nfs_interfaces import Endpoint
 from plan import OwnedMount, WantedMount
 from probe import Usage
@@ -55,12 +54,10 @@ class FakeMounts:
     def is_installed(self) -> bool:
         return self.has_package
 
-    def install(self) -> bool:
+    def install(self, package: str) -> str:
         assert not self.container
+        assert package == "nfs-common"
         self.has_package = True
-        return True
-
-    def version(self) -> str:
         return "1:2.6.1"
 
     def find_refusal(self) -> str:
@@ -152,7 +149,7 @@ MODULES = (kernel, machine, mounts, obstacles, packages, probe, records, trouble
 
 def owner(name: str) -> ModuleType:
     """The module that a function of the fake stands for."""
-    names = {"read": trouble, "is_installed": packages, "install": packages, "version": packages}
+    names = {"read": trouble, "install": packages}
     return names.get(name) or next(module for module in MODULES if hasattr(module, name))
 
 

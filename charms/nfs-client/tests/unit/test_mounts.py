@@ -654,3 +654,10 @@ def test_nothing_stays_noted_of_what_is_gone(fake: FakeMachine, wanted: WantedMo
     mounts.force_unmount(only_owned())
     assert mounts.unmount(only_owned())
     assert trouble.read(wanted.mountpoint) is None
+
+
+def test_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(mounts, "MOUNT_NFS", tmp_path / "mount.nfs")
+    assert not mounts.is_installed()
+    mounts.MOUNT_NFS.touch()
+    assert mounts.is_installed()

@@ -263,15 +263,12 @@ class FakeNfs:
     def __init__(self, machine: FakeMachine):
         self._machine = machine
 
-    def install(self, settings: Settings) -> None:
+    def install(self, settings: Settings) -> str:
         if not self._machine.can_install:
             raise real_nfs.NfsError("no candidate")
         self._machine.settings = settings
         self._machine.is_installed = self._machine.is_running = self._machine.is_configured = True
         self._machine.changes.append("installed")
-
-    def version(self) -> str:
-        assert self._machine.is_installed
         return "1:2.6.4-3ubuntu5"
 
     def is_installed(self) -> bool:

@@ -7,7 +7,7 @@ import pytest
 
 import files
 import nfs
-from charms.storage_libs.v0 import machine
+from charms.storage_libs.v0 import machine, packages
 from settings import Settings
 
 DEFAULTS = Settings()
@@ -21,7 +21,6 @@ class Host:
         self.commands: list[tuple[str, ...]] = []
         self.stopped: set[str] = set()
         self.starts = 0
-        self.is_updated = False
         self.packages: set[str] = set()
         self.started_with = ""
         """The settings that were there when the server first started."""
@@ -31,15 +30,9 @@ class Host:
 
     def run(self, *argv: str, timeout_s: float = 60.0) -> str:
         self.commands.append(argv)
-        if argv[0] == nfs.DPKG_QUERY:
-            assert argv[1:] == ("--show", "--showformat=${Version}", "nfs-kernel-server")
-            return "1:2.6.4-3ubuntu5"
         if argv[0] == str(nfs.EXPORTFS):
             assert argv[1:] == ("-f",)
             self.is_flushed = True
-            return ""
-        if argv[: len(nfs.APT_GET)] == nfs.APT_GET:
-            self._apt_get(*argv[len(nfs.APT_GET) :])
             return ""
         assert argv[0] == machine.SYSTEMCTL
         verb, *units = argv[1:]
@@ -58,18 +51,15 @@ class Host:
             assert verb == "daemon-reload"
         return ""
 
-    def _apt_get(self, verb: str, *packages: str) -> None:
+    def install(self, package: str) -> str:
         if self.fails:
-            raise machine.CommandError(nfs.APT_GET, "exit status 100", "no candidate")
-        if verb == "update":
-            self.is_updated = True
-            return
-        assert (verb, self.is_updated) == ("install", True)
-        self.packages.update(packages)
+            raise packages.PackagesError(f"{package} could not be installed: no candidate")
+        self.packages.add(package)
         nfs.EXPORTFS.parent.mkdir(parents=True, exist_ok=True)
         nfs.EXPORTFS.touch()
         # As Debian's packages do, the service starts at once.
         self._start(())
+        return "1:2.6.4-3ubuntu5"
 
     def _start(self, argv: tuple[str, ...]) -> None:
         if self.fails:
@@ -101,6 +91,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(machine, "_RELOAD_NEEDED", tmp_path / "reload-needed")
     fake = Host()
     monkeypatch.setattr(machine, "run", fake.run)
+    monkeypatch.setattr(packages, "install", fake.install)
     return fake
 
 
@@ -122,7 +113,7 @@ def governed() -> set[str]:
 
 
 def test_install(host: Host):
-    nfs.install(DEFAULTS)
+    assert nfs.install(DEFAULTS) == "1:2.6.4-3ubuntu5"
     assert host.packages == {"nfs-kernel-server"}
     assert governed() == {"rpcbind.service", "rpcbind.socket", "rpc-statd.service"}
     assert not nfs.LOCKD_CONFIGURATION.exists()
@@ -211,10 +202,6 @@ def test_a_change_of_ours_is_not_taken_for_anothers(host: Host, caplog: pytest.L
     assert nfs.write_configuration(Settings(threads=3))
     assert "another hand" not in caplog.text
     assert files.is_untouched(nfs.CONFIGURATION.read_text())
-
-
-def test_version(host: Host):
-    assert nfs.version() == "1:2.6.4-3ubuntu5"
 
 
 def test_is_installed(host: Host):

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Installs a package of the distribution. Another's apt is waited for, and nothing for ever.
+
+charmlibs-apt does the work. It has no deadlines, and gives apt the charm's own environment; here
+is what it takes to have the one and not the other.
+
+Edit ``lib/charms/storage_libs/v0/packages.py`` at the top of the repository; the copies in the
+charms are made from it (``./dev vendor``).
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Generator
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from charmlibs import apt
+
+logger = logging.getLogger(__name__)
+
+LISTS_LOCK = Path("/var/lib/apt/lists/lock")
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+CHARMS_OWN = ("PYTHONPATH", "LD_LIBRARY_PATH")
+
+# How long another charm on this machine, or the machine itself, may keep apt to itself.
+LOCK_TIMEOUT_S = 60
+# How long apt may take in all.
+APT_TIMEOUT_S = 900
+
+
+# apt.conf(5)
+_SETTINGS = f"""
+Acquire::Retries "2";
+Acquire::http::Timeout "30";
+Acquire::https::Timeout "30";
+APT::Install-Recommends "false";
+DPkg::Lock::Timeout "{LOCK_TIMEOUT_S}";
+"""
+
+
+class PackagesError(Exception):
+    """A package could not be installed; the message says what apt said."""
+
+
+def install(package: str) -> str:
+    """Have a package installed, without those that it recommends; return its version.
+
+    Raises:
+        PackagesError: apt did not do it, or not in time.
+    """
+    try:
+        with _environment(), _deadline():
+            return _find_version(package) or _install(package)
+    except (apt.Error, subprocess.CalledProcessError, TimeoutError) as error:
+        raise PackagesError(f"{package} could not be installed: {error}") from error
+
+
+def _find_version(package: str) -> str:
+    try:
+        return str(apt.DebianPackage.from_installed_package(package).version)
+    except apt.PackageNotFoundError:
+        return ""
+
+
+def _install(package: str) -> str:
+    _wait_for_lists()
+    try:
+        apt.update()
+    except subprocess.CalledProcessError as error:
+        # One source that fails need not be the one that has the package.
+        logger.warning("apt-get update: %s", error.stderr.decode(errors="replace"))
+    apt.add_package(package)
+    return _find_version(package)
+
+
+def _wait_for_lists() -> None:
+    # Unlike dpkg's locks, this one has no timeout among apt's settings.
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    with LISTS_LOCK.open("w") as lock:
+        while True:
+            try:
+                return fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    complaint = f"{LISTS_LOCK} is still held after {LOCK_TIMEOUT_S} s"
+                    raise TimeoutError(complaint) from error
+                time.sleep(0.5)
+
+
+@contextlib.contextmanager
+def _environment() -> Generator[None, None, None]:
+    """Give apt our settings, and not what is for the charm's own Python."""
+    before = dict(os.environ)
+    with tempfile.NamedTemporaryFile("w", suffix=".conf") as settings:
+        settings.write(_SETTINGS)
+        settings.flush()
+        os.environ.update(APT_CONFIG=settings.name, LC_ALL="C.UTF-8", PATH=PATH)
+        for name in CHARMS_OWN:
+            os.environ.pop(name, None)
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _deadline() -> Generator[None, None, None]:
+    """Raise TimeoutError in what takes longer, which ends the command that is run."""
+
+    def stop(_: int, __: FrameType | None) -> NoReturn:
+        raise TimeoutError(f"apt was not done after {APT_TIMEOUT_S} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(APT_TIMEOUT_S)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

@@ -9,6 +9,7 @@ import re
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import pytest_asyncio
@@ -255,6 +256,33 @@ async def test_more_is_promised_than_there_is(story: Story):
     # What was reserved before stays reserved.
     await story.run(SERVER_UNIT, f"test $(stat -c %b {STORAGE}/data_*.img) -ge 2097152")
     await story.run(SERVER_UNIT, "! fstrim /srv/nfs/data_*")
+
+
+async def test_an_application_without_requests_gets_what_the_options_say(
+    story: Story, ops_test: Any
+):
+    """The endpoint `filesystem`; its requirer does what the interface says, by hand."""
+    await _configure(story, filesystem_share="/hpc", filesystem_size="2")
+    relation = await story.model.integrate(f"{APP}:filesystem", f"{SERVER}:filesystem")
+    await story.settle(SERVER, APP)
+    read = f"relation-get --app -r filesystem:{relation.id} endpoint {SERVER}"
+    _, uri, _ = await ops_test.juju("exec", "--unit", APP_UNIT, "--", read, check=True)
+    match = re.fullmatch(r"nfs://\(([^()]+)\)(/\S+)", uri.strip())
+    assert match, uri
+    mount = (
+        f"mkdir -p /mnt/hpc && timeout 60 mount -t nfs4 {unquote(match[1])}:{match[2]} /mnt/hpc"
+    )
+    await story.run(APP_UNIT, f"{mount} && echo hpc > /mnt/hpc/file")
+    size = await story.run(APP_UNIT, "df --block-size=1M --output=size /mnt/hpc | tail -n 1")
+    assert round(int(size) / 1024) == 2
+    hosts = f"exportfs -v | grep -A1 {match[2]} | grep -o '[0-9.]*(' | tr -d '('"
+    address = story.model.units[APP_UNIT].public_address
+    assert (await story.run(SERVER_UNIT, hosts)).split() == [address]
+    await story.run(APP_UNIT, "umount /mnt/hpc")
+    await story.model.applications[SERVER].destroy_relation("filesystem", f"{APP}:filesystem")
+    await story.settle(SERVER, APP)
+    assert "hpc" not in await story.run(SERVER_UNIT, "exportfs -v")
+    assert await story.run(SERVER_UNIT, "cat /srv/nfs/hpc_*/file") == "hpc"
 
 
 async def test_what_does_not_fit_is_refused_with_what_is_free(story: Story):

@@ -18,7 +18,7 @@ def find_refusal() -> str:
     for the address (EINVAL), and who may not, before it is looked at (mount(2)).
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.mount(b"none", b"/", b"nfs4", ctypes.c_ulong(0), b"vers=4.2")
+    libc.mount(b"none", b"/mnt", b"nfs4", ctypes.c_ulong(0), b"vers=4.2")
     return _explain(ctypes.get_errno())
 
 

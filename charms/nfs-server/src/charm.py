@@ -10,15 +10,17 @@ from pathlib import Path
 import ops
 
 import exports
+import filesystem
 import images
 import nfs
 import placement
 import settings
 import shares
 from actions import Actions
-from charms.storage_libs.v0.nfs_interfaces import NFSProvides
+from charms.storage_libs.v0.nfs_interfaces import NFSProvides, Share, ShareRequest
+from filesystem import Filesystem
 from peers import Peers
-from placement import Decision, Placements, Report
+from placement import Answer, Decision, Placements, Report
 from status import Facts, app_status, unit_status
 from world import World, first_report
 
@@ -37,7 +39,7 @@ class NfsServerCharm(ops.CharmBase):
         self.peers = Peers(self)
         self._nfs_share = NFSProvides(self, "nfs-share")
         self._actions = Actions(self)
-        clients, peers, storage = self.on["nfs-share"], self.on["peers"], self.on["shares"]
+        peers, storage = self.on["peers"], self.on["shares"]
         framework.observe(self.on.install, self._on_install)
         framework.observe(self.on.config_changed, self._on_config_changed)
         for event in (
@@ -45,11 +47,17 @@ class NfsServerCharm(ops.CharmBase):
             self.on.upgrade_charm,
             self.on.leader_elected,
             self.on.update_status,
-            clients.relation_created,
-            clients.relation_joined,
-            clients.relation_changed,
-            clients.relation_departed,
-            clients.relation_broken,
+            *(
+                event
+                for clients in (self.on["nfs-share"], self.on[filesystem.ENDPOINT])
+                for event in (
+                    clients.relation_created,
+                    clients.relation_joined,
+                    clients.relation_changed,
+                    clients.relation_departed,
+                    clients.relation_broken,
+                )
+            ),
             peers.relation_created,
             peers.relation_joined,
             peers.relation_changed,
@@ -76,14 +84,19 @@ class NfsServerCharm(ops.CharmBase):
         also = (ops.Port(protocol, port) for port in more for protocol in ("tcp", "udp"))
         self.unit.set_ports(nfs.PORT, *also)
 
-    @functools.cached_property
+    @property
     def in_force(self) -> settings.Settings:
         """The operator's settings if they are good, else the last that were."""
+        return self._settings[0]
+
+    @functools.cached_property
+    def _settings(self) -> tuple[settings.Settings, str]:
+        """The settings that are in force, and what is wrong with the operator's."""
         try:
-            return settings.parse(self.config)
+            return settings.parse(self.config), ""
         except settings.SettingsError as error:
             logger.error("%s", error)  # The status says it too.
-            return settings.read_in_force()
+            return settings.read_in_force(), str(error)
 
     def _on_event(self, event: ops.EventBase) -> None:
         # A storage may be attached before install; after it, the package was removed.
@@ -160,10 +173,10 @@ class NfsServerCharm(ops.CharmBase):
         if not leads:
             return
         self.peers.write_placements(world.decision.placements)
-        reports = {**self.peers.read_reports(), self.unit.name: report}
-        for request in world.requests:
-            told = self._nfs_share.answered(request.integration_id)
-            answer = placement.answer(request, world.decision, reports, told)
+        for request, answer in self._answers(world, report):
+            if relation := self._filesystem_relation(request):
+                self._filesystem.answer(relation, answer)
+                continue
             self._nfs_share.answer(
                 request.integration_id,
                 endpoint=answer.endpoint,
@@ -172,11 +185,35 @@ class NfsServerCharm(ops.CharmBase):
                 admitted=answer.admitted,
             )
 
+    def _answers(self, world: World, report: Report) -> list[tuple[ShareRequest, Answer]]:
+        """Decide what each client is to be told. On the leader."""
+        reports = {**self.peers.read_reports(), self.unit.name: report}
+        return [
+            (request, placement.answer(request, world.decision, reports, self._told(request)))
+            for request in world.requests
+        ]
+
+    def _told(self, request: ShareRequest) -> Share:
+        if relation := self._filesystem_relation(request):
+            return self._filesystem.answered(relation)
+        return self._nfs_share.answered(request.integration_id)
+
+    @functools.cached_property
+    def _filesystem(self) -> Filesystem:
+        return Filesystem(self, self.in_force.filesystem_share, self.in_force.filesystem_size)
+
+    def _filesystem_relation(self, request: ShareRequest) -> ops.Relation | None:
+        """Find the integration of a request, if it is of that endpoint."""
+        found = (r for r in self._filesystem.integrations if r.id == request.integration_id)
+        return next(found, None)
+
     def _addresses(self, world: World) -> dict[int, str]:
         """Find where the clients reach this unit whose share is here."""
         found: dict[int, str] = {}
         for request in world.requests:
-            relation = self.model.get_relation("nfs-share", request.integration_id)
+            relation = self._filesystem_relation(request) or self.model.get_relation(
+                "nfs-share", request.integration_id
+            )
             if relation and request.name in world.own_images:
                 binding = self.model.get_binding(relation)
                 address = binding.network.ingress_address if binding else None
@@ -199,7 +236,8 @@ class NfsServerCharm(ops.CharmBase):
         found = images.read(directory, self.application) if directory else images.Found({}, ())
         storage = images.read_storage(directory) if directory else shares.Storage(0, 0)
         storage = replace(storage, overcommit_ratio=self.in_force.overcommit_ratio)
-        requests, committed = self._nfs_share.requests(), self.peers.read_placements()
+        requests = (*self._nfs_share.requests(), *self._filesystem.requests())
+        committed = self.peers.read_placements()
         deleted = self._read_deleted(found, committed)
         if not self.unit.is_leader():
             requests = placement.with_names(requests, committed)
@@ -207,7 +245,7 @@ class NfsServerCharm(ops.CharmBase):
         else:
             own = first_report(found, storage, deleted)
             reports = {**self.peers.read_reports(), self.unit.name: own}
-            told = {r.integration_id: self._nfs_share.answered(r.integration_id) for r in requests}
+            told = {request.integration_id: self._told(request) for request in requests}
             placements = placement.without_deleted(committed, reports)
             placements = placement.note_slips(placements, requests, told)
             requests = placement.with_names(requests, placements)
@@ -266,8 +304,21 @@ class NfsServerCharm(ops.CharmBase):
 
     def _on_collect_app_status(self, event: ops.CollectStatusEvent) -> None:
         # Of two that are equally grave the first one counts.
-        event.add_status(app_status(self._nfs_share.refusals(), self._facts))
+        refusals = (*self._nfs_share.refusals(), *self._filesystem_refusals())
+        event.add_status(app_status(refusals, self._facts))
         event.add_status(unit_status(self._facts))
+
+    def _filesystem_refusals(self) -> list[tuple[str, str]]:
+        """Find what is refused to clients that can't be told."""
+        if not self._filesystem.integrations:
+            return []
+        world = self.read_world()
+        report = replace(world.report, addresses=self._addresses(world))
+        return [
+            (request.application, answer.error)
+            for request, answer in self._answers(world, report)
+            if answer.error and self._filesystem_relation(request)
+        ]
 
     @functools.cached_property
     def _facts(self) -> Facts:
@@ -278,7 +329,7 @@ class NfsServerCharm(ops.CharmBase):
             was_installed=nfs.was_installed(),
             is_running=nfs.is_running(),
             has_storage=directory is not None,
-            bad_setting=self._bad_setting(),
+            bad_setting=self._settings[1],
         )
         if directory is None or not facts.is_installed:
             return facts
@@ -301,13 +352,6 @@ class NfsServerCharm(ops.CharmBase):
         """Find the shares whose unit is gone, and that unit."""
         there = {self.unit.name, *self.peers.units}
         return {n: it.owner for n, it in placements.items() if it.uuid and it.owner not in there}
-
-    def _bad_setting(self) -> str:
-        try:
-            settings.parse(self.config)
-        except settings.SettingsError as error:
-            return str(error)
-        return ""
 
 
 if __name__ == "__main__":

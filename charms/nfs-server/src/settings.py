@@ -6,17 +6,23 @@ A bad setting changes nothing: the last good ones go on being in force, and the 
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 from charms.storage_libs.v0 import machine
+from charms.storage_libs.v0.nfs_interfaces import parse_name, parse_size
 
 IN_FORCE = Path("/var/lib/nfs-server-charm/settings.json")
 
 MAX_OVERCOMMIT_RATIO = 100.0
 MAX_THREADS = 1024
 SQUASHES = ("none", "root", "all")
+
+
+Config: TypeAlias = Mapping[str, bool | int | float | str]
+_T = TypeVar("_T")
 
 
 class SettingsError(Exception):
@@ -32,9 +38,12 @@ class Settings:
     """Threads of nfsd; 0: by the number of processors."""
     nfsv3: bool = False
     squash: str = "none"
+    filesystem_share: str = "filesystem"
+    filesystem_size: int | None = None
+    """GiB; None: no limit."""
 
 
-def parse(config: Mapping[str, bool | int | float | str]) -> Settings:
+def parse(config: Config) -> Settings:
     """Check the charm's options; their types are Juju's affair.
 
     Raises:
@@ -45,6 +54,8 @@ def parse(config: Mapping[str, bool | int | float | str]) -> Settings:
         threads=int(config["threads"]),
         nfsv3=bool(config["nfsv3"]),
         squash=str(config["squash"]),
+        filesystem_share=_parsed(parse_name, config, "filesystem-share"),
+        filesystem_size=_parsed(parse_size, config, "filesystem-size"),
     )
     ratio, threads, squash = settings.overcommit_ratio, settings.threads, settings.squash
     if not (math.isfinite(ratio) and 1 <= ratio <= MAX_OVERCOMMIT_RATIO):
@@ -58,6 +69,13 @@ def parse(config: Mapping[str, bool | int | float | str]) -> Settings:
     if squash not in SQUASHES:
         raise SettingsError(f"squash {squash[:40]!r}: use {', '.join(SQUASHES)}")
     return settings
+
+
+def _parsed(parse: Callable[[str], _T], config: Config, option: str) -> _T:
+    try:
+        return parse(str(config[option]))
+    except ValueError as error:
+        raise SettingsError(f"{option}: {error}") from error
 
 
 def read_in_force() -> Settings:

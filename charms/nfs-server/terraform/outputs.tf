@@ -7,7 +7,8 @@ output "app_name" {
 output "provides" {
   description = "Endpoints that others may require, by their names with `_` for `-`."
   value = {
-    nfs_share = "nfs-share"
+    filesystem = "filesystem"
+    nfs_share  = "nfs-share"
   }
 }
 

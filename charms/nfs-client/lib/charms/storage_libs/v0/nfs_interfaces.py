@@ -610,7 +610,7 @@ class NFSProvides(_Interface):
             name=_try(parse_name, data["name"], "", problems),
             size=_try(parse_size, data.get("size", ""), None, problems),
             allowlist=_try(parse_allowlist, data.get("allowlist", ""), (), problems),
-            clients=_client_addresses(relation),
+            clients=client_networks(relation),
             error="; ".join(problems),
         )
 
@@ -692,7 +692,8 @@ def _try(parse: Callable[[str], _T], text: str, default: _T, problems: list[str]
         return default
 
 
-def _client_addresses(relation: ops.Relation) -> tuple[Network, ...]:
+def client_networks(relation: ops.Relation) -> tuple[Network, ...]:
+    """Find the addresses of the units on the other side of an integration, of any interface."""
     units = relation.units
     return _sorted({it for unit in units for it in _addresses(relation.data[unit], unit.name)})
 

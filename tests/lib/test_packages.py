@@ -50,7 +50,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("apt-get", "apt-cache", "dpkg"):
         (programs / name).write_text(PROGRAM.format(directory=tmp_path, version=VERSION))
         (programs / name).chmod(0o755)
-    monkeypatch.setattr(packages, "PATH", f"{programs}:/usr/bin:/bin")
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
     monkeypatch.setattr(packages, "LISTS_LOCK", tmp_path / "lock")
     return tmp_path
 
@@ -75,6 +75,8 @@ def test_apt_is_given_settings_and_nothing_of_the_charms(
     monkeypatch.setenv("PYTHONPATH", "/charm/venv")
     packages.install("nfs-common")
     environment = (host / "environment").read_text()
+    # Where Juju's hook commands are too: ops logs what charmlibs-apt says by one of them.
+    assert f"\nPATH={os.environ['PATH']}\n" in f"\n{environment}"
     assert "DEBIAN_FRONTEND=noninteractive" in environment
     assert "PYTHONPATH" not in environment
     assert 'DPkg::Lock::Timeout "60";' in (host / "settings").read_text()

@@ -26,7 +26,6 @@ from charmlibs import apt
 logger = logging.getLogger(__name__)
 
 LISTS_LOCK = Path("/var/lib/apt/lists/lock")
-PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 CHARMS_OWN = ("PYTHONPATH", "LD_LIBRARY_PATH")
 
 # How long another charm on this machine, or the machine itself, may keep apt to itself.
@@ -101,7 +100,7 @@ def _environment() -> Generator[None, None, None]:
     with tempfile.NamedTemporaryFile("w", suffix=".conf") as settings:
         settings.write(_SETTINGS)
         settings.flush()
-        os.environ.update(APT_CONFIG=settings.name, LC_ALL="C.UTF-8", PATH=PATH)
+        os.environ.update(APT_CONFIG=settings.name, LC_ALL="C.UTF-8")
         for name in CHARMS_OWN:
             os.environ.pop(name, None)
         try:

@@ -58,8 +58,8 @@ class Torture:
     substrate: Any
     charms: Mapping[str, Path]
     seed: int
-    hooks: Callable[[], Any]
-    """Context in which update-status fires at once."""
+    hooks: Callable[[str], Any]
+    """Context in which update-status fires as often as is said."""
     log: Callable[[], Any]
     """Reads the debug log."""
     deploy_options: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -101,7 +101,15 @@ class Torture:
         await self.run(APP_UNIT, write)
 
     async def _settle(self) -> None:
+        await self.model.wait_for_idle(timeout=TIMEOUT_S, idle_period=1)
+        if not self._is_active():
+            # A client that found the server dead says so until its next hook.
+            async with self.hooks("6s"):
+                await self.model.block_until(self._is_active, timeout=TIMEOUT_S)
         await self.model.wait_for_idle(status="active", timeout=TIMEOUT_S, idle_period=1)
+
+    def _is_active(self) -> bool:
+        return all(unit.workload_status == "active" for unit in self.model.units.values())
 
     async def round(self, number: int) -> None:
         """Ask for a share or for a larger one, cut the power, and look at what is left."""
@@ -177,7 +185,7 @@ class Torture:
     async def _next_hook_finds_nothing(self) -> None:
         """An update-status that comes now runs no command."""
         before = len(await self.substrate.hooks(SERVER_UNIT))
-        async with self.hooks(), asyncio.timeout(TIMEOUT_S):
+        async with self.hooks("1s"), asyncio.timeout(TIMEOUT_S):
             while len(await self.substrate.hooks(SERVER_UNIT)) < before + 1:
                 await asyncio.sleep(0.1)
         lines = [line for line in await self.log() if line.startswith(f"{SERVER_UNIT}: ")]
@@ -196,9 +204,7 @@ async def begin(
         _, text, _ = await ops_test.juju("debug-log")
         return text.splitlines()
 
-    torture = Torture(
-        ops_test.model, substrate, charms, seed, lambda: ops_test.fast_forward("1s"), log, **more
-    )
+    torture = Torture(ops_test.model, substrate, charms, seed, ops_test.fast_forward, log, **more)
     torture.say(f"seed: {seed}")
     await torture.deploy()
     return torture

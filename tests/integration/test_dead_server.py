@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from story import APP, CLIENT, DEPLOY_TIMEOUT_S, SERVER, Story
+from story import APP, CLIENT, DEPLOY_TIMEOUT_S, SERVER, SETTLE_TIMEOUT_S, Story
 
 AROUND = "/opt/around"
 MOUNT = f"{AROUND}/data"
@@ -35,15 +35,16 @@ FIRST_EXEC = 6
 
 # An application with a database on the share; what was committed is told outside of it.
 DATABASE = """
-import sqlite3, sys
+import os, sqlite3, sys
 db = sqlite3.connect(sys.argv[1], timeout=600)
 assert db.execute("PRAGMA journal_mode=DELETE").fetchone() == ("delete",)
 db.execute("CREATE TABLE IF NOT EXISTS rows (number INTEGER, text TEXT)")
 for number in range(1000000):
     with db:
         db.execute("INSERT INTO rows VALUES (?, ?)", (number, "text" * 100))
-    with open("/run/committed", "w") as file:
+    with open("/run/committed.new", "w") as file:
         file.write(str(number + 1))
+    os.replace("/run/committed.new", "/run/committed")
 """
 CHECK_DATABASE = """
 import sqlite3, sys
@@ -292,27 +293,35 @@ async def test_the_reboot_matrix(story: Story, pytestconfig: pytest.Config):
     await story.settle(CLIENT, SERVER)
 
 
+OTHER_FILE_SYSTEM = """
+path=$(echo /srv/nfs/data_*)
+mount -t tmpfs none $path && touch $path/other
+sed -Ei 's/fsid=[^, ]*/fsid=4711/' /etc/exports && exportfs -ra
+"""
+
+
 async def test_a_stale_mount_is_mounted_anew_when_it_is_free(story: Story):
-    """The server gives another file system in the place of the share's: here, by its fsid."""
-    new_fsid = "sed -Ei 's/fsid=[^,)]*/fsid=4711/' /etc/exports && exportfs -ra"
+    """The server has another file system in the place of the share's, and then the share's."""
     hold = f"systemd-run --quiet --unit=holder --working-directory={MOUNT} sleep 600"
     async with _nothing_deleted(story), _timed_hooks(story, "stale"):
         await story.run(APP_UNIT, hold)
-        await story.run(SERVER_UNIT, new_fsid)
-        returncode, said = await story.try_to_run(APP_UNIT, f"ls {MOUNT}/d")
-        assert (returncode, "Stale file handle" in said) != (0, False), said
-        await _configure(story, **{"allowlist": "192.0.2.1"})
+        await story.run(SERVER_UNIT, OTHER_FILE_SYSTEM)
+        _, said = await story.try_to_run(APP_UNIT, f"stat --file-system {MOUNT}")
+        assert "Stale file handle" in said, said
+        await _configure(story, noexec="true")
         await story.settle(CLIENT, status="waiting")
         assert f"{MOUNT} is stale since" in _message(story), _message(story)
         assert "in use by sleep (" in _message(story), _message(story)
-        # The server has put it right at the change of the allowlist. Once more, in use by nobody.
-        await story.settle(SERVER)
         await story.run(APP_UNIT, "systemctl stop holder")
-        await story.run(SERVER_UNIT, new_fsid)
-        await _configure(story, noexec="true")
+        await _configure(story, noexec="false")
         await story.settle(CLIENT)
+        assert await story.run(APP_UNIT, f"ls -A {MOUNT}") == "other"
+        await story.run(SERVER_UNIT, "umount --lazy /srv/nfs/data_*")
+        # The server's charm has something to do, and puts its exports right.
+        await _configure(story, allowlist="192.0.2.1")
+        await story.settle(CLIENT, SERVER)
         assert await story.run(APP_UNIT, f"cat {MOUNT}/d/file") == "kept"
-    await _configure(story, noexec="false", allowlist="")
+    await _configure(story, allowlist="")
     await story.settle(CLIENT, SERVER)
 
 
@@ -331,7 +340,12 @@ async def test_force_umount_works_on_a_dead_server(story: Story):
         assert "python3 (" in results["users"], problem
         await story.run(APP_UNIT, f"! findmnt {MOUNT}")
         await story.substrate.boot(SERVER_UNIT)
+        # A file was beneath the mount: it is not to be hidden again before somebody has seen it.
         await _configure(story, noexec="true")
+        await story.settle(CLIENT, status="blocked")
+        assert f"{MOUNT}: the directory is not empty" in _message(story), _message(story)
+        await story.run(APP_UNIT, f"mv {MOUNT}/hidden {AROUND}/deep/hidden")
+        await _configure(story, noexec="false")
         await story.settle(CLIENT, status="blocked")
         assert f"{MOUNT} was unmounted by force-umount" in _message(story), _message(story)
         await story.run(APP_UNIT, f"! findmnt {MOUNT}")
@@ -341,7 +355,7 @@ async def test_force_umount_works_on_a_dead_server(story: Story):
         assert results["state"] == "mounted", problem
         await story.settle(CLIENT)
         assert await story.run(APP_UNIT, f"cat {MOUNT}/d/file") == "kept"
-    await _configure(story, noexec="false")
+        await story.run(APP_UNIT, f"mv {AROUND}/deep/hidden {BENEATH}/data/hidden")
     await story.settle(CLIENT, SERVER)
 
 
@@ -383,7 +397,11 @@ async def test_removed_while_dead_and_in_use(story: Story):
             await story.settle(CLIENT, status="blocked")
         await story.run(APP_UNIT, f"findmnt {MOUNT}")
         begin = time.monotonic()
-        await story.model.remove_application(CLIENT, block_until_done=True)
+        # The application itself stays until the server's unit has left the integration.
+        await story.model.remove_application(CLIENT)
+        await story.model.block_until(
+            lambda: CLIENT_UNIT not in story.model.units, timeout=SETTLE_TIMEOUT_S
+        )
         seconds = time.monotonic() - begin
         print(f"unit removed, dead and in use: {seconds:.1f} s")
         assert seconds < 2 * MAX_HOOK_S

@@ -28,6 +28,7 @@ from charms.storage_libs.v0.nfs_interfaces import (
     parse_allowlist,
     parse_name,
     parse_size,
+    sorted_networks,
 )
 
 CLIENT_META = {"name": "client", "requires": {"nfs-share": {"interface": "nfs_share"}}}
@@ -1140,6 +1141,11 @@ NETWORKS = st.one_of(
     st.builds("{}/{}".format, st.ip_addresses(v=6), st.integers(0, 128)),
     st.just(""),
 )
+
+
+def test_networks_are_sorted():
+    networks = parse_allowlist("10.0.0.1,192.0.2.0/24,2001:db8::1")
+    assert sorted_networks(reversed(networks)) == networks
 
 
 @pytest.mark.parametrize("parse", [parse_name, parse_size, parse_allowlist, Endpoint.parse])

@@ -19,9 +19,10 @@ from charms.storage_libs.v0.nfs_interfaces import (
     parse_allowlist,
     parse_name,
     parse_size,
+    sorted_networks,
 )
 from placement import Placement, Report, ShareReport
-from shares import Image, is_less, ordered, share_directory, share_id, shown
+from shares import Image, is_less, share_directory, share_id, shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -291,7 +292,7 @@ def _with(before: Placement, params: Params) -> tuple[Network, ...]:
             f"allowlist: {len(grants)} entries by hand, "
             f"more than the {MAX_ALLOWLIST_ENTRIES} allowed: grant networks instead of addresses"
         )
-    return ordered(grants)
+    return sorted_networks(grants)
 
 
 def _clients(name: str, world: World) -> str:

@@ -10,8 +10,14 @@ to the image. From then on it follows the image, wherever that is, and nothing e
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from charms.storage_libs.v0.nfs_interfaces import Endpoint, Network, Share, ShareRequest
-from shares import Wanted, is_less, largest, ordered, share_directory, shown
+from charms.storage_libs.v0.nfs_interfaces import (
+    Endpoint,
+    Network,
+    Share,
+    ShareRequest,
+    sorted_networks,
+)
+from shares import Wanted, is_less, largest, share_directory, shown
 
 NOT_HERE = "its image is not here; attach the storage that holds it"
 
@@ -138,7 +144,7 @@ def wanted(requests: Iterable[ShareRequest], placements: Placements) -> dict[str
         # A request with an error in it asks for nothing new; see ShareRequest.
         sizes = [placement.size, *(request.size for request in group if not request.error)]
         networks = {it for request in group for it in request.networks}
-        found[name] = Wanted(largest(sizes), ordered(networks.union(placement.grants)))
+        found[name] = Wanted(largest(sizes), sorted_networks(networks.union(placement.grants)))
     return found
 
 

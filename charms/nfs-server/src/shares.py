@@ -200,11 +200,6 @@ def largest(sizes: Iterable[int | None]) -> int | None:
     return None if len(limited) < len(found) else max(limited)
 
 
-def ordered(networks: Iterable[Network]) -> tuple[Network, ...]:
-    """Sort networks, IPv4 before IPv6."""
-    return tuple(sorted(networks, key=lambda n: (n.version, int(n.network_address), n.prefixlen)))
-
-
 def shown(size: int | None) -> str:
     """Write a size as an operator reads it."""
     return "no limit" if size is None else f"{size}G"

@@ -144,11 +144,6 @@ def test_exports():
     assert found[0].path == shares.EXPORT_ROOT / shares.share_id("/a")
 
 
-def test_ordered():
-    networks = parse_allowlist("10.0.0.1,192.0.2.0/24,2001:db8::1")
-    assert shares.ordered(reversed(networks)) == networks
-
-
 @pytest.mark.parametrize(
     ("there", "asked", "needed"),  # Needed: bytes that are reserved.
     [

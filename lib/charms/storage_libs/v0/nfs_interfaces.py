@@ -248,7 +248,7 @@ class ShareRequest:
     @property
     def networks(self) -> tuple[Network, ...]:
         """All that may mount."""
-        return _sorted({*self.allowlist, *self.clients})
+        return sorted_networks({*self.allowlist, *self.clients})
 
 
 def parse_name(text: str) -> str:
@@ -294,7 +294,7 @@ def parse_allowlist(text: str) -> tuple[Network, ...]:
 
 def _parse_networks(text: str) -> tuple[Network, ...]:
     items = (part.strip() for part in text.split(","))
-    return _sorted({network for item in items if item for network in _parse_network(item)})
+    return sorted_networks({network for item in items if item for network in _parse_network(item)})
 
 
 def _parse_network(item: str) -> tuple[Network, ...]:
@@ -311,7 +311,8 @@ def _parse_network(item: str) -> tuple[Network, ...]:
     return (network,)
 
 
-def _sorted(networks: Iterable[Network]) -> tuple[Network, ...]:
+def sorted_networks(networks: Iterable[Network]) -> tuple[Network, ...]:
+    """Sort networks, IPv4 before IPv6."""
     return tuple(sorted(networks, key=lambda n: (n.version, int(n.network_address), n.prefixlen)))
 
 
@@ -695,7 +696,9 @@ def _try(parse: Callable[[str], _T], text: str, default: _T, problems: list[str]
 def client_networks(relation: ops.Relation) -> tuple[Network, ...]:
     """Find the addresses of the units on the other side of an integration, of any interface."""
     units = relation.units
-    return _sorted({it for unit in units for it in _addresses(relation.data[unit], unit.name)})
+    return sorted_networks(
+        {it for unit in units for it in _addresses(relation.data[unit], unit.name)}
+    )
 
 
 def _addresses(data: Mapping[str, str], unit: str) -> tuple[Network, ...]:

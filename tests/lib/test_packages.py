@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """charmlibs-apt itself, with programs in the place of apt-get, apt-cache and dpkg."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -118,13 +119,16 @@ def other(host: Path) -> Iterator[subprocess.Popen[str]]:
 def test_waits_for_the_lists(
     host: Path, other: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ):
-    def sleep(_: float) -> None:
-        other.kill()
-        other.wait()
+    real = fcntl.lockf
 
-    monkeypatch.setattr(packages.time, "sleep", sleep)
+    def lockf(*arguments: int) -> None:
+        with pytest.raises(BlockingIOError):
+            real(arguments[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        other.kill()
+        real(*arguments)
+
+    monkeypatch.setattr(fcntl, "lockf", lockf)
     assert packages.install("nfs-common") == VERSION
-    assert other.returncode
 
 
 @pytest.mark.usefixtures("other")

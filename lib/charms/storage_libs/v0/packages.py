@@ -15,7 +15,6 @@ import os
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Generator
 from pathlib import Path
 from types import FrameType
@@ -55,8 +54,14 @@ def install(package: str) -> str:
         PackagesError: apt did not do it, or not in time.
     """
     try:
-        with _environment(), _deadline():
-            return _find_version(package) or _install(package)
+        with _environment():
+            with _deadline(APT_TIMEOUT_S, "apt was not done"):
+                if version := _find_version(package):
+                    return version
+            with _deadline(LOCK_TIMEOUT_S, f"{LISTS_LOCK} is still held"):
+                _wait_for_lists()
+            with _deadline(APT_TIMEOUT_S, "apt was not done"):
+                return _install(package)
     except (apt.Error, subprocess.CalledProcessError, TimeoutError) as error:
         raise PackagesError(f"{package} could not be installed: {error}") from error
 
@@ -69,7 +74,6 @@ def _find_version(package: str) -> str:
 
 
 def _install(package: str) -> str:
-    _wait_for_lists()
     try:
         apt.update()
     except subprocess.CalledProcessError as error:
@@ -81,16 +85,8 @@ def _install(package: str) -> str:
 
 def _wait_for_lists() -> None:
     # Unlike dpkg's locks, this one has no timeout among apt's settings.
-    deadline = time.monotonic() + LOCK_TIMEOUT_S
     with LISTS_LOCK.open("w") as lock:
-        while True:
-            try:
-                return fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    complaint = f"{LISTS_LOCK} is still held after {LOCK_TIMEOUT_S} s"
-                    raise TimeoutError(complaint) from error
-                time.sleep(0.5)
+        fcntl.lockf(lock, fcntl.LOCK_EX)
 
 
 @contextlib.contextmanager
@@ -111,14 +107,14 @@ def _environment() -> Generator[None, None, None]:
 
 
 @contextlib.contextmanager
-def _deadline() -> Generator[None, None, None]:
+def _deadline(seconds: int, complaint: str) -> Generator[None, None, None]:
     """Raise TimeoutError in what takes longer, which ends the command that is run."""
 
     def stop(_: int, __: FrameType | None) -> NoReturn:
-        raise TimeoutError(f"apt was not done after {APT_TIMEOUT_S} s")
+        raise TimeoutError(f"{complaint} after {seconds} s")
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(APT_TIMEOUT_S)
+    signal.alarm(seconds)
     try:
         yield
     finally:

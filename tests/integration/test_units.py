@@ -243,7 +243,3 @@ async def test_an_old_image_that_comes_back_too_late_is_named(story: Story):
     assert (
         said == f"share {LOGS} is on {FIRST}, another image of it is here: move it off the storage"
     )
-    image = "/var/lib/juju/storage/shares/1/logs_*.img"
-    read = f"debugfs -R 'cat /again' {image} 2>/dev/null"
-    assert await story.run(added.name, read) == "again"
-    await story.run(added.name, "! findmnt --noheadings --output TARGET | grep logs")

@@ -145,19 +145,24 @@ class FakeMachine:
         pass
 
 
-@pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
-    fake = FakeMachine(tmp_path)
+def put_in_place(fake: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the modules find this machine below its root, instead of the computer."""
     fake.units.mkdir()
-    monkeypatch.setattr(machine, "MOUNTINFO", tmp_path / "mountinfo")
+    monkeypatch.setattr(machine, "MOUNTINFO", fake.root / "mountinfo")
     monkeypatch.setattr(machine, "UNIT_DIRECTORY", fake.units)
-    monkeypatch.setattr(machine, "_RELOAD_NEEDED", tmp_path / "reload-needed")
+    monkeypatch.setattr(machine, "_RELOAD_NEEDED", fake.root / "reload-needed")
     monkeypatch.setattr(machine, "run", fake.run)
-    monkeypatch.setattr(obstacles, "GENERATED_UNITS", tmp_path / "generator")
-    monkeypatch.setattr(trouble, "DIRECTORY", tmp_path / "trouble")
+    monkeypatch.setattr(obstacles, "GENERATED_UNITS", fake.root / "generator")
+    monkeypatch.setattr(trouble, "DIRECTORY", fake.root / "trouble")
     monkeypatch.setattr(probe, "ask", fake.ask)
     monkeypatch.setattr(mounts, "is_reachable", lambda _: fake.server_answers)
     fake._write_mountinfo()
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
+    fake = FakeMachine(tmp_path)
+    put_in_place(fake, monkeypatch)
     return fake
 
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import inspect
+import shutil
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ops import testing
 
+import conftest
 import kernel
 import mounts
 import obstacles
@@ -668,3 +671,48 @@ def test_any_order_of_events(steps: list[Step]):
             settled = (dict(fake.mounted), dict(fake.owned), out.unit_status)
             out = ctx.run(event(), state)
             assert (fake.mounted, fake.owned, out.unit_status) == settled
+
+
+LAST = Step(
+    event="update_status",
+    options={"mountpoint": "/data", "share_name": "x", "size": 10},
+    leader=True,
+    answer={"endpoint": "nfs://10.0.0.1/a", "name": "x", "size": "10"},
+    busy=frozenset(),
+    is_server_up=True,
+    is_stale=False,
+)
+
+
+def what_is_left(root: Path, steps: list[Step]) -> tuple[object, ...]:
+    """Go through a history on the real module `mounts`; what the machine and Juju have then."""
+    root.mkdir()
+    fake, ctx = conftest.FakeMachine(root), make_context()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        conftest.put_in_place(fake, monkeypatch)
+        monkeypatch.setattr(mounts, "MOUNT_NFS", fake.units)
+        monkeypatch.setattr(packages, "install", lambda _: "1:2.6.1")
+        out = make_state()
+        for step in steps:
+            fake.busy = {f"{root}{where}" for where in step.busy}
+            fake.server_answers, fake.is_stale = step.is_server_up, step.is_stale
+            where = str(step.options["mountpoint"])
+            ours = {"mountpoint": f"{root}{where}"} if where in ("/data", "/other") else {}
+            relations = [] if step.answer is None else [make_relation(1, **step.answer)]
+            state = make_state(relations, step.leader, **step.options | ours)
+            out = ctx.run(getattr(ctx.on, step.event)(), state)
+            assert len(records.read_owned(UNIT)) <= 1
+    files = {str(path): path.read_text() for path in root.rglob("*") if path.is_file()}
+    made = {name for name in ("data", "other") if (root / name).exists()}
+    return files, made, fake.enabled, fake.active, out.unit_status
+
+
+@given(st.lists(STEPS, max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_any_history_ends_in_the_same_mount_unit(steps: list[Step]):
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory) / "machine"
+        fresh = what_is_left(root, [LAST])
+        shutil.rmtree(root)
+        assert fresh[-1] == testing.ActiveStatus()
+        assert what_is_left(root, [*steps, LAST]) == fresh

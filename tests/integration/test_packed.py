@@ -2,6 +2,8 @@
 """The charms as they were packed: all that Juju and Charmhub need, and nothing else."""
 
 import re
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import yaml
 MAX_MIB = 5
 NEEDED = {"LICENSE", "README.md", "dispatch", "icon.svg", "manifest.yaml", "metadata.yaml"}
 UNWANTED = re.compile(r"(^|/)(tests|terraform|\.git|\.cache|\.tox)/|\.charm$|(^|/)tox\.ini$")
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
 # What Juju reads, by the file it reads it from, and where charmcraft.yaml has it.
 SECTIONS = {"actions.yaml": "actions", "config.yaml": "config"}
 
@@ -34,8 +37,7 @@ def test_files(packed: Path):
 
 def test_what_juju_reads(packed: Path):
     name = packed.name.partition("_")[0]
-    repository = Path(__file__).resolve().parent.parent.parent
-    project = yaml.safe_load((repository / "charms" / name / "charmcraft.yaml").read_text())
+    project = yaml.safe_load((REPOSITORY / "charms" / name / "charmcraft.yaml").read_text())
     with zipfile.ZipFile(packed) as charm:
         read = {
             it: yaml.safe_load(charm.read(it))
@@ -58,3 +60,20 @@ def test_what_juju_reads(packed: Path):
     for file, section in SECTIONS.items():
         assert read.get(file) == project.get(section), section
     assert [base["name"] for base in read["manifest.yaml"]["bases"]] == ["ubuntu"]
+
+
+@pytest.mark.parametrize("charm", ["nfs-server", "nfs-client"])
+@pytest.mark.parametrize("architecture", ["x86_64", "aarch64"])
+@pytest.mark.parametrize("python", ["3.10", "3.12"])
+def test_the_lock_has_wheels(charm: str, architecture: str, python: str, tmp_path: Path):
+    """For the Python of each base, on each architecture: packing needs no compiler."""
+    lock = REPOSITORY / "charms" / charm / "requirements.txt"
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "download", "--quiet", "--dest", tmp_path),
+            *("--require-hashes", "--no-deps", "--only-binary=:all:", "--requirement", lock),
+            *("--python-version", python, "--platform", f"manylinux2014_{architecture}"),
+        ],
+        check=True,
+        timeout=300,
+    )

@@ -13,6 +13,9 @@ from trouble import Trouble
 STAT = "/usr/bin/stat"
 ASK_TIMEOUT_S = 5.0
 
+# strerror(3) of ESTALE and EACCES, in the C locale of all commands.
+_SAID = {"Stale file handle": Trouble.STALE, "Permission denied": Trouble.DENIED}
+
 
 @dataclass(frozen=True)
 class Usage:
@@ -34,7 +37,8 @@ def ask(mountpoint: str) -> Usage | Trouble:
             timeout_s=ASK_TIMEOUT_S,
         )  # fmt: skip
     except machine.CommandError as error:
-        return Trouble.STALE if "Stale file handle" in error.output else Trouble.SILENT
+        said = (trouble for text, trouble in _SAID.items() if text in error.output)
+        return next(said, Trouble.SILENT)
     block, blocks, free, available, inodes, inodes_free = map(int, figures.split())
     sizes = (number * block for number in (blocks, blocks - free, available))
     return Usage(*sizes, inodes, inodes - inodes_free)

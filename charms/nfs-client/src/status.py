@@ -113,6 +113,11 @@ def _trouble_status(facts: Facts, noted: Noted, wanted: WantedMount) -> ops.Stat
             f"{wanted.mountpoint} is stale since {since}, {facts.server} has another file system"
             f" there; to be mounted anew, in use by {_name(facts.stale_users)}"
         )
+    if noted.trouble is Trouble.DENIED:
+        return ops.WaitingStatus(
+            f"{facts.server} refuses this machine since {since}:"
+            f" what uses {wanted.mountpoint} gets errors"
+        )
     if facts.is_there:
         return ops.WaitingStatus(
             f"{facts.server} has not answered since {since}: what uses {wanted.mountpoint} waits"

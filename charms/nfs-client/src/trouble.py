@@ -20,6 +20,8 @@ class Trouble(enum.Enum):
     """The server doesn't answer."""
     STALE = "stale"
     """The server has another file system in the place of the one that is mounted (ESTALE)."""
+    DENIED = "denied"
+    """The server answers, and doesn't let this machine in any more (EACCES)."""
     HELD = "held"
     """Unmounted by force, and to stay so until an operator says `remount`."""
 

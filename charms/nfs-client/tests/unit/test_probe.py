@@ -31,7 +31,11 @@ def test_tells_the_size_and_use(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("said", "trouble"),
-    [("Stale file handle", Trouble.STALE), ("Input/output error", Trouble.SILENT)],
+    [
+        ("Stale file handle", Trouble.STALE),
+        ("Permission denied", Trouble.DENIED),
+        ("Input/output error", Trouble.SILENT),
+    ],
 )
 def test_tells_the_trouble(
     said: str, trouble: Trouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

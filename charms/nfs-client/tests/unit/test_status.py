@@ -93,6 +93,13 @@ TABLE = [
         id="stale",
     ),
     pytest.param(
+        replace(MOUNTED, noted=Noted(Trouble.DENIED, SINCE)),
+        ops.WaitingStatus(
+            f"nfs-server refuses this machine since {TIME}: what uses /data gets errors"
+        ),
+        id="denied",
+    ),
+    pytest.param(
         replace(MISSING, noted=Noted(Trouble.HELD, SINCE)),
         ops.BlockedStatus(
             f"/data was unmounted by force-umount {TIME}: run `juju run nfs-client/0 remount`"

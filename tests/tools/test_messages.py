@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The messages that the how-to page explains are messages of the charms."""
+"""The messages that the pages explain are messages of the charms, and no refusal is left out."""
 
 import ast
 import functools
@@ -46,3 +46,64 @@ def test_a_message_is_one_of_the_charms(message: str):
     looked_for = [it for it in fragments if len(it) > 3]
     assert looked_for
     assert [it for it in looked_for if it not in said()] == []
+
+
+LISTED = re.compile(r"(?m)^\| `(.+?)` \|")
+SERVER = ROOT / "charms/nfs-server/src"
+# Where a refusal is put in words: in a call that says so, in a parser, in a rule's reason.
+CALLS = {
+    SERVER / "actions.py": "RefusedError",
+    ROOT / "charms/nfs-client/src/charm.py": "event.fail",
+    ROOT / "lib/charms/storage_libs/v0/nfs_interfaces.py": "ValueError",
+}
+RULES = [SERVER / f"{name}.py" for name in ("placement", "shares", "world")]
+
+
+def refusals() -> set[str]:
+    """All reasons in the code for which something is refused, with … for what is put in."""
+    found: set[str] = set()
+    for path, called in CALLS.items():
+        nodes = ast.walk(ast.parse(path.read_text()))
+        calls = [it for it in nodes if isinstance(it, ast.Call) and ast.unparse(it.func) == called]
+        found |= {template(it.args[0]) for it in calls if isinstance(it.args[0], ast.JoinedStr)}
+    for path in RULES:
+        nodes = ast.walk(ast.parse(path.read_text()))
+        reasons = {template(it) for it in nodes if isinstance(it, ast.JoinedStr)}
+        found |= {it for it in reasons if it.startswith("share …")}
+    # What a server says to a client may be wrong too, and is refused by nobody.
+    return {it for it in found if not it.startswith("endpoint ")}
+
+
+def template(node: ast.JoinedStr) -> str:
+    constants = {"NOT_HERE": "its image is not here; attach the storage that holds it"}
+    values = (it if isinstance(it, ast.Constant) else it.value for it in node.values)
+    return "".join(
+        str(it.value) if isinstance(it, ast.Constant) else constants.get(ast.unparse(it), "…")
+        for it in values
+    )
+
+
+def listed() -> list[str]:
+    page = (ROOT / "docs/reference.md").read_text()
+    return LISTED.findall(page.partition("## Refusals\n")[2].partition("\n## ")[0])
+
+
+def is_one_of(refusal: str, found: str) -> bool:
+    return bool(re.fullmatch(".+".join(map(re.escape, refusal.split("…"))), found))
+
+
+@functools.cache
+def in_tests() -> str:
+    files = [*ROOT.glob("charms/*/tests/unit/*.py"), *ROOT.glob("tests/lib/*.py")]
+    return "\n".join(text for path in sorted(files) for text in strings(path))
+
+
+@pytest.mark.parametrize("refusal", sorted(refusals()))
+def test_a_refusal_is_listed_and_tested(refusal: str):
+    assert any(is_one_of(refusal, it) for it in listed()), "not in docs/reference.md"
+    assert [it for it in refusal.split("…") if it not in in_tests()] == []
+
+
+@pytest.mark.parametrize("refusal", listed())
+def test_what_is_listed_is_refused(refusal: str):
+    assert any(is_one_of(it, refusal) for it in [*refusals(), "… can't be unmounted: …"])

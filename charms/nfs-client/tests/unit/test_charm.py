@@ -570,7 +570,10 @@ def test_force_umount_and_remount(ctx: testing.Context[NfsClientCharm], fake: Fa
     problem = failure_of(ctx, "force-umount", state, mountpoint="/")
     assert problem == "'/' is no mount of nfs-client/0: it has /data"
     problem = failure_of(ctx, "remount", state)
-    assert problem.startswith("/data is in use by postgres (812): stop that")
+    assert problem == (
+        "/data is in use by postgres (812): stop that and run remount again, or run force-umount"
+        " first"
+    )
     fake.is_systemd_broken = True
     problem = failure_of(ctx, "force-umount", state, mountpoint="/data")
     assert problem == "the kernel does not unmount it"

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a page of the documentation tells its reader to do, done on the model."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from story import APP, DEPLOY_TIMEOUT_S, Story
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+BLOCK = re.compile(r"(?ms)^```(sh|text)\n(.*?)^```$")
+INDENTED = re.compile(r"(?m)(?:^    .*\n)+")
+
+
+@dataclass
+class Step:
+    """Commands, and what the last one prints."""
+
+    commands: list[str]
+    prints: list[str] = field(default_factory=list[str])
+
+    def __str__(self) -> str:
+        return self.commands[-1]
+
+
+def steps(page: str) -> Iterator[Step]:
+    """Yield what a page tells its reader to do."""
+    blocks = [(kind, text.splitlines()) for kind, text in BLOCK.findall(page)]
+    for (kind, commands), (following, lines) in zip(blocks, [*blocks[1:], ("", [])], strict=True):
+        if kind == "sh":
+            yield Step(commands, lines if following == "text" else [])
+
+
+def indented(page: str) -> list[list[str]]:
+    """Return the lines of each indented block of a page."""
+    return [[line.strip() for line in it.splitlines()] for it in INDENTED.findall(page)]
+
+
+def is_printed(expected: list[str], printed: str) -> bool:
+    """Whether lines are there in this order, others between them; "..." stands for anything."""
+    lines = iter(printed.splitlines())
+    patterns = [
+        r"\s*"
+        + ".*".join(r"\s+".join(map(re.escape, it.split())) for it in line.split("..."))
+        + r"\s*"
+        for line in expected
+        if line != "..."
+    ]
+    return all(any(re.fullmatch(pattern, line) for line in lines) for pattern in patterns)
+
+
+async def juju(story: Story, ops_test: Any, command: str) -> tuple[int, str]:
+    """Run a command of the page on the model; exit status and what it prints."""
+    program, *words = shlex.split(command)
+    assert program == "juju", command
+    if words[-1] == "reboot":
+        # Over ssh there is no answer that tells it from a broken connection.
+        await story.substrate.reboot(words[1])
+        return 0, ""
+    if words[0] == "deploy":
+        words[1] = str(_charm(story, words[1]))
+    returncode, stdout, stderr = await ops_test.juju(*words)
+    return returncode, stdout + stderr
+
+
+def _charm(story: Story, name: str) -> Path:
+    """Return the packed charm for one that charmcraft would pack, or for Charmhub's ubuntu."""
+    packed = re.fullmatch(r"\./(?:.+/)?([a-z-]+)_ubuntu@24\.04-amd64\.charm", name)
+    return story.charms[packed[1] if packed else {"ubuntu": APP}[name]]
+
+
+async def settle(story: Story) -> None:
+    """Wait as the reader does, until there is nothing more to come."""
+    if story.model.applications:
+        await story.model.wait_for_idle(timeout=DEPLOY_TIMEOUT_S, idle_period=1)

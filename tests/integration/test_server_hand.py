@@ -5,8 +5,12 @@ What a client can do is asked on the client, what the machine does of the machin
 """
 
 import asyncio
+import base64
+import json
 import re
+import shlex
 from collections.abc import AsyncGenerator, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -19,6 +23,7 @@ from story import APP, CLIENT, DEPLOY_TIMEOUT_S, MOUNT, SERVER, SETTLE_TIMEOUT_S
 SERVER_UNIT, APP_UNIT = f"{SERVER}/0", f"{APP}/0"
 STORAGE = "/var/lib/juju/storage/shares/0"
 UNITS = "/etc/systemd/system"
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
 STARTED = "systemctl show --property ActiveEnterTimestampMonotonic nfs-server"
 
 
@@ -140,14 +145,15 @@ HANDS = {
 
 
 @pytest.mark.parametrize("hand", HANDS)
-@pytest.mark.usefixtures("often")
 async def test_a_hand_on_the_machine(story: Story, ops_test: Any, hand: str):
     harm, mended, logged = HANDS[hand]
+    await story.settle(SERVER)  # No hook is to come in between.
     await story.run(SERVER_UNIT, "exportfs -s | grep /srv/nfs > /tmp/before")
     await story.run(SERVER_UNIT, harm)
-    await _until(
-        story, SERVER_UNIT, f"{mended} && exportfs -s | grep /srv/nfs | diff - /tmp/before"
-    )
+    async with ops_test.fast_forward("4s"):
+        await _until(
+            story, SERVER_UNIT, f"{mended} && exportfs -s | grep /srv/nfs | diff - /tmp/before"
+        )
     written = f"{MOUNT}/{hand.replace(' ', '-')}"
     await story.run(APP_UNIT, f"echo {hand} > {written} && sync {written}")
     await story.run(SERVER_UNIT, f"grep '{hand}' /srv/nfs/*/{Path(written).name}")
@@ -241,6 +247,84 @@ async def test_nfsv3(story: Story):
     assert await story.run(APP_UNIT, f"cat {MOUNT}/three", timeout=180) == "three"
 
 
+CHARM = "/var/lib/juju/agents/unit-nfs-server-0/charm"
+# Renders what clients ask for with the packed charm's own code, as far as it lets them.
+RENDER = """
+import json, random, sys, uuid
+from ipaddress import ip_network
+from pathlib import Path
+import exports
+from charms.storage_libs.v0.nfs_interfaces import parse_allowlist, parse_name
+from shares import Export
+
+def accepted(parse, texts):
+    for text in texts:
+        try:
+            yield parse(text)
+        except ValueError:
+            pass
+
+chance = random.Random(2049)
+corpus = json.load(open("/run/corpus.json"))
+letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._:@+-"
+drawn = ("".join(chance.choices(letters, k=chance.randint(1, 128))) for _ in range(1200))
+names = dict.fromkeys([*accepted(parse_name, [*corpus, *drawn]), *map(str, range(len(corpus)))])
+allowlists = [networks for networks in accepted(parse_allowlist, corpus) if networks]
+
+def network():
+    bits = chance.choice((32, 128))
+    prefix = chance.randint(0, bits)
+    address = (chance.getrandbits(bits) >> (bits - prefix)) << (bits - prefix)
+    return f"{ip_network((address, bits)).network_address}/{prefix}"
+
+wanted = []
+for name in names:
+    drawn = ",".join(network() for _ in range(chance.randint(1, 5)))
+    networks = allowlists.pop() if allowlists else parse_allowlist(drawn)
+    wanted.append(Export(name, str(uuid.UUID(int=chance.getrandbits(128))), networks))
+Path("/run/corpus.exports").write_text(exports.render(wanted, "none"))
+Path("/run/corpus.paths").write_text("".join(f"{it.path}\\n" for it in wanted))
+meant = {str(it.path): (it.uuid, sorted(map(str, it.networks))) for it in wanted}
+json.dump(meant, sys.stdout)
+"""
+# exportfs reads them where nobody else does, and says what it has read.
+READ_BACK = (
+    "mount -t tmpfs none /srv/nfs && mount -t tmpfs none /var/lib/nfs"
+    " && mount -t tmpfs none /etc/exports.d"
+    " && mount --bind /run/corpus.exports /etc/exports && xargs mkdir < /run/corpus.paths"
+    " && exportfs -ra && exportfs -s"
+)
+
+
+async def test_exportfs_reads_what_was_meant(story: Story):
+    """A corpus of injections, and a thousand names that are allowed: no other path, host, option.
+
+    What exportfs reads is compared with what the charm let in, parsed by Python's ipaddress.
+    """
+    ours = await story.run(SERVER_UNIT, "exportfs -s | grep /srv/nfs/data_")
+    options = re.sub("fsid=[^,]+", "fsid={}", ours.rpartition("(")[2].rstrip(")"))
+    corpus = base64.b64encode((REPOSITORY / "tests/injections.json").read_bytes()).decode()
+    python = (
+        f"cd {CHARM} && PYTHONPATH=src:lib:$(echo venv/lib/python3*/site-packages)"
+        f" python3 -c {shlex.quote(RENDER)}"
+    )
+    await story.run(SERVER_UNIT, f"echo {corpus} | base64 -d > /run/corpus.json")
+    meant = json.loads(await story.run(SERVER_UNIT, python))
+    assert len(meant) > 1000
+    said = await story.run(SERVER_UNIT, f"unshare --mount sh -c {shlex.quote(READ_BACK)}")
+    read: dict[str, list[str]] = {path: [] for path in meant}
+    for line in said.splitlines():
+        path, client = line.split()
+        host, _, found = client.rstrip(")").partition("(")
+        assert found == options.format(meant[path][0]), line
+        read[path].append(host)
+    assert await story.run(SERVER_UNIT, "exportfs -s | grep /srv/nfs/") == ours
+    for path, (_, networks) in meant.items():
+        hosts = {"*" if it.endswith("/0") else ip_network(it) for it in networks}
+        assert {it if it == "*" else ip_network(it) for it in read[path]} == hosts
+        assert len(read[path]) == len(hosts)
+
+
 async def test_more_is_promised_than_there_is(story: Story):
     total = await story.run(SERVER_UNIT, f"df --block-size=1G --output=size {STORAGE} | tail -n 1")
     size = int(total) + 1
@@ -294,6 +378,28 @@ async def test_what_does_not_fit_is_refused_with_what_is_free(story: Story):
     assert re.fullmatch(rf"{SERVER}: share /huge: 5000G asked, \d+G free", said), said
     assert "huge" not in await story.run(SERVER_UNIT, f"ls -A {STORAGE}")
     await _request(story, share_name=MOUNT, size="1")
+
+
+async def test_a_refusal_costs_nothing(story: Story, ops_test: Any):
+    """Nothing is tried first: the hook that refuses runs no command."""
+    if not hasattr(story.substrate, "hooks"):
+        pytest.skip("the history of hooks is the sandbox's")
+    before = await story.substrate.hooks(SERVER_UNIT), await _commands(ops_test)
+    await story.model.applications[CLIENT].set_config({"size": "5000"})
+    await story.settle(CLIENT, status="blocked")
+    refusing = (await story.substrate.hooks(SERVER_UNIT))[len(before[0]) :]
+    assert await _commands(ops_test) == before[1]
+    longest = max(it["seconds"] for it in refusing)
+    idle = min(it["seconds"] for it in before[0])
+    print(f"refused in a hook of {longest:.1f} s; the shortest hook took {idle:.1f} s")
+    await _request(story, size="1")
+
+
+async def _commands(ops_test: Any) -> list[str]:
+    """What the server's charm has run on its machine so far."""
+    _, log, _ = await ops_test.juju("debug-log")
+    lines = [line for line in log.splitlines() if line.startswith(f"{SERVER_UNIT}: ")]
+    return [line for line in lines if "running (" in line]
 
 
 @pytest.mark.usefixtures("often")

@@ -17,6 +17,7 @@ OTHER_CLIENT = "other-client"
 APP_UNIT = f"{APP}/0"
 DATA, LOGS = "/data", "/logs"
 DISK = "8G"
+STORAGE = "/var/lib/juju/storage/shares/1"
 
 
 async def _run_action(story: Story, unit: str, name: str, **params: Any) -> Any:
@@ -243,3 +244,7 @@ async def test_an_old_image_that_comes_back_too_late_is_named(story: Story):
     assert (
         said == f"share {LOGS} is on {FIRST}, another image of it is here: move it off the storage"
     )
+    old = (await story.run(added.name, f"ls {STORAGE}/logs_*.img")).strip()
+    assert await story.run(added.name, f"debugfs -R 'cat again' {old} 2> /dev/null") == "again"
+    await story.run(added.name, "! findmnt --noheadings --output TARGET | grep logs")
+    assert "logs" not in await _exported(story, added.name)

@@ -75,11 +75,10 @@ def refusals() -> set[str]:
 
 
 def template(node: ast.JoinedStr) -> str:
-    constants = {"NOT_HERE": "its image is not here; attach the storage that holds it"}
-    values = (it if isinstance(it, ast.Constant) else it.value for it in node.values)
+    constants = {"{NOT_HERE}": "its image is not here; attach the storage that holds it"}
     return "".join(
         str(it.value) if isinstance(it, ast.Constant) else constants.get(ast.unparse(it), "…")
-        for it in values
+        for it in node.values
     )
 
 

@@ -75,11 +75,15 @@ def refusals() -> set[str]:
 
 
 def template(node: ast.JoinedStr) -> str:
-    constants = {"{NOT_HERE}": "its image is not here; attach the storage that holds it"}
-    return "".join(
-        str(it.value) if isinstance(it, ast.Constant) else constants.get(ast.unparse(it), "…")
-        for it in node.values
-    )
+    return "".join(map(part, node.values))
+
+
+def part(node: ast.expr) -> str:
+    if isinstance(node, ast.FormattedValue):
+        constants = {"NOT_HERE": "its image is not here; attach the storage that holds it"}
+        return constants.get(ast.unparse(node.value), "…")
+    assert isinstance(node, ast.Constant)
+    return str(node.value)
 
 
 def listed() -> list[str]:

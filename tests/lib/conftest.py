@@ -3,9 +3,14 @@
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from charms.storage_libs.v0 import machine
+
+# Other work on the computer must not make a test fail.
+hypothesis.settings.register_profile("unit", deadline=None)
+hypothesis.settings.load_profile("unit")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import mounts
@@ -15,6 +16,10 @@ import trouble
 from charms.storage_libs.v0 import machine
 from probe import Usage
 from trouble import Trouble
+
+# Other work on the computer must not make a test fail.
+hypothesis.settings.register_profile("unit", deadline=None)
+hypothesis.settings.load_profile("unit")
 
 
 @dataclass

@@ -656,7 +656,7 @@ STEPS = st.builds(
 
 
 @given(st.lists(STEPS, min_size=1, max_size=6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_order_of_events(steps: list[Step]):
     fake = FakeMounts()
     ctx = make_context()
@@ -711,7 +711,7 @@ def what_is_left(root: Path, steps: list[Step]) -> tuple[object, ...]:
 
 
 @given(st.lists(STEPS, max_size=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_history_ends_in_the_same_mount_unit(steps: list[Step]):
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory) / "machine"

@@ -22,6 +22,8 @@ from story import APP, CLIENT, SERVER, Story
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 CONTROLLERS_TIMEOUT_S = 60
+# They come first, so that where modules run side by side none is left to run alone.
+LONGEST = ("test_units", "test_tutorial", "test_server_hand")
 PLUGINS = {
     "juju": ["juju_machines", "juju_substrate"],
     "juju4": ["juju_machines", "juju4_substrate"],
@@ -56,9 +58,13 @@ def pytest_addoption(parser: pytest.Parser):
     group.addoption(
         "--server-absence",
         type=float,
-        default=45.0,
-        help="seconds that the server is absent at a client's boot (default: 45)",
+        default=180.0,
+        help="seconds that the server is absent at a client's boot (default: 180)",
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]):
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
 def pytest_configure(config: pytest.Config):

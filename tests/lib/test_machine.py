@@ -190,9 +190,9 @@ def test_a_temporary_file_left_by_a_killed_hook_does_not_matter(tmp_path: Path):
     assert os.listdir(tmp_path) == ["exports"]
 
 
-@pytest.mark.parametrize("step", ["replace", "rename", "fsync", "fchmod"])
+@pytest.mark.parametrize(("module", "step"), [(Path, "replace"), (os, "fsync"), (os, "fchmod")])
 def test_killed_before_the_rename_the_old_text_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: object, step: str
 ):
     path = tmp_path / "exports"
     machine.write_atomically(path, "old\n")
@@ -201,9 +201,7 @@ def test_killed_before_the_rename_the_old_text_is_there(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, step, killed)
-        if step == "rename":  # Whichever of the two pathlib calls.
-            patch.setattr(os, "replace", killed)
+        patch.setattr(module, step, killed)
         with pytest.raises(KeyboardInterrupt):
             machine.write_atomically(path, "new\n")
     assert path.read_text() == "old\n"
@@ -215,7 +213,7 @@ def test_killed_before_the_rename_the_old_text_is_there(
 def test_text_is_on_the_disk_before_its_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What a power cut finds can't be made here; that it is asked for, in this order, can be."""
     asked: list[str] = []
-    fsync, replace = os.fsync, os.replace
+    fsync, replace = os.fsync, Path.replace
 
     def synced(descriptor: int) -> None:
         asked.append("sync " + os.readlink(f"/proc/self/fd/{descriptor}"))
@@ -226,7 +224,7 @@ def test_text_is_on_the_disk_before_its_name_is(tmp_path: Path, monkeypatch: pyt
         replace(source, target)
 
     monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(os, "replace", renamed)
+    monkeypatch.setattr(Path, "replace", renamed)
     machine.write_atomically(tmp_path / "exports", "text")
     assert asked == [
         f"sync {tmp_path}/.exports.tmp",

@@ -184,7 +184,7 @@ def ctx() -> testing.Context[NfsClientCharm]:
 
 
 def make_context() -> testing.Context[NfsClientCharm]:
-    return testing.Context(NfsClientCharm, charm_root=Path(__file__).parents[2])
+    return testing.Context(NfsClientCharm)
 
 
 def make_relation(relation_id: int = 1, **answer: str) -> testing.Relation:

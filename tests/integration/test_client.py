@@ -51,7 +51,9 @@ async def test_deploy(story: Story, deploy_options: Mapping[str, Any], app_charm
         await model.deploy(charm, application_name=name, num_units=0, config=config)
         await model.integrate(f"{name}:nfs-share", f"{SERVER}:nfs-share")
     await model.integrate(f"{CLIENT}:juju-info", f"{APP}:juju-info")
-    await model.wait_for_idle(apps=[SERVER, APP], status="active", timeout=DEPLOY_TIMEOUT_S)
+    await model.wait_for_idle(
+        apps=[SERVER, APP], status="active", timeout=DEPLOY_TIMEOUT_S, idle_period=1
+    )
     await story.settle(CLIENT)
     await model.integrate(f"{OTHER}:juju-info", f"{APP}:juju-info")
     await story.settle(OTHER, status="blocked")

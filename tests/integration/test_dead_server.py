@@ -156,7 +156,7 @@ async def test_deploy(story: Story, deploy_options: Mapping[str, Any], app_charm
     await model.deploy(app_charm, application_name=APP, **deploy_options)
     config = {"mountpoint": MOUNT, "share-name": "data", "size": 2}
     await model.deploy(story.charms[CLIENT], application_name=CLIENT, num_units=0, config=config)
-    await model.wait_for_idle(apps=[APP], status="active", timeout=DEPLOY_TIMEOUT_S)
+    await model.wait_for_idle(apps=[APP], status="active", timeout=DEPLOY_TIMEOUT_S, idle_period=1)
     await story.run(
         APP_UNIT,
         f"mkdir -p {AROUND}/deep {BENEATH} && echo 1 > {AROUND}/file && echo 2 > {AROUND}/deep/x"

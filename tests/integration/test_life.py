@@ -56,7 +56,9 @@ async def test_deploy(story: Story, deploy_options: Mapping[str, Any], app_charm
     await model.deploy(story.charms[CLIENT], application_name=CLIENT, num_units=0, config=config)
     await model.integrate(f"{CLIENT}:juju-info", f"{APP}:juju-info")
     await model.integrate(f"{CLIENT}:nfs-share", f"{SERVER}:nfs-share")
-    await model.wait_for_idle(apps=[SERVER, APP], status="active", timeout=DEPLOY_TIMEOUT_S)
+    await model.wait_for_idle(
+        apps=[SERVER, APP], status="active", timeout=DEPLOY_TIMEOUT_S, idle_period=1
+    )
     place = model.units[SERVER_UNIT].machine.id
     await model.deploy(app_charm, application_name=TENANT, to=place, **deploy_options)
     await story.settle(TENANT)

@@ -81,7 +81,9 @@ async def test_deploy(story: Story, deploy_options: Mapping[str, Any], app_charm
         **deploy_options,
     )
     await model.deploy(app_charm, application_name=APP, **deploy_options)
-    await model.wait_for_idle(apps=[SERVER, APP], status="active", timeout=DEPLOY_TIMEOUT_S)
+    await model.wait_for_idle(
+        apps=[SERVER, APP], status="active", timeout=DEPLOY_TIMEOUT_S, idle_period=1
+    )
     for client, mountpoint in (CLIENT, DATA), (OTHER_CLIENT, LOGS):
         await model.deploy(
             story.charms[CLIENT],

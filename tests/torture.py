@@ -30,7 +30,7 @@ def main() -> int:
 
 async def _torture(directory: Path, rounds: int, seed: int) -> int:
     image = await images.build(PACKAGES, print)
-    async with running_model("torture", image, directory) as running:
+    async with running_model(f"torture-{seed}", image, directory) as running:
         build = running.ops_test.build_charm
         charms = {
             SERVER: await build("charms/nfs-server"),

@@ -14,7 +14,7 @@ from juju.errors import (
 
 from sandbox.status import PlacedUnit, Status, UnitStatus, units
 
-_SETTLED_S = 1.0
+_SETTLED_S = 0.5
 """How long every unit of the model must be idle before nothing more can come."""
 
 _ERRORS: Mapping[str, type[JujuError]] = {

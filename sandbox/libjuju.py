@@ -249,7 +249,7 @@ class Model:
         """Wait until the applications' units have been idle, and in ``status``, for a while.
 
         libjuju waits the whole ``idle_period``, as more may be coming. In the sandbox nothing more
-        comes once every unit of the model is idle, so a second of that is enough.
+        comes once every unit of the model is idle, so half a second of that is enough.
         """
         if wait_for_active:
             message = "wait_for_active is deprecated; use status"

@@ -609,9 +609,9 @@ def test_the_idle_period_is_waited_for_while_something_goes_on_elsewhere():
     assert idle_for(settling, status, [0, 1, 14.9, 15]) == [False, False, False, True]
 
 
-def test_a_model_where_nothing_goes_on_is_idle_after_a_second():
+def test_a_model_where_nothing_goes_on_is_idle_after_half_a_second():
     settling = Settling([], None, None, None, period_s=15)
-    assert idle_for(settling, a_model(), [0, 0.9, 1]) == [False, False, True]
+    assert idle_for(settling, a_model(), [0, 0.4, 0.5]) == [False, False, True]
 
 
 def test_a_unit_that_works_again_begins_anew():

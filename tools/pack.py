@@ -151,7 +151,8 @@ def environment(work: Path) -> dict[str, str]:
     """Return charmcraft's environment: its state is kept here, pip's settings are the host's."""
     home = Path.home()
     # Modules that are compiled are packed: they are written where Python writes them by itself.
-    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONPYCACHEPREFIX"}
+    elsewhere = ("PIP_NO_COMPILE", "PYTHONPYCACHEPREFIX")
+    inherited = {k: v for k, v in os.environ.items() if k not in elsewhere}
     settings = {
         "XDG_CONFIG_HOME": str(home / ".config"),
         "NETRC": str(home / ".netrc"),

@@ -245,8 +245,12 @@ def test_is_file_with_is_true_of_regular_files_alone(tmp_path: Path):
     (tmp_path / "text").write_bytes(b"a\r\n")
     assert machine.is_file_with(tmp_path / "text", "a\r\n")
     assert not machine.is_file_with(tmp_path / "text", "a\n")
-    for name in ("missing", "pipe", "binary", "."):
+    (tmp_path / "link").symlink_to("text")
+    for name in ("missing", "pipe", "binary", ".", "link", "text/below"):
         assert not machine.is_file_with(tmp_path / name, "")
+    assert machine.read_file(tmp_path / "link") is None
+    with pytest.raises(OSError, match="File name too long"):
+        machine.read_file(tmp_path / ("x" * 256))
 
 
 # Templates
@@ -406,17 +410,34 @@ def test_mount_units_are_named_as_systemd_itself_does(paths: list[list[str]]):
 
 @pytest.fixture
 def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A stand-in for systemd: remembers in a file the units that it read at each reload."""
-    units = tmp_path / "units"
-    units.mkdir()
-    log = tmp_path / "log"
+    """A stand-in for systemd: remembers in files the units that it has read, and each reload."""
+    for name in ("units", "read"):
+        (tmp_path / name).mkdir()
     systemctl = tmp_path / "systemctl"
-    systemctl.write_text(
-        f'#!/bin/sh\n[ ! -e {tmp_path}/broken ] || exit 1\necho "$@" $(ls {units}) >> {log}\n'
-    )
+    systemctl.write_text(f"""#!/bin/sh
+cd {tmp_path}
+[ ! -e broken ] || exit 1
+case $1 in
+daemon-reload)
+    rm -f read/*
+    cp -R units/. read
+    echo "$1" $(ls units) >> log ;;
+show)
+    shift 3
+    blank=
+    for unit; do
+        [ -z "$blank" ] || echo
+        blank=yes
+        [ -e "read/$unit" ] || cp "units/$unit" read
+        cmp -s "read/$unit" "units/$unit" && need=no || need=yes
+        echo "NeedDaemonReload=$need"
+        echo "FragmentPath=$(cat "elsewhere/$unit" 2> /dev/null || echo "$PWD/units/$unit")"
+    done ;;
+esac
+""")
     systemctl.chmod(0o755)
-    log.touch()
-    monkeypatch.setattr(machine, "UNIT_DIRECTORY", units)
+    (tmp_path / "log").touch()
+    monkeypatch.setattr(machine, "UNIT_DIRECTORY", tmp_path / "units")
     monkeypatch.setattr(machine, "SYSTEMCTL", str(systemctl))
     monkeypatch.setattr(machine, "_RELOAD_NEEDED", tmp_path / "reload-needed")
     return tmp_path
@@ -426,12 +447,12 @@ def reloads(systemd: Path) -> list[str]:
     return (systemd / "log").read_text().splitlines()
 
 
-def test_units_are_written_and_systemd_told_once(systemd: Path):
+def test_units_are_written_and_systemd_reads_them_when_it_is_asked(systemd: Path):
     wanted = {"a.mount": "[Mount]\n", "b.mount": "[Unit]\n"}
     assert machine.ensure_units(wanted) is True
     assert (systemd / "units" / "a.mount").read_text() == "[Mount]\n"
     assert machine.ensure_units(wanted) is False
-    assert reloads(systemd) == ["daemon-reload a.mount b.mount"]
+    assert reloads(systemd) == []
     assert not (systemd / "reload-needed").exists()
 
 
@@ -441,7 +462,26 @@ def test_only_what_differs_is_written(systemd: Path):
     assert machine.ensure_units({"a.mount": "a", "b.mount": "new"}) is True
     assert written(systemd / "units" / "a.mount") == before
     assert (systemd / "units" / "b.mount").read_text() == "new"
-    assert len(reloads(systemd)) == 2
+    assert reloads(systemd) == ["daemon-reload a.mount b.mount"]
+
+
+@pytest.mark.parametrize("name", ["a.mount.d/b.conf", "a@.service"])
+def test_what_is_no_unit_takes_a_reload(systemd: Path, name: str):
+    machine.ensure_units({name: "a"})
+    assert len(reloads(systemd)) == 1
+
+
+def test_what_systemd_has_read_before_takes_a_reload(systemd: Path):
+    (systemd / "read" / "b.mount").write_text("of a file that was removed by hand")
+    machine.ensure_units({"a.mount": "a", "b.mount": "b"})
+    assert reloads(systemd) == ["daemon-reload a.mount b.mount"]
+
+
+def test_what_systemd_has_from_elsewhere_takes_a_reload(systemd: Path):
+    (systemd / "elsewhere").mkdir()
+    (systemd / "elsewhere" / "a.mount").write_text("/run/systemd/generator/a.mount")
+    machine.ensure_units({"a.mount": "a"})
+    assert reloads(systemd) == ["daemon-reload a.mount"]
 
 
 def test_units_are_removed_and_systemd_told_once(systemd: Path):
@@ -449,7 +489,7 @@ def test_units_are_removed_and_systemd_told_once(systemd: Path):
     (systemd / "units" / "dangling.mount").symlink_to("/nowhere")
     assert machine.remove_units(["a.mount", "dangling.mount", "never.mount"]) is True
     assert machine.remove_units(["a.mount"]) is False
-    assert reloads(systemd)[1:] == ["daemon-reload b.mount"]
+    assert reloads(systemd) == ["daemon-reload b.mount"]
     assert os.listdir(systemd / "units") == ["b.mount"]
 
 

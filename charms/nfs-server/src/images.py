@@ -147,10 +147,13 @@ def _inspect(
 
 def _read_identity(image: Path) -> Identity | None:
     """Read what stands beside an image; None if that isn't whole, or of another file."""
+    text = machine.read_file(image.with_suffix(".json"))
+    if text is None:
+        return None
     try:
-        identity = Identity(**json.loads(image.with_suffix(".json").read_bytes()))
+        identity = Identity(**json.loads(text))
         is_ours = share_id(parse_name(identity.name)) == image.stem
-    except (FileNotFoundError, ValueError, TypeError):
+    except (ValueError, TypeError):
         return None
     return identity if is_ours else None
 
@@ -160,9 +163,11 @@ def _read_superblock(image: Path) -> tuple[str, int]:
 
     Layout: Documentation/filesystems/ext4/super.rst.
     """
-    with image.open("rb") as file:
-        file.seek(1024)
-        superblock = file.read(1024).ljust(1024, b"\0")
+    descriptor = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        superblock = os.pread(descriptor, 1024, 1024).ljust(1024, b"\0")
+    finally:
+        os.close(descriptor)
     (magic,) = struct.unpack_from("<H", superblock, 0x38)
     if magic != 0xEF53:
         return "", 0
@@ -175,15 +180,13 @@ def _read_superblock(image: Path) -> tuple[str, int]:
 
 def _loop_devices() -> dict[str, str]:
     """Read which loop device is attached to which file; their numbers change at every boot."""
-    return {
-        path.read_text(errors="surrogateescape").rstrip("\n"): f"/dev/{path.parts[-3]}"
-        for path in LOOP_DEVICES.glob("loop*/loop/backing_file")
-    }
+    loops = [name for name in os.listdir(LOOP_DEVICES) if name.startswith("loop")]
+    files = {loop: machine.read_file(LOOP_DEVICES / loop / "loop/backing_file") for loop in loops}
+    return {os.fsdecode(it).rstrip("\n"): f"/dev/{loop}" for loop, it in files.items() if it}
 
 
 def _error_count(device: str) -> int:
-    path = EXT4_STATE / Path(device).name / "errors_count"
-    return int(path.read_text()) if path.exists() else 0
+    return int(machine.read_file(EXT4_STATE / Path(device).name / "errors_count") or 0)
 
 
 def remove_leftovers(directory: Path) -> bool:
@@ -347,12 +350,18 @@ def ensure_mounted(directory: Path, images: Iterable[Image]) -> bool:
     units = {_unit(image): _render_mount(directory, image) for image in images}
     fsck_template = TEMPLATES / "nfs-share-fsck@.service.j2"
     units[FSCK_UNIT] = files.render(fsck_template, directory=str(directory))
-    _warn_of_another_hand(images, units)
-    changed |= machine.ensure_units(units)
+    wrong = {
+        name: text
+        for name, text in units.items()
+        if not machine.is_file_with(machine.UNIT_DIRECTORY / name, text)
+    }
+    _warn_of_another_hand(images, wrong)
+    changed |= machine.ensure_units(wrong)
     missing = [_unit(i) for i in images if not i.is_mounted or not _is_enabled(_unit(i))]
     if missing:
         try:
-            machine.systemctl("enable", "--now", *missing, timeout_s=MOUNT_TIMEOUT_S)
+            options = ("--now", "--no-reload")
+            machine.systemctl("enable", *options, *missing, timeout_s=MOUNT_TIMEOUT_S)
         except machine.CommandError as error:
             logger.error("not every image could be mounted: %s", error)
     return changed or bool(missing)
@@ -369,15 +378,15 @@ def _ensure_rules(directory: Path, images: Iterable[Image]) -> bool:
     return changed
 
 
-def _warn_of_another_hand(images: Iterable[Image], units: Mapping[str, str]) -> None:
+def _warn_of_another_hand(images: Iterable[Image], wrong: Mapping[str, str]) -> None:
     """Log what is not as the charm left it, before it is put right."""
-    for name, text in units.items():
+    for name, text in wrong.items():
         files.warn_if_touched(machine.UNIT_DIRECTORY / name, text)
     for image in images:
         unit = machine.UNIT_DIRECTORY / _unit(image)
-        if image.is_mounted and not unit.exists():
+        if image.is_mounted and unit.name in wrong and not unit.exists():
             logger.warning("%s was removed, and is written again", unit)
-        elif unit.exists() and not image.is_mounted:
+        elif not image.is_mounted and unit.exists():
             logger.warning("share %s was not mounted: mounting it", image.name)
 
 

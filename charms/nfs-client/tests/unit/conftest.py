@@ -41,6 +41,8 @@ class FakeMachine:
     """What is mounted, by mount point: what a line of mountinfo has of it."""
     retried: set[str] = field(default_factory=set[str])
     """Units that systemd has started because a mount failed."""
+    _known: dict[str, str] = field(default_factory=dict[str, str])
+    """Unit files, as systemd has read them."""
     fail: str = ""
     """A command that fails: the first words of it, without the program."""
 
@@ -78,8 +80,7 @@ class FakeMachine:
         program = os.path.basename(argv[0])
         if program == "systemctl":
             arguments = [argument for argument in argv[1:] if not argument.startswith("--")]
-            getattr(self, f"_{arguments[0].replace('-', '_')}")(argv, *arguments[1:])
-            return ""
+            return getattr(self, f"_{arguments[0].replace('-', '_')}")(argv, *arguments[1:]) or ""
         if program == "umount":
             return self._umount(argv)
         if program == "journalctl":
@@ -106,7 +107,8 @@ class FakeMachine:
         return Trouble.STALE if self.is_stale else Usage(4096, 1024, 3072, 10, 1)
 
     def _settings(self, name: str) -> dict[str, str]:
-        text = (self.units / name).read_text()
+        """Read a unit's file when it is first asked for, as systemd does."""
+        text = self._known.setdefault(name, (self.units / name).read_text())
         return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
     def _start(self, argv: tuple[str, ...], name: str) -> None:
@@ -147,7 +149,17 @@ class FakeMachine:
         (self.units / mounts.WANTS_DIRECTORY / name).unlink(missing_ok=True)
 
     def _daemon_reload(self, _: tuple[str, ...]) -> None:
-        pass
+        self._known = {name: (self.units / name).read_text() for name in self.unit_files}
+
+    def _show(self, _: tuple[str, ...], *names: str) -> str:
+        return "\n\n".join(
+            f"FragmentPath={self.units / name}\nNeedDaemonReload={self._differs(name)}"
+            for name in names
+        )
+
+    def _differs(self, name: str) -> str:
+        self._settings(name)
+        return "no" if self._known[name] == (self.units / name).read_text() else "yes"
 
 
 def put_in_place(fake: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,7 +185,7 @@ def test_failure_silent(fake: FakeMachine, wanted: WantedMount, monkeypatch: pyt
     assert mounts.read_failure(wanted) == ""
 
 
-@pytest.mark.parametrize("command", ["daemon-reload", "enable"])
+@pytest.mark.parametrize("command", ["show", "enable"])
 def test_systemd_fails(fake: FakeMachine, wanted: WantedMount, command: str):
     fake.fail = command
     with pytest.raises(mounts.MountsError, match=r"can't set up the mount unit: .*it failed"):

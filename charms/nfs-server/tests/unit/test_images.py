@@ -73,9 +73,8 @@ class Host:
             images.UMOUNT: self._umount,
             machine.SYSTEMCTL: self._systemctl,
         }
-        output = ""
         if argv[0] in handlers:
-            handlers[argv[0]](*argv[1:])
+            output = handlers[argv[0]](*argv[1:]) or ""
         else:
             output = really_run(*argv, timeout_s=timeout_s)
         if self.kill == ("after", len(self.commands)):
@@ -105,16 +104,28 @@ class Host:
         del self.mounts[where]
         self._write()
 
-    def _systemctl(self, verb: str, *arguments: str) -> None:
+    def _systemctl(self, verb: str, *arguments: str) -> str:
         if verb == "daemon-reload":
             self._known = {
                 p.name: p.read_text() for p in machine.UNIT_DIRECTORY.iterdir() if p.is_file()
             }
-            return
-        assert (verb, arguments[0]) == ("enable", "--now")
-        failed = [unit for unit in arguments[1:] if not self._enable(unit)]
+            return ""
+        if verb == "show":
+            return "\n\n".join(map(self._show, arguments[2:]))
+        assert (verb, *arguments[:2]) == ("enable", "--now", "--no-reload")
+        failed = [unit for unit in arguments[2:] if not self._enable(unit)]
         if failed:
             raise machine.CommandError((machine.SYSTEMCTL,), "exit status 1", f"failed: {failed}")
+        return ""
+
+    def _show(self, unit: str) -> str:
+        path = machine.UNIT_DIRECTORY / unit
+        needs = "no" if self._read(unit) == path.read_text() else "yes"
+        return f"FragmentPath={path}\nNeedDaemonReload={needs}"
+
+    def _read(self, unit: str) -> str:
+        """Read the file of a unit when it is first asked for, as systemd does."""
+        return self._known.setdefault(unit, (machine.UNIT_DIRECTORY / unit).read_text())
 
     def _enable(self, unit: str) -> bool:
         wants = machine.UNIT_DIRECTORY / images.WANTS_DIRECTORY
@@ -122,7 +133,7 @@ class Host:
         if not (wants / unit).is_symlink():
             (wants / unit).symlink_to(machine.UNIT_DIRECTORY / unit)
         settings = dict(
-            line.split("=", 1) for line in self._known[unit].splitlines() if line[:5] in WHERE_WHAT
+            line.split("=", 1) for line in self._read(unit).splitlines() if line[:5] in WHERE_WHAT
         )
         assert unit == machine.mount_unit_name(settings["Where"])
         return settings["Where"] in self.mounts or self.mount(settings["Where"], settings["What"])

@@ -169,12 +169,14 @@ def _is_ours(path: str) -> bool:
 
 
 def _check(text: str) -> None:
-    """Have exportfs read the text where it can do no harm: one bad line drops those after it.
+    """Have exportfs read what is new where it can do no harm: one bad line drops those after it.
 
-    A transient service sees the text as its /etc/exports, and a state directory of its own.
+    A transient service sees the new lines as its /etc/exports, and a state directory of its own.
     """
+    known = set(os.fsdecode(machine.read_file(EXPORTS) or b"").split("\n"))
+    new = [line for line in text.split("\n") if line not in known]
     candidate = EXPORTS.with_name("exports.candidate")
-    machine.write_atomically(candidate, text)
+    machine.write_atomically(candidate, "\n".join(new) + "\n")
     try:
         machine.run(
             SYSTEMD_RUN, "--quiet", "--wait", "--pipe", "--collect",

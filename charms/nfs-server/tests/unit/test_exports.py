@@ -67,6 +67,8 @@ class Exportfs:
     fails_at: int = -1
     complains: bool = False
     """Exports all, and fails all the same, for what somebody else has written."""
+    tried: list[set[str]] = field(default_factory=list[set[str]])
+    """Paths of what was tried out, each time."""
 
     def run(self, *argv: str, timeout_s: float = 60.0) -> str:
         self.commands.append(argv[0])
@@ -91,7 +93,7 @@ class Exportfs:
         assert seen_as == str(exports.EXPORTS)
         # Else the real table would lose what the candidate doesn't have.
         assert properties["TemporaryFileSystem"] == str(exports.ETAB.parent)
-        parse(Path(candidate).read_text())
+        self.tried.append({path for path, _ in parse(Path(candidate).read_text())})
 
     def _apply(self) -> None:
         files = [exports.EXPORTS, *sorted(exports.EXPORTS_D.glob("*.exports"))]
@@ -222,6 +224,14 @@ def test_ensure_change(exportfs: Exportfs, after: tuple[Export, ...]):
     assert set(exports.read_table()) == {
         (str(e.path), exports.host(network)) for e in after for network in e.networks
     }
+
+
+def test_only_what_is_new_is_tried_out(exportfs: Exportfs):
+    exports.ensure([export(), export("/b")], "none")
+    exports.ensure([export(), export("/b", "10.0.0.2"), export("/c")], "none")
+    exports.ensure([export()], "none")
+    every = [("/data", "/b"), ("/b", "/c"), ()]
+    assert exportfs.tried == [{f"/srv/nfs/{share_id(n)}" for n in names} for names in every]
 
 
 def test_ensure_after_unexport_by_hand(exportfs: Exportfs):

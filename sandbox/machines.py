@@ -28,7 +28,10 @@ HOST_ADDRESS = "10.77.0.1"
 
 _BOOT_TIMEOUT_S = 120.0
 _SHUTDOWN_TIMEOUT_S = 60.0
-_CONNECT_TIMEOUT_S = 1.0
+# While a machine boots, a connection that came too early is not to be waited for.
+_PROBE_TIMEOUT_S = 1.0
+# Its processor may be another machine's for a while.
+_CONNECT_TIMEOUT_S = 20.0
 _HANG_UP_TIMEOUT_S = 10.0
 _COMMAND_TIMEOUT_S = 30.0
 _FIRST_MODEL_NUMBER = 10
@@ -216,6 +219,7 @@ class Machine:
         self._is_unplugged = False
         self._process: asyncio.subprocess.Process | None = None
         self._end: asyncio.Task[int] | None = None
+        self._is_up = False
         self._tasks = 0
 
     @property
@@ -248,6 +252,7 @@ class Machine:
                 start_new_session=True,
             )
         self._end = asyncio.create_task(self._process.wait())
+        self._is_up = False
         try:
             async with asyncio.timeout(_BOOT_TIMEOUT_S):
                 await self._wait_for_agent()
@@ -414,7 +419,7 @@ class Machine:
         timeout_s: float,
         doing: str,
     ) -> _Answer:
-        async with self._connect() as channel:
+        async with self._connect(end) as channel:
             talk = asyncio.ensure_future(converse(channel))
             try:
                 await asyncio.wait(
@@ -461,12 +466,20 @@ class Machine:
                         os.sched_setaffinity(int(process.name), {processor})
 
     @asynccontextmanager
-    async def _connect(self) -> AsyncGenerator["_Channel"]:
+    async def _connect(self, end: asyncio.Task[int]) -> AsyncGenerator["_Channel"]:
+        connecting = asyncio.ensure_future(asyncio.open_connection(self.address, PORT))
+        timeout_s = _CONNECT_TIMEOUT_S if self._is_up else _PROBE_TIMEOUT_S
         try:
-            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
-                reader, writer = await asyncio.open_connection(self.address, PORT)
+            await asyncio.wait(
+                {connecting, end}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not connecting.done():
+                raise MachineError(f"{self.host_name}: its agent doesn't answer")
+            reader, writer = connecting.result()
         except OSError as error:
             raise MachineError(f"{self.host_name}: its agent doesn't answer: {error}") from error
+        finally:
+            connecting.cancel()
         # A machine that starts again within itself says nothing: probe its end of the connection.
         connection = cast("socket.socket", writer.get_extra_info("socket"))
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -489,6 +502,7 @@ class Machine:
                     raise
                 await asyncio.sleep(_RETRY_S)
             else:
+                self._is_up = True
                 return
 
     def _command_line(self) -> list[str]:

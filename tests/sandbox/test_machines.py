@@ -254,6 +254,21 @@ def test_timeout_and_cancelling_leave_no_process(
     assert runner.run(machine.run(["pgrep", "-f", "^sleep 73"])).stdout == ""
 
 
+def test_a_machine_that_stands_still_for_a_while_is_waited_for(
+    runner: asyncio.Runner, machine: machines.Machine
+) -> None:
+    async def go_on() -> None:
+        await asyncio.sleep(3)  # Longer than a machine that boots is given.
+        await machine._monitor("go")
+
+    async def run() -> machines.Result:
+        await machine._monitor("stop")
+        result, _ = await asyncio.gather(machine.run(["true"]), go_on())
+        return result
+
+    assert runner.run(run()).returncode == 0
+
+
 def test_put_and_unpack_keep_modes_and_links(
     runner: asyncio.Runner, machine: machines.Machine
 ) -> None:

@@ -182,7 +182,7 @@ def _met(is_met: bool) -> str:
 
 async def _deploy(running: RunningModel) -> None:
     model, build = running.ops_test.model, running.ops_test.build_charm
-    app = await build("tests/integration/charms/any-app")
+    app = await build("tests/integration/charms/empty")
     await model.deploy(await build("charms/nfs-server"), application_name=SERVER)
     await model.deploy(app, application_name=APP)
     await model.deploy(

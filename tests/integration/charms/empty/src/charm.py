@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""An application that does nothing: a machine for subordinates to live on."""
+"""A charm that is active, with ops, and does nothing else."""
 
 import ops
 
 
-class AnyApp(ops.CharmBase):
+class Empty(ops.CharmBase):
     """Is active."""
 
     def __init__(self, framework: ops.Framework):
@@ -17,4 +17,4 @@ class AnyApp(ops.CharmBase):
 
 
 if __name__ == "__main__":
-    ops.main(AnyApp)
+    ops.main(Empty)

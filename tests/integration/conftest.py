@@ -23,7 +23,7 @@ from story import APP, CLIENT, SERVER, Story
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 CONTROLLERS_TIMEOUT_S = 60
 # They come first, so that where modules run side by side none is left to run alone.
-LONGEST = ("test_units", "test_tutorial", "test_server_hand")
+LONGEST = ("test_units", "test_server_hand")
 PLUGINS = {
     "juju": ["juju_machines", "juju_substrate"],
     "juju4": ["juju_machines", "juju4_substrate"],

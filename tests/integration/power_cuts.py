@@ -99,6 +99,8 @@ class Torture:
         self.granted = {MOUNT: 1, "/other": 1}
         write = f"systemd-run --quiet --unit=writer python3 -c {shlex.quote(WRITER)}"
         await self.run(APP_UNIT, write)
+        begun = f"timeout 100 sh -c 'until test -s {ACKED}; do sleep 0.2; done'"
+        await self.run(APP_UNIT, begun)
 
     async def _settle(self) -> None:
         await self.model.wait_for_idle(timeout=TIMEOUT_S, idle_period=1)

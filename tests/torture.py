@@ -17,6 +17,11 @@ from sandbox.ops_test import running_model
 from tests.integration import power_cuts
 from tests.integration.story import APP, CLIENT, PACKAGES, SERVER
 
+# Of the debug log, when a round fails: what every unit did in it, and what it did not end.
+SHOWN_LINES = 300
+# And of each machine: what runs there, and what its journal says.
+STATE = "ps axf -o pid,stat,etime,args; systemctl list-jobs; journalctl --no-pager --lines=100"
+
 
 def main() -> int:
     """Run as many rounds as are asked for; the exit status says whether all of them held."""
@@ -42,6 +47,9 @@ async def _torture(directory: Path, rounds: int, seed: int) -> int:
             try:
                 await begun.round(number)
             except (AssertionError, TimeoutError) as error:
+                print(*(await begun.log())[-SHOWN_LINES:], sep="\n")
+                for unit in (power_cuts.SERVER_UNIT, power_cuts.APP_UNIT):
+                    print(f"on the machine of {unit}:", await begun.run(unit, STATE), sep="\n")
                 print(f"round {number} of seed {seed} FAILED: {error}")
                 return 1
     print(f"{rounds} rounds held; seed: {seed}")

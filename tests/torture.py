@@ -47,10 +47,10 @@ async def _torture(directory: Path, rounds: int, seed: int) -> int:
             try:
                 await begun.round(number)
             except (AssertionError, TimeoutError) as error:
+                print(f"round {number} of seed {seed} FAILED: {error}")
                 print(*(await begun.log())[-SHOWN_LINES:], sep="\n")
                 for unit in (power_cuts.SERVER_UNIT, power_cuts.APP_UNIT):
                     print(f"on the machine of {unit}:", await begun.run(unit, STATE), sep="\n")
-                print(f"round {number} of seed {seed} FAILED: {error}")
                 return 1
     print(f"{rounds} rounds held; seed: {seed}")
     return 0

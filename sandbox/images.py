@@ -27,6 +27,7 @@ from sandbox.agent import HOOK_COMMAND
 
 _AGENT = Path(__file__).with_name("agent.py")
 _HOOK_COMMAND = Path(__file__).with_name("hook_command.c")
+_PTRACE = Path(__file__).with_name("ptrace.c")
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "sandbox"
 KERNEL = Path("/usr/bin/linux.uml")
 KERNEL_MODULES = Path("/usr/lib/uml/modules")
@@ -202,7 +203,8 @@ class ImageError(Exception):
 async def build(packages: Sequence[str], log: Callable[[str], None]) -> Path:
     """Return the base image whose repository offers ``packages``, building it if needed.
 
-    The private key of root's login in machines lies beside it, with the suffix ``.key``.
+    The private key of root's login in machines lies beside it, with the suffix ``.key``, and what
+    user-mode-linux is started with, with the suffix ``.so``.
 
     Raises:
         ImageError: something that a person has to put right, or the build failed.
@@ -211,7 +213,7 @@ async def build(packages: Sequence[str], log: Callable[[str], None]) -> Path:
     packages = sorted(packages)
     sources = await _apt_sources()
     tree_key = _digest(*sources, *_bootstrap_arguments(packages))
-    parts = [Path(__file__), _AGENT, _HOOK_COMMAND]
+    parts = [Path(__file__), _AGENT, _HOOK_COMMAND, _PTRACE]
     image_key = _digest(tree_key, _kernel_version(), *(part.read_text() for part in parts))
     image = CACHE / f"base-{image_key}.img"
     if image.exists():
@@ -369,6 +371,8 @@ async def _make_image(
     _add_release(root / "srv/apt")
     _add_files(root)
     await compile_hook_command(root / HOOK_COMMAND.removeprefix("/"))
+    library = workspace / "ptrace.so"
+    await _compile(_PTRACE, library, "-shared", "-fPIC")
     key = workspace / "key"
     await _add_ssh_keys(root, key)
     for command in (["/usr/sbin/depmod", version], ["/usr/bin/apt-get", "update"]):
@@ -379,6 +383,7 @@ async def _make_image(
     options = ["-q", "-F", "-m", "0", "-i", "65536", "-d", str(root)]
     await _run(["/usr/sbin/mkfs.ext4", *options, str(disk)])
     key.replace(image.with_suffix(".key"))
+    library.replace(image.with_suffix(".so"))
     disk.replace(image)
 
 
@@ -420,10 +425,12 @@ def _add_files(root: Path) -> None:
 
 async def compile_hook_command(target: Path) -> None:
     """Make the program that every hook command in a machine is."""
+    await _compile(_HOOK_COMMAND, target, "-static")
+
+
+async def _compile(source: Path, target: Path, *options: str) -> None:
     warnings = ["-Wall", "-Wextra", "-Werror"]
-    await _run(
-        ["/usr/bin/gcc", "-static", "-O2", *warnings, "-o", str(target), str(_HOOK_COMMAND)]
-    )
+    await _run(["/usr/bin/gcc", *options, "-O2", *warnings, "-o", str(target), str(source)])
 
 
 async def _add_ssh_keys(root: Path, key: Path) -> None:

@@ -249,6 +249,8 @@ class Machine:
                 stdout=console,
                 stderr=console,
                 cwd=self._directory,
+                # See ptrace.c.
+                env={**os.environ, "LD_PRELOAD": str(self._image.with_suffix(".so"))},
                 start_new_session=True,
             )
         self._end = asyncio.create_task(self._process.wait())

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
-from charms.storage_libs.v0 import machine
+from nfs_charms import machine
 
 # Other work on the computer must not make a test fail.
 hypothesis.settings.register_profile("unit", deadline=None)

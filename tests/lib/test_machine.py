@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charms.storage_libs.v0 import machine
+from nfs_charms import machine
 
 SH = "/bin/sh"
 PYTHON = sys.executable

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from charms.storage_libs.v0 import packages
+from nfs_charms import packages
 
 VERSION = "1:2.6.1-2"
 HOLD = """

@@ -13,7 +13,7 @@ import obstacles
 import probe
 import records
 import trouble
-from charms.storage_libs.v0 import machine
+from nfs_charms import machine
 from charms.storage_libs.v0.nfs_interfaces import NFSRequires, Share
 from config import Config, InvalidConfig, parse_config
 from plan import OwnedMount, Plan, decide
@@ -55,7 +55,7 @@ class NfsClientCharm(ops.CharmBase):
 
     def _on_install(self, _: ops.EventBase) -> None:
         # Here, as only a hook that installs should take the time.
-        from charms.storage_libs.v0 import packages
+        from nfs_charms import packages
 
         if mounts.is_installed() or not kernel.find_refusal():
             self.unit.set_workload_version(packages.install(mounts.PACKAGE))
@@ -120,7 +120,7 @@ class NfsClientCharm(ops.CharmBase):
         elif obstacle := obstacles.find_obstacle(wanted):
             event.fail(obstacle)
         elif not mounts.remount(wanted):
-            users = ", ".join(mounts.find_users(wanted.mountpoint)) or "a process"
+            users = ", ".join(machine.find_users(wanted.mountpoint)) or "a process"
             event.fail(
                 f"{wanted.mountpoint} is in use by {users}: stop that and run remount again, or"
                 " run force-umount first"
@@ -141,7 +141,7 @@ class NfsClientCharm(ops.CharmBase):
             known = ", ".join(mounted) or "none"
             event.fail(f"{mountpoint[:40]!a} is no mount of {self.unit.name}: it has {known}")
             return
-        users = mounts.find_users(mountpoint)
+        users = machine.find_users(mountpoint)
         try:
             mounts.force_unmount(mounted[mountpoint])
         except mounts.MountsError as error:
@@ -187,14 +187,14 @@ class NfsClientCharm(ops.CharmBase):
                 mount.serves(wanted) and mounts.is_still_mounted(mount) for mount in owned
             ),
             noted=noted,
-            stale_users=mounts.find_users(wanted.mountpoint) if wanted and is_stale else (),
+            stale_users=machine.find_users(wanted.mountpoint) if wanted and is_stale else (),
             failure=mounts.read_failure(wanted) if wanted and is_failing else "",
             shortfall=find_shortfall(asked, share.size) if share else "",
         )
 
     def _find_in_use(self, plan: Plan, owned: tuple[OwnedMount, ...]) -> tuple[InUse, ...]:
         return tuple(
-            InUse(mount.mountpoint, mounts.find_users(mount.mountpoint))
+            InUse(mount.mountpoint, machine.find_users(mount.mountpoint))
             for mount in owned
             if not mount.serves(plan.wanted) and mounts.is_still_mounted(mount)
         )

@@ -5,7 +5,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from charms.storage_libs.v0 import machine, nfs_interfaces
+from charms.storage_libs.v0 import nfs_interfaces
+from nfs_charms import machine
 
 # What ends up in unit files and on command lines: no blank, quote, percent, backslash, comma.
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9._/-]*")

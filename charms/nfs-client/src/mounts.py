@@ -9,7 +9,6 @@ import contextlib
 import logging
 import os
 import socket
-import sys
 import threading
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import obstacles
 import probe
 import records
 import trouble
-from charms.storage_libs.v0 import machine
+from nfs_charms import machine
 from charms.storage_libs.v0.nfs_interfaces import DEFAULT_PORT, Endpoint
 from plan import OwnedMount, WantedMount
 from trouble import Trouble
@@ -35,10 +34,7 @@ CONNECT_TIMEOUT_S = 3.0
 # The mount unit has TimeoutSec=15, and as long again for a mount(8) that doesn't heed SIGTERM.
 START_TIMEOUT_S = 40.0
 UMOUNT_TIMEOUT_S = 15.0
-FIND_USERS_TIMEOUT_S = 10.0
 JOURNAL_TIMEOUT_S = 10.0
-
-_FIND_USERS = Path(__file__).with_name("processes.py")
 
 _TEMPLATES = Path(__file__).with_name("templates")
 
@@ -194,19 +190,6 @@ def read_failure(wanted: WantedMount) -> str:
         return ""
     said = [line for line in text.splitlines() if line.startswith("mount")]
     return said[-1] if said else ""
-
-
-def find_users(mountpoint: str) -> tuple[str, ...]:
-    """Find the processes that use a mount, as "name (pid)"; empty also if it takes too long."""
-    try:
-        found = machine.run(
-            sys.executable, "-I", "-S", str(_FIND_USERS), mountpoint,
-            timeout_s=FIND_USERS_TIMEOUT_S,
-        )  # fmt: skip
-    except machine.CommandError as error:
-        logger.warning("can't find out who uses %s: %s", mountpoint, error)
-        return ()
-    return tuple(found.splitlines())
 
 
 def unmount(owned: OwnedMount) -> bool:

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 import records
-from charms.storage_libs.v0 import machine
+from nfs_charms import machine
 from plan import OwnedMount, WantedMount
 
 GENERATED_UNITS = Path("/run/systemd/generator")  # From /etc/fstab (systemd-fstab-generator(8)).

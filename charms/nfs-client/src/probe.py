@@ -7,7 +7,7 @@ its own asks, and is killed.
 
 from dataclasses import dataclass
 
-from charms.storage_libs.v0 import machine
+from nfs_charms import machine
 from trouble import Trouble
 
 STAT = "/usr/bin/stat"

@@ -8,7 +8,7 @@ anything is done, and goes when all is undone, so a killed hook leaves nothing u
 import logging
 from pathlib import Path
 
-from charms.storage_libs.v0 import machine
+from nfs_charms import machine
 from charms.storage_libs.v0.nfs_interfaces import Endpoint
 from plan import OwnedMount
 

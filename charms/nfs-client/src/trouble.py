@@ -8,7 +8,7 @@ import enum
 from dataclasses import dataclass
 from pathlib import Path
 
-from charms.storage_libs.v0 import machine
+from nfs_charms import machine
 
 DIRECTORY = Path("/run/nfs-client")
 

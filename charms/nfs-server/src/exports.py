@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import files
-from charms.storage_libs.v0 import machine
+from nfs_charms import machine
 from charms.storage_libs.v0.nfs_interfaces import Network
 from shares import EXPORT_ROOT, Export
 

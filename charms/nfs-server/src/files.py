@@ -7,7 +7,7 @@ import itertools
 import logging
 from pathlib import Path
 
-from charms.storage_libs.v0 import machine
+from nfs_charms import machine
 
 SEAL = "# Its own, while the lines above have this digest: "
 MAX_LINES_SHOWN = 20

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import files
-from charms.storage_libs.v0 import machine
+from nfs_charms import machine
 from charms.storage_libs.v0.nfs_interfaces import parse_name
 from shares import EXPORT_ROOT, GIB, Image, Storage, Work, share_directory, share_id
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import files
-from charms.storage_libs.v0 import machine
+from nfs_charms import machine
 from settings import Settings
 
 PACKAGE = "nfs-kernel-server"
@@ -58,7 +58,7 @@ def install(settings: Settings) -> str:
         NfsError: apt could not install it.
     """
     # Here, as only a hook that installs should take the time.
-    from charms.storage_libs.v0 import packages
+    from nfs_charms import packages
 
     try:
         write_configuration(settings)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-from charms.storage_libs.v0 import machine
+from nfs_charms import machine
 from charms.storage_libs.v0.nfs_interfaces import parse_name, parse_size
 
 IN_FORCE = Path("/var/lib/nfs-server-charm/settings.json")

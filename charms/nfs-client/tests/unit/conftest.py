@@ -13,7 +13,7 @@ import mounts
 import obstacles
 import probe
 import trouble
-from charms.storage_libs.v0 import machine
+from nfs_charms import machine
 from probe import Usage
 from trouble import Trouble
 

@@ -22,7 +22,7 @@ import probe
 import records
 import trouble
 from charm import NfsClientCharm
-from charms.storage_libs.v0 import machine, packages
+from nfs_charms import machine, packages
 from charms.storage_libs.v0.nfs_interfaces import Endpoint
 from plan import OwnedMount, WantedMount
 from probe import Usage

@@ -14,7 +14,7 @@ import mounts
 import obstacles
 import records
 import trouble
-from charms.storage_libs.v0 import machine
+from nfs_charms import machine
 from charms.storage_libs.v0.nfs_interfaces import Endpoint
 from conftest import FakeMachine
 from plan import OwnedMount, WantedMount
@@ -233,7 +233,7 @@ def test_busy_mount_stays(fake: FakeMachine, wanted: WantedMount, where: Path):
     owned = only_owned()
     assert not mounts.unmount(owned)
     assert mounts.is_still_mounted(owned)
-    assert mounts.find_users(str(where)) == ("postgres (812)", "cat (9)")
+    assert machine.find_users(str(where)) == ("postgres (812)", "cat (9)")
     assert snapshot(fake.root) == before
     assert fake.enabled
     fake.busy.clear()
@@ -243,7 +243,7 @@ def test_busy_mount_stays(fake: FakeMachine, wanted: WantedMount, where: Path):
 
 def test_users_unknown(fake: FakeMachine):
     fake.fail = "-I"
-    assert mounts.find_users("/data") == ()
+    assert machine.find_users("/data") == ()
 
 
 def test_abandoned_mount_stays_until_reboot(fake: FakeMachine, wanted: WantedMount, where: Path):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
-from charms.storage_libs.v0 import machine
+from nfs_charms import machine
 
 hypothesis.settings.register_profile(
     "unit",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import exports
 import files
-from charms.storage_libs.v0 import machine
+from nfs_charms import machine
 from charms.storage_libs.v0.nfs_interfaces import parse_allowlist
 from shares import Export, share_id
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import exports
 import images
-from charms.storage_libs.v0 import machine
+from nfs_charms import machine
 from charms.storage_libs.v0.nfs_interfaces import parse_allowlist, parse_name, parse_size
 from shares import GIB, Export, Work, share_directory, share_id
 

@@ -16,7 +16,7 @@ import pytest
 import files
 import images
 import shares
-from charms.storage_libs.v0 import machine
+from nfs_charms import machine
 from images import ImagesError
 from shares import Image, Storage, Work, share_directory, share_id
 

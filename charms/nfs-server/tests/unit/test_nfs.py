@@ -7,7 +7,7 @@ import pytest
 
 import files
 import nfs
-from charms.storage_libs.v0 import machine, packages
+from nfs_charms import machine, packages
 from settings import Settings
 
 DEFAULTS = Settings()

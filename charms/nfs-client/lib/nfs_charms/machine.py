@@ -2,9 +2,6 @@
 """What both charms do to a machine: commands with a deadline, whole files, mounts, mount units.
 
 Knows nothing of Juju, of shares or of the interface.
-
-Edit ``lib/charms/storage_libs/v0/machine.py`` at the top of the repository; the copies in the
-charms are made from it (``./dev vendor``).
 """
 
 import errno
@@ -16,6 +13,7 @@ import re
 import stat
 import string
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +32,8 @@ SYSTEMCTL = "/usr/bin/systemctl"
 # Stands from before a unit file changes until systemd has read it: a hook that is killed between
 # the two finds the file as it should be, and would never tell systemd.
 _RELOAD_NEEDED = Path("/run/nfs-charms-reload-needed")
+_PROCESSES = Path(__file__).with_name("processes.py")
+FIND_USERS_TIMEOUT_S = 10.0
 
 RENDERED = Path("/run/nfs-charms/rendered")
 
@@ -221,6 +221,19 @@ def mounted_at(where: str | Path) -> Mounted | None:
     """What is mounted at `where`; where several mounts are stacked, the one on top."""
     found = [mount for mount in read_mounts() if mount.where == str(where)]
     return found[-1] if found else None
+
+
+def find_users(mountpoint: str | Path) -> tuple[str, ...]:
+    """Find the processes that use a mount, as "name (pid)"; empty also if it takes too long."""
+    try:
+        found = run(
+            sys.executable, "-I", "-S", str(_PROCESSES), str(mountpoint),
+            timeout_s=FIND_USERS_TIMEOUT_S,
+        )  # fmt: skip
+    except CommandError as error:
+        logger.warning("can't find out who uses %s: %s", mountpoint, error)
+        return ()
+    return tuple(found.splitlines())
 
 
 def mount_unit_name(where: str | Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import processes
+from nfs_charms import processes
 
 
 @pytest.fixture

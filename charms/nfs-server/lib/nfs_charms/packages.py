@@ -3,9 +3,6 @@
 
 charmlibs-apt does the work. It has no deadlines, and gives apt the charm's own environment; here
 is what it takes to have the one and not the other.
-
-Edit ``lib/charms/storage_libs/v0/packages.py`` at the top of the repository; the copies in the
-charms are made from it (``./dev vendor``).
 """
 
 import contextlib

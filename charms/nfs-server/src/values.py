@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shares as values: what is requested, decided, here and said. Imports nothing of ours, no I/O."""
+
+import functools
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from charms.storage_libs.v0.nfs_interfaces import Endpoint, Network, parse_name
+
+GIB = 2**30
+
+EXPORT_ROOT = Path("/srv/nfs")
+"""Where shares are mounted on the server, one directory each."""
+
+# What Juju calls an application of another model (cross-model relations).
+_REMOTE_APPLICATION = re.compile(r"remote-[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, order=True)
+class Size:
+    """The size of a share: unknown < 1 GiB < 2 GiB < … < no limit."""
+
+    gib: int = 0
+
+    @classmethod
+    def of(cls, gib: int | None) -> "Size":
+        """Take a size as the interface and JSON have it: None is no limit."""
+        return NO_LIMIT if gib is None else cls(gib)
+
+    @property
+    def plain(self) -> int | None:
+        """The size as the interface and JSON have it: None is no limit, 0 unknown."""
+        return self.gib if self.is_limited else None
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether it is a number of GiB, or unknown."""
+        return self != NO_LIMIT
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anything is known of it."""
+        return self != UNKNOWN
+
+    def __str__(self) -> str:
+        """Write it as an operator reads it."""
+        return f"{self.gib}G" if self.is_limited else "no limit"
+
+
+UNKNOWN = Size(0)
+NO_LIMIT = Size(2**63 - 1)
+
+
+def is_remote(application: str) -> bool:
+    """Whether an application is of another model."""
+    return _REMOTE_APPLICATION.fullmatch(application) is not None
+
+
+def share_name(application: str, name: str) -> str:
+    """Name the share that an application has if it requests a name.
+
+    Applications of this model share what has the same name. One of another model has shares of
+    its own, whatever it requests: what it appends to a name stands before its own `@remote-…`.
+    """
+    return f"{name}@{application}" if name and is_remote(application) else name
+
+
+def parse_share_name(text: str) -> str:
+    """Check the name of a share, of whatever model, and return it.
+
+    Raises:
+        ValueError: it is no valid name; the message says what is.
+    """
+    name, _, application = text.rpartition("@")
+    parse_name(name if is_remote(application) else text)
+    return text
+
+
+@functools.cache
+def share_id(name: str) -> str:
+    """Make the name of a share's files and directory: readable, and never that of another share.
+
+    Only [a-z0-9_], so that it stands unescaped in /etc/exports and in the names of systemd units.
+    """
+    readable = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")[:24]
+    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+    return f"{readable}_{digest}" if readable else digest
+
+
+def share_directory(name: str) -> Path:
+    """Where a share is mounted on the server: the path in its endpoint."""
+    return EXPORT_ROOT / share_id(name)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an integration asks for, of either endpoint."""
+
+    integration_id: int
+    application: str
+    share: str
+    """Name of the share, see `share_name`; empty if it can't be read."""
+    size: Size
+    """Unknown if the request can't be read whole: then it asks for nothing new."""
+    allowlist: tuple[Network, ...] = ()
+    """Who may mount besides the units of the application."""
+    clients: tuple[Network, ...] = ()
+    """From where the units of the application come."""
+    error: str = ""
+    """What can't be read, and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a client is told."""
+
+    endpoint: Endpoint | None = None
+    size: Size = UNKNOWN
+    error: str = ""
+    admitted: tuple[Network, ...] = ()
+    """Who may mount by now."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What is decided of one share."""
+
+    unit: str = ""
+    """The unit that has it; empty while no unit has room."""
+    uuid: str = ""
+    """That of its image, once the unit has reported it: the share was made."""
+    application: str = ""
+    """Whose it is: who asked for it first. Empty: the operator's, or nobody's yet."""
+    is_manual: bool = False
+    """It was created by an action, and exists without an integration."""
+    size: Size = UNKNOWN
+    """What an action gave it, the least that it must have."""
+    grants: tuple[Network, ...] = ()
+    """Who may mount it by an action."""
+    guests: tuple[str, ...] = ()
+    """Applications of other models that have it by an action."""
+    unreadable: tuple[int, ...] = ()
+    """Integrations that have it, and whose request names nothing that can be read now."""
+    extra: Mapping[str, object] = field(default_factory=dict[str, object])
+    """What another revision of the charm keeps here."""
+
+
+@dataclass(frozen=True)
+class ShareReport:
+    """What a unit says of one share."""
+
+    uuid: str = ""
+    """That of its image; empty: it is not here (yet)."""
+    size: Size = UNKNOWN
+    error: str = ""
+    """Why it is not as it was requested."""
+    networks: tuple[Network, ...] = ()
+    """To whom it is exported by now."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a unit says to the others."""
+
+    free: int = 0
+    """GiB that it can still allocate."""
+    is_on_root: bool = False
+    """Whether its storage is the root disk, which takes no share without a limit."""
+    shares: Mapping[str, ShareReport] = field(default_factory=dict[str, ShareReport])
+    addresses: Mapping[int, str] = field(default_factory=dict[int, str])
+    """Where the clients of each integration reach it, for those whose share it has."""
+    foreign: tuple[str, ...] = ()
+    """Names of files on its storage that are no shares of this application."""
+    deleted: tuple[str, ...] = ()
+    """UUIDs of the shares that it has deleted and that still have a placement."""
+
+
+Placements = Mapping[str, Placement]
+Reports = Mapping[str, Report]
+
+
+@dataclass(frozen=True)
+class Image:
+    """A share that has its image on this unit's storage."""
+
+    name: str
+    uuid: str
+    """UUID of the file system, and `fsid` of the export."""
+    file_bytes: int
+    """Length of the image file."""
+    filesystem_bytes: int
+    """Length of the file system in it: less than the file's after a cut in mid-grow."""
+    allocated_bytes: int
+    """What the file really takes of the storage."""
+    is_limited: bool
+    """Whether it has a size; else its limit is the storage."""
+    is_overcommitted: bool = False
+    """Whether it was made while more was allocated than there is."""
+    is_mounted: bool = False
+    is_served: bool = True
+    """Whether a client may ever have written to it: it was exported, or is of unknown past."""
+    problem: str = ""
+    """What is wrong with it, for the operator; empty when nothing is."""
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether it takes room only as it is filled; else all of it is reserved."""
+        return self.is_overcommitted or not self.is_limited
+
+    @property
+    def size(self) -> Size:
+        """What clients were granted and have."""
+        return Size(self.filesystem_bytes // GIB) if self.is_limited else NO_LIMIT
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is on a storage."""
+
+    images: Mapping[str, Image] = field(default_factory=dict[str, Image])
+    """The shares, by name."""
+    foreign: tuple[Path, ...] = ()
+    """What is there under the name of an image, and is no share of this application."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The file system that holds the images, in bytes."""
+
+    total_bytes: int = 0
+    free_bytes: int = 0
+    is_root: bool = False
+    """Whether it is the machine's root file system."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """An image to be made, or grown, to a length."""
+
+    name: str
+    gib: int
+    """Length of the image."""
+    is_limited: bool = True
+    is_overcommitted: bool = False
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether it takes room only as it is filled."""
+        return self.is_overcommitted or not self.is_limited
+
+
+@dataclass(frozen=True)
+class Export:
+    """One share and who may mount it."""
+
+    name: str
+    uuid: str
+    networks: tuple[Network, ...]
+    """Collapsed: none is in another."""
+
+    @property
+    def path(self) -> Path:
+        """The directory that is exported."""
+        return share_directory(self.name)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a share shall be."""
+
+    size: Size
+    """The least that it is to have; unknown: as it is, and not to be made."""
+    networks: tuple[Network, ...] = ()
+    """Who may mount it."""
+    applications: tuple[str, ...] = ()
+    """The applications that have it, its own first."""

@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import obstacles
@@ -115,9 +116,13 @@ def _render_units(wanted: WantedMount) -> dict[str, str]:
     }
     # The record comes last, so that where it is, the other is too.
     return {
-        retry_unit: machine.render(_TEMPLATES / "retry.service.j2", **values),
-        mount_unit: machine.render(_TEMPLATES / "nfs.mount.j2", **values),
+        retry_unit: _render("retry.service.j2", retry_unit, values),
+        mount_unit: _render("nfs.mount.j2", mount_unit, values),
     }
+
+
+def _render(template: str, unit: str, values: Mapping[str, str]) -> str:
+    return machine.render(_TEMPLATES / template, machine.UNIT_DIRECTORY / unit, **values)
 
 
 def _retry_unit_name(mountpoint: str) -> str:

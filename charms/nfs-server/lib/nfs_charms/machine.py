@@ -100,23 +100,28 @@ def _kill(process: "subprocess.Popen[str]") -> None:
             pipe.close()  # Not read to its end: a child of the command may hold the other one.
 
 
-def render(template: Path, **values: Plain) -> str:
-    """Render a jinja2 template; what it names and is not given is an error.
+def render(template: Path, destination: Path, **values: Plain) -> str:
+    """Render a jinja2 template for a file; what it names and is not given is an error.
 
-    The text is kept until the next boot under a name made of all that it is made of. For a hook
-    with nothing to do, importing jinja2 and compiling templates would be most of its work.
+    The text is kept until the next boot, one for each destination, with a digest of all that it is
+    made of. For a hook with nothing to do, importing jinja2 and compiling templates would be most
+    of its work.
     """
     source = template.read_text(encoding="utf-8")
     key = hashlib.sha256(json.dumps([source, values], sort_keys=True).encode()).hexdigest()
-    kept = RENDERED / key
-    if (rendered := read_file(kept)) is not None:
-        return rendered.decode()
+    kept = RENDERED / hashlib.sha256(os.fsencode(destination)).hexdigest()
+    kept_key, _, text = (read_file(kept) or b"").decode().partition("\n")
+    if kept_key == key:
+        return text
     import jinja2  # Here, for the reason above.
 
     text = jinja2.Template(
         source, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True
     ).render(values)
-    write_atomically(kept, text, mode=0o600)
+    try:
+        write_atomically(kept, f"{key}\n{text}", mode=0o600)
+    except OSError as error:  # A full /run makes the next hook slower, and nothing worse.
+        logger.warning("%s is not kept: %s", destination, error)
     return text
 
 

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What machine.py leaves on a machine: files, units, and nothing that hangs."""
 
+import errno
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import jinja2
@@ -256,31 +258,64 @@ def test_is_file_with_is_true_of_regular_files_alone(tmp_path: Path):
 # Templates
 
 
-def test_a_template_is_rendered_whole(tmp_path: Path):
-    template = tmp_path / "exports.j2"
+@pytest.fixture
+def template(tmp_path: Path) -> Path:
+    return tmp_path / "exports.j2"
+
+
+@pytest.fixture
+def rendered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where texts are kept."""
+    monkeypatch.setattr(machine, "RENDERED", tmp_path / "rendered")
+    return tmp_path / "rendered"
+
+
+def test_a_template_is_rendered_whole(template: Path):
     template.write_text("{% for line in lines %}\n{{ line }}\n{% endfor %}\nend\n")
-    assert machine.render(template, lines=["<a>", "b"]) == "<a>\nb\nend\n"
+    text = machine.render(template, Path("/etc/exports"), lines=["<a>", "b"])
+    assert text == "<a>\nb\nend\n"
 
 
-def test_a_name_without_a_value_is_an_error(tmp_path: Path):
-    template = tmp_path / "exports.j2"
+def test_a_name_without_a_value_is_an_error(template: Path):
     template.write_text("{{ missing }}")
     with pytest.raises(jinja2.UndefinedError, match="missing"):
-        machine.render(template)
+        machine.render(template, Path("/etc/exports"))
 
 
-def test_a_text_is_rendered_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    template = tmp_path / "exports.j2"
-    template.write_text("{{ host }} {{ tmp }}")
-    values = {"host": "10.0.0.1", "tmp": str(tmp_path)}
-    first = machine.render(template, **values)
-    monkeypatch.setitem(sys.modules, "jinja2", None)  # It can't be imported any more.
-    assert machine.render(template, **values) == first
+def test_a_text_is_rendered_once(template: Path, rendered: Path, monkeypatch: pytest.MonkeyPatch):
+    template.write_text("{{ host }}")
+    one, other = Path("/etc/one"), Path("/etc/other")
+    for _ in range(2):
+        assert machine.render(template, one, host="10.0.0.1") == "10.0.0.1"
+        assert machine.render(template, other, host="10.0.0.2\n") == "10.0.0.2\n"
+        monkeypatch.setitem(sys.modules, "jinja2", None)  # It can't be imported any more.
     with pytest.raises(ImportError):
-        machine.render(template, **{**values, "host": "10.0.0.2"})
-    template.write_text("other {{ host }} {{ tmp }}")
+        machine.render(template, one, host="10.0.0.2")
+    template.write_text("other {{ host }}")
     with pytest.raises(ImportError):
-        machine.render(template, **values)
+        machine.render(template, one, host="10.0.0.1")
+
+
+def test_one_text_is_kept_for_a_file(template: Path, rendered: Path):
+    template.write_text("{{ shares }}")
+    for number in range(1000):
+        assert machine.render(template, Path("/etc/exports"), shares=number) == str(number)
+    assert len(os.listdir(rendered)) == 1
+
+
+def test_where_no_text_can_be_kept_it_is_rendered_all_the_same(
+    template: Path,
+    rendered: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    def full(*_: object, **__: object) -> bool:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    template.write_text("{{ host }}")
+    monkeypatch.setattr(machine, "write_atomically", full)
+    assert machine.render(template, Path("/etc/exports"), host="10.0.0.1") == "10.0.0.1"
+    assert "/etc/exports is not kept: [Errno 28] No space left on device" in caplog.text
 
 
 # Mounts
@@ -361,6 +396,39 @@ def test_reading_the_table_touches_no_mount_point(
     assert found
 
 
+# Who uses a mount
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> Iterator[str]:
+    """A process that stands in the directory, as find_users names it."""
+    with subprocess.Popen(["/usr/bin/sleep", "60"], cwd=tmp_path) as process:
+        yield f"sleep ({process.pid})"
+        process.kill()
+
+
+def test_users_of_a_mount_are_found(tmp_path: Path, user: str):
+    where = os.path.realpath(tmp_path)
+    assert user in machine.find_users(where)
+    assert user in machine.find_users(Path(where))
+    assert machine.find_users(f"{where}/below") == ()
+
+
+@pytest.mark.usefixtures("user")
+@pytest.mark.parametrize("script", ["import time; time.sleep(60)", "raise SystemExit(1)"])
+def test_users_that_can_not_be_found_out_hold_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, caplog: pytest.LogCaptureFixture
+):
+    program = tmp_path / "processes.py"
+    program.write_text(script)
+    monkeypatch.setattr(machine, "_PROCESSES", program)
+    monkeypatch.setattr(machine, "FIND_USERS_TIMEOUT_S", 0.3)
+    start = time.monotonic()
+    assert machine.find_users(os.path.realpath(tmp_path)) == ()
+    assert time.monotonic() - start < machine.KILL_GRACE_S
+    assert "can't find out who uses" in caplog.text
+
+
 # Names of mount units
 
 NAMES = {
@@ -410,8 +478,8 @@ def test_mount_units_are_named_as_systemd_itself_does(paths: list[list[str]]):
 
 @pytest.fixture
 def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A stand-in for systemd: remembers in files the units that it has read, and each reload."""
-    for name in ("units", "read"):
+    """A stand-in for systemd: has in files the units that it read, that failed, each reload."""
+    for name in ("units", "read", "failed"):
         (tmp_path / name).mkdir()
     systemctl = tmp_path / "systemctl"
     systemctl.write_text(f"""#!/bin/sh
@@ -433,6 +501,11 @@ show)
         echo "NeedDaemonReload=$need"
         echo "FragmentPath=$(cat "elsewhere/$unit" 2> /dev/null || echo "$PWD/units/$unit")"
     done ;;
+reset-failed)
+    shift 2
+    code=0
+    for unit; do rm "failed/$unit" || code=1; done
+    exit $code ;;
 esac
 """)
     systemctl.chmod(0o755)
@@ -506,6 +579,57 @@ def test_a_failed_reload_raises_and_is_made_up_for(systemd: Path):
     (systemd / "broken").unlink()
     assert machine.ensure_units({"a.mount": "a"}) is False
     assert reloads(systemd) == ["daemon-reload a.mount"]
+
+
+def test_a_removed_unit_stays_in_no_list_of_failures(systemd: Path):
+    machine.ensure_units(dict.fromkeys(("a.mount", "b.mount", "c.mount"), "[Mount]\n"))
+    for name in ("b.mount", "c.mount"):
+        (systemd / "failed" / name).touch()
+    assert machine.remove_units(["a.mount", "b.mount"]) is True
+    assert os.listdir(systemd / "failed") == ["c.mount"]
+    assert not (systemd / "reload-needed").exists()
+
+
+@pytest.mark.parametrize("kill_at", range(2))
+def test_what_a_killed_removal_left_among_failures_goes_with_the_next_change(
+    systemd: Path, monkeypatch: pytest.MonkeyPatch, kill_at: int
+):
+    machine.ensure_units({"a.mount": "a", "b.mount": "b"})
+    for name in ("a.mount", "b.mount"):
+        (systemd / "failed" / name).touch()
+    calls: list[str] = []
+    systemctl = machine.systemctl
+
+    def killed(*arguments: str) -> str:
+        if len(calls) == kill_at:
+            raise KeyboardInterrupt
+        calls.append(arguments[0])
+        return systemctl(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(machine, "systemctl", killed)
+        with pytest.raises(KeyboardInterrupt):
+            machine.remove_units(["a.mount"])
+    machine.remove_units(["b.mount"])
+    assert os.listdir(systemd / "failed") == []
+
+
+def test_killed_right_after_a_write_systemd_is_told_by_the_retried_hook(
+    systemd: Path, monkeypatch: pytest.MonkeyPatch
+):
+    machine.ensure_units({"a.mount": "old"})
+    write = machine.write_atomically
+
+    def killed(path: Path, text: str) -> bool:
+        write(path, text)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(machine, "write_atomically", killed)
+        with pytest.raises(KeyboardInterrupt):
+            machine.ensure_units({"a.mount": "new"})
+    assert machine.ensure_units({"a.mount": "new"}) is False
+    assert (systemd / "read" / "a.mount").read_text() == "new"
 
 
 @pytest.mark.parametrize("act", ["write", "remove"])

@@ -30,6 +30,11 @@ case "$(basename $0) $*" in
     "dpkg -l "*)
         test -e installed || exit 1
         printf '1\\n2\\n3\\n4\\n5\\nii  nfs-common  {version}  amd64  text\\n' ;;
+    "dpkg "*"--configure -a")
+        if test -e held; then echo dpkg frontend lock was locked by another process >&2; exit 2; fi
+        if test -e hangs; then exec sleep 60; fi
+        echo "DEBIAN_FRONTEND=$DEBIAN_FRONTEND" >> done
+        rm -f interrupted ;;
     "apt-cache show "*)
         printf 'Package: nfs-common\\nArchitecture: amd64\\nVersion: {version}\\n' ;;
     *update*) if test -e no-update; then echo a source fails >&2; exit 100; fi ;;
@@ -37,7 +42,11 @@ case "$(basename $0) $*" in
         env > environment
         cp "$APT_CONFIG" settings
         if test -e no-install; then echo no candidate >&2; exit 100; fi
-        if test -e slow; then exec sleep 60; fi
+        if test -e interrupted; then
+            echo "E: dpkg was interrupted, you must manually run 'dpkg --configure -a'" >&2
+            exit 100
+        fi
+        if test -e slow; then touch interrupted; exec sleep 60; fi
         touch installed ;;
 esac
 """
@@ -52,6 +61,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (programs / name).write_text(PROGRAM.format(directory=tmp_path, version=VERSION))
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    monkeypatch.setattr(packages, "DPKG", str(programs / "dpkg"))
     monkeypatch.setattr(packages, "LISTS_LOCK", tmp_path / "lock")
     return tmp_path
 
@@ -102,6 +112,43 @@ def test_apt_takes_too_long(host: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(packages.PackagesError, match="apt was not done after 1 s"):
         packages.install("nfs-common")
     assert time.monotonic() - begin < 10
+
+
+def test_what_a_killed_apt_left_is_finished_by_the_next_one(
+    host: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (host / "slow").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(packages, "APT_TIMEOUT_S", 1)
+        with pytest.raises(packages.PackagesError, match="apt was not done after 1 s"):
+            packages.install("nfs-common")
+    assert (host / "interrupted").exists()
+    (host / "slow").unlink()
+    assert packages.install("nfs-common") == VERSION
+    assert not (host / "interrupted").exists()
+
+
+def test_dpkg_asks_nobody_anything(host: Path):
+    (host / "interrupted").touch()
+    (host / "no-install").touch()
+    with pytest.raises(packages.PackagesError):
+        packages.install("nfs-common")
+    done = (host / "done").read_text().splitlines()
+    asked = done.index("dpkg --force-confold --configure -a")
+    assert done[asked + 1] == "DEBIAN_FRONTEND=noninteractive"
+
+
+@pytest.mark.parametrize("trouble", ["held", "hangs"])
+def test_what_can_not_be_finished_is_said_by_apt(
+    host: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+):
+    monkeypatch.setattr(packages, "CONFIGURE_TIMEOUT_S", 0.3)
+    (host / "interrupted").touch()
+    (host / trouble).touch()
+    with pytest.raises(packages.PackagesError, match="dpkg was interrupted"):
+        packages.install("nfs-common")
+    (host / "interrupted").unlink()
+    assert packages.install("nfs-common") == VERSION
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@
 Knows nothing of Juju, of shares or of the interface.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -30,7 +31,7 @@ MOUNTINFO = Path("/proc/self/mountinfo")
 UNIT_DIRECTORY = Path("/etc/systemd/system")
 SYSTEMCTL = "/usr/bin/systemctl"
 # Stands from before a unit file changes until systemd has read it: a hook that is killed between
-# the two finds the file as it should be, and would never tell systemd.
+# the two finds the file as it should be, and would never tell systemd. Names the removed units.
 _RELOAD_NEEDED = Path("/run/nfs-charms-reload-needed")
 _PROCESSES = Path(__file__).with_name("processes.py")
 FIND_USERS_TIMEOUT_S = 10.0
@@ -175,6 +176,15 @@ def read_file(path: Path) -> bytes | None:
         os.close(descriptor)
 
 
+def stamp(path: Path) -> tuple[int, int] | None:
+    """Tell a file from what it was before, by time of change and length; None: there is none."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_ctime_ns, status.st_size
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in a directory survive a power cut (fsync(2) on the directory)."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -301,14 +311,15 @@ def _are_read(names: Sequence[str]) -> bool:
 
 
 def remove_units(names: Iterable[str]) -> bool:
-    """Remove unit files; say whether there were any.
+    """Remove unit files, and what systemd remembers of the units; say whether there were any.
 
     Raises:
         CommandError: systemd did not reload.
     """
     there = [name for name in names if os.path.lexists(UNIT_DIRECTORY / name)]
     if there:
-        _RELOAD_NEEDED.touch()
+        with _RELOAD_NEEDED.open("a") as removed:
+            removed.writelines(f"{name}\n" for name in there)
     for name in there:
         (UNIT_DIRECTORY / name).unlink()
     _reload_if_needed()
@@ -316,6 +327,13 @@ def remove_units(names: Iterable[str]) -> bool:
 
 
 def _reload_if_needed() -> None:
-    if _RELOAD_NEEDED.exists():
-        systemctl("daemon-reload")
-        _RELOAD_NEEDED.unlink()
+    removed = read_file(_RELOAD_NEEDED)
+    if removed is None:
+        return
+    systemctl("daemon-reload")
+    # A unit that failed stays in memory without its file, since CollectMode= was in that
+    # (systemd.unit(5)). One that systemd doesn't know any more is an error, after all others.
+    with contextlib.suppress(CommandError):
+        if names := [name for name in removed.decode().splitlines() if "/" not in name]:
+            systemctl("reset-failed", "--", *names)
+    _RELOAD_NEEDED.unlink()

@@ -19,16 +19,21 @@ from typing import NoReturn
 
 from charmlibs import apt
 
+from nfs_charms import machine
+
 logger = logging.getLogger(__name__)
 
 LISTS_LOCK = Path("/var/lib/apt/lists/lock")
 CHARMS_OWN = ("PYTHONPATH", "LD_LIBRARY_PATH")
+ENV = "/usr/bin/env"
+DPKG = "/usr/bin/dpkg"
 
 # How long another charm on this machine, or the machine itself, may keep apt to itself.
 LOCK_TIMEOUT_S = 60
 # How long apt may take in all.
 APT_TIMEOUT_S = 900
-
+# How long dpkg may take for what another run of it left half done.
+CONFIGURE_TIMEOUT_S = 300
 
 # apt.conf(5)
 _SETTINGS = f"""
@@ -57,6 +62,7 @@ def install(package: str) -> str:
                     return version
             with _deadline(LOCK_TIMEOUT_S, f"{LISTS_LOCK} is still held"):
                 _wait_for_lists()
+            _finish_interrupted()
             with _deadline(APT_TIMEOUT_S, "apt was not done"):
                 return _install(package)
     except (apt.Error, subprocess.CalledProcessError, TimeoutError) as error:
@@ -84,6 +90,20 @@ def _wait_for_lists() -> None:
     # Unlike dpkg's locks, this one has no timeout among apt's settings.
     with LISTS_LOCK.open("w") as lock:
         fcntl.lockf(lock, fcntl.LOCK_EX)
+
+
+def _finish_interrupted() -> None:
+    """Configure what a killed dpkg left unpacked (dpkg(1)): apt does nothing while there is any.
+
+    Where that fails, apt says why, or waits for who else is at work.
+    """
+    try:
+        machine.run(
+            ENV, "DEBIAN_FRONTEND=noninteractive", DPKG, "--force-confold", "--configure", "-a",
+            timeout_s=CONFIGURE_TIMEOUT_S,
+        )  # fmt: skip
+    except machine.CommandError as error:
+        logger.warning("%s", error)
 
 
 @contextlib.contextmanager

@@ -104,7 +104,7 @@ LIBAPI = 0
 
 # Increment this PATCH version before using `charmcraft publish-lib` or reset
 # to 0 if you are raising the major API version
-LIBPATCH = 5
+LIBPATCH = 6
 
 logger = logging.getLogger(__name__)
 
@@ -440,6 +440,7 @@ class _Interface(ops.Object):
         self.unit = charm.unit
         self.integration_name = integration_name
         self._seen.set_default(told={})
+        self._told: dict[str, dict[str, str]] = {}
         relation_events = charm.on[integration_name]
         for event in (
             relation_events.relation_created,
@@ -453,6 +454,9 @@ class _Interface(ops.Object):
             self.framework.observe(event, self._on_event)
 
     def _on_event(self, event: ops.EventBase) -> None:
+        told = cast("Mapping[str, Mapping[str, str]]", self._seen.told)
+        self._told = {key: dict(value) for key, value in told.items()}
+        before = dict(self._told)
         if isinstance(event, ops.RelationDepartedEvent) and event.departing_unit == self.unit:
             self._notice_gone(event.relation)
         elif isinstance(event, ops.RelationEvent):
@@ -460,21 +464,26 @@ class _Interface(ops.Object):
             if event.relation.active:
                 self._notice(event.relation)
         else:
+            is_upgrade = isinstance(event, ops.UpgradeCharmEvent)
             for relation in self.integrations:
-                self._drop_cache(relation)
+                self._drop_cache(relation, is_upgrade=is_upgrade)
                 self._notice(relation)
         for relation_id in self._gone():
             if relation := self.model.get_relation(self.integration_name, relation_id):
                 self._notice_gone(relation)
+        if self._told != before:  # At once: with a thousand integrations, each write takes long.
+            self._seen.told = self._told
 
     def _gone(self) -> set[int]:
         """Integrations broken by this event, or by one whose hook was skipped (juju resolved)."""
-        return {int(key) for key in self._told()} - {relation.id for relation in self.integrations}
+        return {int(key) for key in self._told} - {relation.id for relation in self.integrations}
 
-    def _drop_cache(self, relation: ops.Relation) -> None:
+    def _drop_cache(self, relation: ops.Relation, *, is_upgrade: bool) -> None:
         """Remove what an older revision of this library kept in our databags."""
-        for entity in (self.unit, self.app) if self.unit.is_leader() else (self.unit,):
-            relation.data[entity].pop("cache", None)
+        if is_upgrade:
+            relation.data[self.unit].pop("cache", None)
+        if self.unit.is_leader():
+            relation.data[self.app].pop("cache", None)
 
     def _notice(self, relation: ops.Relation) -> None:
         raise NotImplementedError
@@ -483,17 +492,13 @@ class _Interface(ops.Object):
         raise NotImplementedError
 
     def _recall(self, relation: ops.Relation) -> dict[str, str]:
-        return dict(self._told().get(str(relation.id), {}))
+        return self._told.get(str(relation.id), {})
 
-    def _remember(self, relation: ops.Relation, told: Mapping[str, str]) -> None:
-        if told == self._recall(relation):
-            return
-        everything = {key: dict(value) for key, value in self._told().items()}
-        everything.pop(str(relation.id), None)
-        self._seen.told = {**everything, str(relation.id): dict(told)} if told else everything
-
-    def _told(self) -> Mapping[str, Mapping[str, str]]:
-        return cast("Mapping[str, Mapping[str, str]]", self._seen.told)
+    def _remember(self, relation: ops.Relation, told: dict[str, str]) -> None:
+        if told:
+            self._told[str(relation.id)] = told
+        else:
+            self._told.pop(str(relation.id), None)
 
     @property
     def integrations(self) -> list[ops.Relation]:
@@ -514,8 +519,9 @@ class _Interface(ops.Object):
 
     def _led(self, integration_id: int) -> ops.Relation | None:
         """Find an integration to read or write our application databag of; only a leader can."""
-        found = [relation for relation in self.integrations if relation.id == integration_id]
-        return found[0] if found and self.unit.is_leader() else None
+        relations = self.model.relations[self.integration_name]
+        found = (it for it in relations if it.id == integration_id and it.active)
+        return next(found, None) if self.unit.is_leader() else None
 
 
 class NFSRequires(_Interface):
@@ -540,7 +546,7 @@ class NFSRequires(_Interface):
         except ValueError as problem:
             error = error or str(problem)
         own = _addresses(relation.data[self.unit], self.unit.name)
-        is_admitted = not (own and admitted) or any(_is_in(network, admitted) for network in own)
+        is_admitted = not (own and admitted) or any(is_in(network, admitted) for network in own)
         return Share(relation.id, endpoint, size, error, is_admitted)
 
     def request_share(
@@ -693,11 +699,21 @@ def _try(parse: Callable[[str], _T], text: str, default: _T, problems: list[str]
         return default
 
 
-def client_networks(relation: ops.Relation) -> tuple[Network, ...]:
-    """Find the addresses of the units on the other side of an integration, of any interface."""
-    units = relation.units
+def client_networks(
+    relation: ops.Relation, units: Iterable[ops.Unit] | None = None
+) -> tuple[Network, ...]:
+    """Find the addresses of units on the other side of an integration, of any interface.
+
+    Args:
+        relation: the integration.
+        units: some of its units, or the one that departs; all of them where none are given.
+    """
     return sorted_networks(
-        {it for unit in units for it in _addresses(relation.data[unit], unit.name)}
+        {
+            it
+            for unit in (relation.units if units is None else units)
+            for it in _addresses(relation.data[unit], unit.name)
+        }
     )
 
 
@@ -717,7 +733,8 @@ def _addresses(data: Mapping[str, str], unit: str) -> tuple[Network, ...]:
         return ()
 
 
-def _is_in(network: Network, others: Iterable[Network]) -> bool:
+def is_in(network: Network, others: Iterable[Network]) -> bool:
+    """Whether a network lies in one of others."""
     return any(
         network.version == other.version
         and network.prefixlen >= other.prefixlen

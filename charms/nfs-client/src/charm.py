@@ -3,7 +3,8 @@
 """The nfs-client charm: has a share mounted on the machine of its principal unit."""
 
 import logging
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 
 import ops
 
@@ -13,11 +14,11 @@ import obstacles
 import probe
 import records
 import trouble
-from nfs_charms import machine
 from charms.storage_libs.v0.nfs_interfaces import NFSRequires, Share
-from config import Config, InvalidConfig, parse_config
-from plan import OwnedMount, Plan, decide
-from status import Facts, InUse, find_shortfall, show_time, status
+from config import Config, InvalidConfig, own_share_name, parse_config
+from nfs_charms import machine
+from plan import OwnedMount, Plan, decide, name_unnamed
+from status import LEAVING, Facts, InUse, find_shortfall, show_time, status
 from trouble import Trouble
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ class NfsClientCharm(ops.CharmBase):
     def __init__(self, framework: ops.Framework):
         super().__init__(framework)
         self.nfs_share = NFSRequires(self, NFS_SHARE)
+        self._leaves_now = False
+        self._left: list[str] = []
         relation = self.on[NFS_SHARE]
         framework.observe(self.on.install, self._on_install)
         framework.observe(self.on.upgrade_charm, self._on_install)
@@ -43,11 +46,12 @@ class NfsClientCharm(ops.CharmBase):
             relation.relation_created,
             relation.relation_joined,
             relation.relation_changed,
-            relation.relation_departed,
             relation.relation_broken,
         ):
             framework.observe(event, self._reconcile)
+        framework.observe(relation.relation_departed, self._on_departed)
         framework.observe(self.on.stop, self._on_stop)
+        framework.observe(self.on.remove, self._on_stop)
         framework.observe(self.on.show_mount_action, self._on_show_mount)
         framework.observe(self.on.remount_action, self._on_remount)
         framework.observe(self.on.force_umount_action, self._on_force_umount)
@@ -61,49 +65,72 @@ class NfsClientCharm(ops.CharmBase):
             self.unit.set_workload_version(packages.install(mounts.PACKAGE))
 
     def _reconcile(self, event: ops.EventBase) -> None:
-        if not mounts.is_installed():  # The machine could not mount NFS. Now it may.
-            self._on_install(event)
+        if not mounts.is_installed() and self._read_share():
+            self._on_install(event)  # The machine could not mount NFS. Now it may.
         if mounts.is_installed():
             owned = records.read_owned(self.unit.name)
-            self._ask()
+            self._ask(owned)
             self._apply(self._decide(owned), owned)
 
-    def _ask(self) -> None:
+    def _ask(self, owned: tuple[OwnedMount, ...]) -> None:
         config, share = parse_config(self.config), self._read_share()
         if share and isinstance(config, Config):
-            self.nfs_share.request_share(
-                share.integration_id, config.share_name, config.allowlist, config.size
-            )
+            name = config.share_name or self._name_unnamed(share, owned)
+            self.nfs_share.request_share(share.integration_id, name, config.allowlist, config.size)
 
     def _decide(self, owned: tuple[OwnedMount, ...]) -> Plan:
         share = self._read_share()
         said = self.nfs_share.fetch_data()[share.integration_id] if share else {}
-        return decide(self.unit.name, parse_config(self.config), share, said, owned)
+        unnamed = self._name_unnamed(share, owned) if share else ""
+        return decide(self.unit.name, parse_config(self.config), unnamed, share, said, owned)
+
+    def _name_unnamed(self, share: Share, owned: tuple[OwnedMount, ...]) -> str:
+        own = own_share_name(self.model.name, self.app.name)
+        # Juju lets nobody but the leader read what its own application says.
+        asked = ""
+        if self.unit.is_leader():
+            asked = self._relation(share).data[self.app].get("name", "")
+        return name_unnamed(own, asked, share.endpoint, owned)
 
     def _apply(self, plan: Plan, owned: tuple[OwnedMount, ...]) -> None:
         """Make it so, as far as it goes; what is in the way is a fact for the status."""
         if plan.keep or (plan.wanted and obstacles.find_obstacle(plan.wanted)):
             return
         others = [mount for mount in owned if not mount.serves(plan.wanted)]
-        are_gone = [mounts.unmount(mount) for mount in others]
+        are_gone = [self._undo(mounts.unmount, mount) for mount in others]
         if plan.wanted and all(are_gone):
             mounts.ensure_mounted(plan.wanted)
 
-    def _on_stop(self, _: ops.StopEvent) -> None:
-        """Leave nothing behind, or what is in use; a unit that goes must not be held up by it."""
+    def _undo(self, act: Callable[[OwnedMount], bool | None], mount: OwnedMount) -> bool:
+        """Undo a mount as far as the machine lets us: what goes must not be held up by it."""
         try:
-            for mount in records.read_owned(self.unit.name):
-                if not mounts.unmount(mount):
-                    # There will be nobody to try again. Mounted by the unit file at every boot, it
-                    # would be a mount that belongs to nobody.
-                    mounts.abandon(mount)
-                    logger.warning(
-                        "%s is in use and stays mounted; when it is free, run: umount %s",
-                        mount.mountpoint,
-                        mount.mountpoint,
-                    )
+            return bool(act(mount))
         except mounts.MountsError as error:
-            logger.warning("%s", error)
+            self._note_left(str(error))
+            return False
+
+    def _note_left(self, text: str) -> None:
+        logger.warning("%s", text)
+        self._left.append(text)
+
+    def _on_departed(self, event: ops.RelationDepartedEvent) -> None:
+        """Unmount if it is us who leave; what a server does that loses a unit, its data says."""
+        if event.departing_unit == self.unit:
+            self._leaves_now = True
+            self._apply(Plan(), records.read_owned(self.unit.name))
+
+    def _on_stop(self, _: ops.StopEvent | ops.RemoveEvent) -> None:
+        """Leave nothing behind, or what is in use."""
+        self._leaves_now = True
+        for mount in records.read_owned(self.unit.name):
+            if not self._undo(mounts.unmount, mount) and mounts.is_still_mounted(mount):
+                # There will be nobody to try again. Mounted by the unit file at every boot, it
+                # would be a mount that belongs to nobody.
+                self._undo(mounts.abandon, mount)
+                where = mount.mountpoint
+                self._note_left(
+                    f"{where} is in use and stays mounted; when it is free, run: umount {where}"
+                )
 
     def _on_show_mount(self, event: ops.ActionEvent) -> None:
         owned = records.read_owned(self.unit.name)
@@ -151,12 +178,25 @@ class NfsClientCharm(ops.CharmBase):
 
     def _read_share(self) -> Share | None:
         """Read what the server says. While one relation replaces another there can be two."""
-        return min(self.nfs_share.shares(), key=lambda share: share.integration_id, default=None)
+        shares = self.nfs_share.shares()
+        share = min(shares, key=lambda share: share.integration_id, default=None)
+        # A server that goes loses its units first. What it says then lets nobody in any more.
+        is_going = share is not None and not self._relation(share).units
+        return replace(share, is_admitted=False) if share and is_going else share
+
+    def _relation(self, share: Share) -> ops.Relation:
+        relations = self.nfs_share.integrations
+        return next(it for it in relations if it.id == share.integration_id)
 
     def _on_collect_unit_status(self, event: ops.CollectStatusEvent) -> None:
         event.add_status(self._status())
 
     def _status(self) -> ops.StatusBase:
+        if self._is_leaving():
+            owned = records.read_owned(self.unit.name)
+            in_use = self._find_in_use(Plan(), owned)
+            left = tuple(self._left)
+            return status(Facts(self.unit.name, is_leaving=True, in_use=in_use, left=left))
         if mounts.is_installed():
             return status(self._read_facts())
         return status(Facts(self.unit.name, unsupported=kernel.find_refusal()))
@@ -176,11 +216,12 @@ class NfsClientCharm(ops.CharmBase):
         asked = config.size if isinstance(config, Config) else None
         return Facts(
             unit=self.unit.name,
-            server=self._server_name(share),
+            server=self._relation(share).app.name if share else "",
             problems=config.problems if isinstance(config, InvalidConfig) else (),
             refusal=share.error if share else "",
             obstacle=obstacle,
             in_use=in_use,
+            left=tuple(self._left),
             wanted=wanted,
             is_mounted=is_mounted,
             is_there=any(
@@ -199,9 +240,11 @@ class NfsClientCharm(ops.CharmBase):
             if not mount.serves(plan.wanted) and mounts.is_still_mounted(mount)
         )
 
-    def _server_name(self, share: Share | None) -> str:
-        relation = share and self.model.get_relation(NFS_SHARE, share.integration_id)
-        return relation.app.name if relation else ""
+    def _is_leaving(self) -> bool:
+        """Whether this unit is being removed: after the first event of it, its own status says."""
+        share = self._read_share()
+        may_be = share is None or not share.is_admitted
+        return self._leaves_now or (may_be and self.unit.status.message.startswith(LEAVING))
 
 
 def _describe(owned: OwnedMount) -> dict[str, str]:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The charm's options, checked. No I/O, no ops."""
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ _PLAIN_PATH = re.compile(r"/[A-Za-z0-9._/-]*")
 # systemd refuses names above 255 characters (systemd.unit(5)); each "-" of a path takes four of
 # them. The rest is for what the charm puts before.
 _MAX_UNIT_NAME = 200
+# Longer names of shares are shortened, to what fits the interface with a digest behind it.
+_MAX_OWN_NAME = 100
 
 # Not to be mounted on, nor is anything below them.
 _SYSTEM_TREE = re.compile(
@@ -32,6 +35,7 @@ class Config:
 
     mountpoint: str
     share_name: str
+    """Empty: a share of the application's own."""
     size: int | None
     """GiB; None: no limit but the server's storage."""
     flags: tuple[str, ...]
@@ -60,7 +64,7 @@ def parse_config(raw: Mapping[str, str | int | float | bool]) -> Config | Invali
         mountpoint = parse_mountpoint(str(raw.get("mountpoint", "")))
     except ValueError as error:
         problems.append(str(error))
-    if text := str(raw.get("share-name", "")) or mountpoint:
+    if text := str(raw.get("share-name", "")):
         try:
             share_name = nfs_interfaces.parse_name(text)
         except ValueError as error:
@@ -76,6 +80,14 @@ def parse_config(raw: Mapping[str, str | int | float | bool]) -> Config | Invali
     if problems:
         return InvalidConfig(tuple(problems), is_unset=not raw.get("mountpoint"))
     return Config(mountpoint, share_name, size, _flags(raw), allowlist)
+
+
+def own_share_name(model: str, application: str) -> str:
+    """Name the share of an application that is given no name: readable, and no other's."""
+    name = f"{model}/{application}"
+    plain = re.sub(r"[^A-Za-z0-9/-]", "-", name)[:_MAX_OWN_NAME]
+    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+    return plain if plain == name else f"{plain}-{digest}"
 
 
 def _flags(raw: Mapping[str, str | int | float | bool]) -> tuple[str, ...]:

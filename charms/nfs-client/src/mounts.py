@@ -17,8 +17,8 @@ import obstacles
 import probe
 import records
 import trouble
-from nfs_charms import machine
 from charms.storage_libs.v0.nfs_interfaces import DEFAULT_PORT, Endpoint
+from nfs_charms import machine
 from plan import OwnedMount, WantedMount
 from trouble import Trouble
 
@@ -106,10 +106,12 @@ def _render_units(wanted: WantedMount) -> dict[str, str]:
     values = {
         "unit": wanted.unit,
         "share": wanted.share,
+        "named": "yes" if wanted.is_named else "no",
         "endpoint": str(wanted.endpoint),
         "source": wanted.endpoint.source,
         "mountpoint": wanted.mountpoint,
-        "options": f"hard,_netdev,retry=0{port},{','.join(wanted.flags)}",
+        # mount.nfs takes the newest minor version that the server has, and never NFSv3 (nfs(5)).
+        "options": f"hard,_netdev,retry=0,vers=4{port},{','.join(wanted.flags)}",
         "made_directory": _find_made_directory(wanted),
         "mount_unit": mount_unit,
         "retry_unit": retry_unit,
@@ -201,7 +203,7 @@ def unmount(owned: OwnedMount) -> bool:
     """Unmount a share if nobody uses it, and undo what was done for it; say whether it is gone.
 
     Raises:
-        MountsError: systemd doesn't let go of the units.
+        MountsError: the units can't be removed.
     """
     if is_still_mounted(owned) and not _umount(owned.mountpoint):
         return False
@@ -264,7 +266,7 @@ def abandon(owned: OwnedMount) -> None:
     """Forget a mount that is in use: it stays until it is unmounted by hand, or the machine boots.
 
     Raises:
-        MountsError: systemd doesn't let go of the units.
+        MountsError: the units can't be removed.
     """
     _forget(owned, stop_mount=False)
 
@@ -286,7 +288,7 @@ def _forget(owned: OwnedMount, *, stop_mount: bool) -> None:
         _remove_made_directories(owned)
         trouble.note(owned.mountpoint, None)
         machine.remove_units([retry_unit, mount_unit])
-    except machine.CommandError as error:
+    except (machine.CommandError, OSError) as error:
         raise MountsError(f"{owned.mountpoint}: can't remove the mount unit: {error}") from error
 
 

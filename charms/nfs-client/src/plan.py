@@ -19,6 +19,8 @@ class WantedMount:
     """Name of the share that the endpoint was granted for."""
     endpoint: Endpoint
     flags: tuple[str, ...]
+    is_named: bool = False
+    """Whether the operator gave the share its name."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class OwnedMount:
     """The topmost directory that the charm made for the mount point; empty if it made none."""
     unit: str = ""
     """The Juju unit that it belongs to."""
+    is_named: bool = False
+    """Whether the operator gave the share its name."""
 
     def serves(self, wanted: WantedMount | None) -> bool:
         """Whether this is the wanted mount, its flags aside: those can change while mounted."""
@@ -50,9 +54,29 @@ class Plan:
     """Leave everything as it is: what is wanted can't be known now."""
 
 
+def name_unnamed(
+    own: str, asked: str, endpoint: Endpoint | None, owned: Iterable[OwnedMount]
+) -> str:
+    """Name the share of an application that is given no name.
+
+    Its own, or the mount point, which was the default of earlier revisions, where that was asked
+    for: the leader knows by what it asked, the others by what they have mounted.
+
+    Args:
+        own: the default.
+        asked: the name that was asked for before; empty on a unit that doesn't lead.
+        endpoint: what the server granted.
+        owned: the mounts that our unit has.
+    """
+    before = asked or next((mount.share for mount in owned if mount.endpoint == endpoint), "")
+    is_mountpoint = before.startswith("/") and not any(mount.is_named for mount in owned)
+    return before if is_mountpoint else own
+
+
 def decide(
     unit: str,
     config: Config | InvalidConfig,
+    unnamed: str,
     share: Share | None,
     said: Mapping[str, str],
     owned: Iterable[OwnedMount],
@@ -62,6 +86,7 @@ def decide(
     Args:
         unit: our Juju unit.
         config: what the operator wants.
+        unnamed: name of the share if the operator gives it none.
         share: what the server says; None where no server is integrated.
         said: the same as it stands in the server's databag.
         owned: the mounts that our unit has.
@@ -73,21 +98,33 @@ def decide(
     if share.endpoint is None:
         # One that can't be read is not one that was withdrawn.
         return Plan(keep=bool(said.get("endpoint")))
-    if not share.is_admitted or _is_for_another(share.endpoint, config, said, owned):
+    wanted = WantedMount(
+        unit,
+        config.mountpoint,
+        config.share_name or unnamed,
+        share.endpoint,
+        config.flags,
+        is_named=bool(config.share_name),
+    )
+    if not share.is_admitted or _is_for_another(wanted, said, owned):
         return Plan(keep=True)
-    wanted = WantedMount(unit, config.mountpoint, config.share_name, share.endpoint, config.flags)
     return Plan(wanted)
 
 
 def _is_for_another(
-    endpoint: Endpoint, config: Config, said: Mapping[str, str], owned: Iterable[OwnedMount]
+    wanted: WantedMount, said: Mapping[str, str], owned: Iterable[OwnedMount]
 ) -> bool:
     """Whether the endpoint is still the one granted for the name that was asked for before.
 
     Between a change of the name and the server's answer, the old share must not appear at the new
     mount point. A server that repeats the name that it answers tells the two apart. Where it
-    repeats none, or something else, what is mounted does.
+    repeats none, or something else, what is mounted does. The name that nobody gave never changes.
     """
-    if said.get("name") == config.share_name:
+    if said.get("name") == wanted.share:
         return False
-    return any(mount.endpoint == endpoint and mount.share != config.share_name for mount in owned)
+    return any(
+        mount.endpoint == wanted.endpoint
+        and mount.share != wanted.share
+        and (mount.is_named or wanted.is_named)
+        for mount in owned
+    )

@@ -8,8 +8,8 @@ anything is done, and goes when all is undone, so a killed hook leaves nothing u
 import logging
 from pathlib import Path
 
-from nfs_charms import machine
 from charms.storage_libs.v0.nfs_interfaces import Endpoint
+from nfs_charms import machine
 from plan import OwnedMount
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ def read(path: Path) -> OwnedMount | None:
             share=settings["Share"],
             endpoint=Endpoint.parse(settings["Endpoint"]),
             made_directory=settings["MadeDirectory"],
+            is_named=settings.get("Named") == "yes",  # An earlier revision doesn't say.
         )
     except (KeyError, ValueError) as error:
         # What it says can't be trusted any more: it counts as somebody else's, and is not touched.

@@ -36,6 +36,10 @@ class Facts:
     obstacle: str = ""
     """Why nothing can be mounted at the mount point."""
     in_use: tuple[InUse, ...] = ()
+    left: tuple[str, ...] = ()
+    """What could not be undone of mounts that should go, and why."""
+    is_leaving: bool = False
+    """Whether our unit is being removed."""
     wanted: WantedMount | None = None
     is_mounted: bool = False
     """Whether what is wanted is mounted, with the wanted flags."""
@@ -53,10 +57,18 @@ class Facts:
 
 # A message has to fit a line of `juju status`.
 _MAX_USERS = 5
+LEAVING = "Leaving: "
 
 
 def status(facts: Facts) -> ops.StatusBase:
     """Decide the unit's status."""
+    in_use = [
+        f"{mount.mountpoint} is to be unmounted, in use by {_name(mount.users)}"
+        for mount in facts.in_use
+    ]
+    if facts.is_leaving:
+        left = "; ".join([*in_use, *facts.left])
+        return ops.MaintenanceStatus(LEAVING + (left or "nothing is mounted any more"))
     if facts.unsupported:
         return ops.BlockedStatus(facts.unsupported)
     blocked = list(facts.problems)
@@ -69,10 +81,7 @@ def status(facts: Facts) -> ops.StatusBase:
         blocked.append(f"{facts.server}: {facts.refusal}")
     if facts.obstacle:
         blocked.append(facts.obstacle)
-    in_use = [
-        f"{mount.mountpoint} is to be unmounted, in use by {_name(mount.users)}"
-        for mount in facts.in_use
-    ]
+    blocked += facts.left
     if blocked:
         return ops.BlockedStatus("; ".join(blocked + in_use))
     if in_use:

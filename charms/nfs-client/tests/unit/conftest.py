@@ -35,12 +35,13 @@ class FakeMachine:
     is_stale: bool = False
     """Whether what is mounted is stale; a new mount isn't."""
     cannot_be_forced: bool = False
-    processes: str = ""
     commands: list[tuple[str, ...]] = field(default_factory=list[tuple[str, ...]])
     active: dict[str, str] = field(default_factory=dict[str, str])
     """What is mounted, by mount point: what a line of mountinfo has of it."""
     retried: set[str] = field(default_factory=set[str])
     """Units that systemd has started because a mount failed."""
+    failed: set[str] = field(default_factory=set[str])
+    """Units that have failed: systemd keeps them in mind without their files."""
     _known: dict[str, str] = field(default_factory=dict[str, str])
     """Unit files, as systemd has read them."""
     fail: str = ""
@@ -86,7 +87,7 @@ class FakeMachine:
         if program == "journalctl":
             return "starting\nmount.nfs: access denied by server\nsystemd says failed\n"
         assert argv[-2].endswith("processes.py")
-        return self.processes
+        return ""
 
     def _umount(self, argv: tuple[str, ...]) -> str:
         where = argv[-1]
@@ -119,6 +120,7 @@ class FakeMachine:
             self._set(settings)
             return
         self.retried.add(settings["OnFailure"])
+        self.failed.add(name)
         if "--no-block" not in argv:
             raise machine.CommandError(argv, "exit status 1", "Job failed.")
 
@@ -138,6 +140,7 @@ class FakeMachine:
         if name.endswith(".mount"):
             assert settings["Where"] not in self.active, "unmounts by force"
             if self.mount_hangs:  # A mount(8) that is killed has failed.
+                self.failed.add(name)
                 self.retried.add(settings["OnFailure"])
 
     def _enable(self, _: tuple[str, ...], name: str) -> None:
@@ -147,6 +150,12 @@ class FakeMachine:
 
     def _disable(self, _: tuple[str, ...], name: str) -> None:
         (self.units / mounts.WANTS_DIRECTORY / name).unlink(missing_ok=True)
+
+    def _reset_failed(self, argv: tuple[str, ...], *names: str) -> None:
+        unknown = [name for name in names if name not in self.failed]
+        self.failed -= set(names)
+        if unknown:
+            raise machine.CommandError(argv, "exit status 1", f"Unit {unknown[0]} not loaded.")
 
     def _daemon_reload(self, _: tuple[str, ...]) -> None:
         self._known = {name: (self.units / name).read_text() for name in self.unit_files}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
+import ops
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,8 +23,8 @@ import probe
 import records
 import trouble
 from charm import NfsClientCharm
-from nfs_charms import machine, packages
 from charms.storage_libs.v0.nfs_interfaces import Endpoint
+from nfs_charms import machine, packages
 from plan import OwnedMount, WantedMount
 from probe import Usage
 from trouble import Noted, Trouble
@@ -110,13 +111,13 @@ class FakeMounts:
         if self.is_stale or not self.is_server_up:
             trouble = Trouble.SILENT if not self.is_server_up else Trouble.STALE
             self.noted[wanted.mountpoint] = Noted(trouble, 1795376400.0)
+        self.owned[wanted.mountpoint] = OwnedMount(
+            wanted.mountpoint, wanted.share, wanted.endpoint, is_named=wanted.is_named
+        )
+        self.most_owned = max(self.most_owned, len(self.owned))
         if self.mounted.get(wanted.mountpoint) == target:
             return False
         self.changes += 1
-        self.owned[wanted.mountpoint] = OwnedMount(
-            wanted.mountpoint, wanted.share, wanted.endpoint
-        )
-        self.most_owned = max(self.most_owned, len(self.owned))
         if self.is_server_up and not self.is_mount_refused:
             self.mounted[wanted.mountpoint] = target
         return True
@@ -127,23 +128,23 @@ class FakeMounts:
     def read_failure(self, wanted: WantedMount) -> str:
         return "mount.nfs: access denied" if self.is_mount_refused else ""
 
-    def find_users(self, mountpoint: str) -> tuple[str, ...]:
+    def find_users(self, mountpoint: str | Path) -> tuple[str, ...]:
         return ("postgres (812)",) if mountpoint in self.busy else ()
 
     def unmount(self, owned: OwnedMount) -> bool:
-        if self.is_systemd_broken:
-            raise mounts.MountsError("systemd is broken")
         if owned.mountpoint in self.busy and owned.mountpoint in self.mounted:
             return False
         self.changes += 1
         self.mounted.pop(owned.mountpoint, None)
-        del self.owned[owned.mountpoint]
+        self.abandon(owned)
         return True
 
     def is_still_mounted(self, owned: OwnedMount) -> bool:
         return owned.mountpoint in self.mounted
 
     def abandon(self, owned: OwnedMount) -> None:
+        if self.is_systemd_broken:
+            raise mounts.MountsError("systemd is broken")
         del self.owned[owned.mountpoint]
 
 
@@ -200,7 +201,12 @@ def make_state(
 ) -> testing.State:
     config = {"mountpoint": "/data", **{k.replace("_", "-"): v for k, v in options.items()}}
     container = testing.SubordinateRelation("juju-info", id=900)
-    return testing.State(leader=leader, config=config, relations={container, *relations})
+    return testing.State(
+        leader=leader,
+        config=config,
+        relations={container, *relations},
+        model=testing.Model("model"),
+    )
 
 
 GRANTED = make_relation(endpoint="nfs://10.0.0.1/srv/nfs/data")
@@ -219,7 +225,7 @@ def test_install_and_upgrade(ctx: testing.Context[NfsClientCharm], fake: FakeMou
 def test_asks(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
     relation = make_relation()
     out = ctx.run(ctx.on.relation_created(relation), make_state([relation], size=40))
-    assert asked(out) == {"name": "/data", "size": "40"}
+    assert asked(out) == {"name": "model/nfs-client", "size": "40"}
     assert out.unit_status == testing.WaitingStatus("Waiting for nfs-server to grant the share")
     assert not fake.owned
 
@@ -236,7 +242,7 @@ def test_only_the_leader_asks(ctx: testing.Context[NfsClientCharm], fake: FakeMo
     out = ctx.run(ctx.on.config_changed(), make_state([relation], leader=False))
     assert asked(out) == {}
     out = ctx.run(ctx.on.leader_elected(), dataclasses.replace(out, leader=True))
-    assert asked(out)["name"] == "/data"
+    assert asked(out)["name"] == "model/nfs-client"
 
 
 @pytest.mark.parametrize("leader", [True, False])
@@ -287,26 +293,126 @@ def test_server_moves(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
     assert fake.mounted == {"/data": (Endpoint("10.0.0.2", "/srv/nfs/data", 2050), FLAGS)}
 
 
-def test_mountpoint_changes_once_the_server_has_answered(
+def test_another_share_appears_once_the_server_has_answered(
     ctx: testing.Context[NfsClientCharm], fake: FakeMounts
 ):
     ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
-    out = ctx.run(ctx.on.config_changed(), make_state([GRANTED], mountpoint="/other"))
-    assert asked(out)["name"] == "/other"
+    state = make_state([GRANTED], mountpoint="/other", share_name="other")
+    out = ctx.run(ctx.on.config_changed(), state)
+    assert asked(out)["name"] == "other"
     assert list(fake.mounted) == ["/data"]
     assert out.unit_status == testing.WaitingStatus("Waiting for nfs-server to grant the share")
     answered = make_relation(endpoint="nfs://10.0.0.1/srv/nfs/other")
-    state = make_state([answered], mountpoint="/other")
+    state = make_state([answered], mountpoint="/other", share_name="other")
     out = ctx.run(ctx.on.relation_changed(answered), state)
     assert list(fake.mounted) == ["/other"]
     assert out.unit_status == testing.ActiveStatus()
 
 
-def test_share_moves_to_another_mountpoint(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
-    ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED], share_name="x"))
-    state = make_state([GRANTED], share_name="x", mountpoint="/other")
+@pytest.mark.parametrize("leader", [True, False])
+@pytest.mark.parametrize("name", ["x", ""])
+def test_share_moves_to_another_mountpoint(
+    ctx: testing.Context[NfsClientCharm], fake: FakeMounts, name: str, leader: bool
+):
+    ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED], leader, share_name=name))
+    state = make_state([GRANTED], leader, share_name=name, mountpoint="/other")
     ctx.run(ctx.on.config_changed(), state)
     assert fake.mounted == {"/other": (DATA, FLAGS)}
+
+
+def names_asked(share_name: str = "") -> set[str]:
+    """The names that two applications of one model ask for with the same options."""
+    names: set[str] = set()
+    for application in "nfs-client", "projects":
+        ctx = testing.Context(NfsClientCharm, app_name=application)
+        relation = make_relation()
+        out = ctx.run(ctx.on.config_changed(), make_state([relation], share_name=share_name))
+        names.add(asked(out)["name"])
+    return names
+
+
+@pytest.mark.usefixtures("fake")
+def test_two_applications_do_not_meet():
+    assert names_asked() == {"model/nfs-client", "model/projects"}
+
+
+@pytest.mark.usefixtures("fake")
+def test_two_applications_share_what_both_name():
+    assert names_asked(share_name="/data") == {"/data"}
+
+
+@dataclass
+class Refreshed:
+    """An application of an earlier revision, whose share is named after its mount point."""
+
+    ctx: testing.Context[NfsClientCharm]
+    fake: FakeMounts
+    leader: bool
+    status: object = None
+
+    def run(self, event: str, leader: bool | None = None, **options: str | int | bool) -> str:
+        """Let an event come; the name that is asked for then. Nothing is mounted anew."""
+        relation = dataclasses.replace(GRANTED, local_app_data={"name": "/data", "size": "-1"})
+        state = make_state([relation], self.leader if leader is None else leader, **options)
+        out = self.ctx.run(getattr(self.ctx.on, event)(), state)
+        assert {endpoint for endpoint, _ in self.fake.mounted.values()} == {DATA}
+        self.status = out.unit_status
+        return asked(out)["name"]
+
+
+@pytest.fixture(params=[True, False])
+def refreshed(
+    ctx: testing.Context[NfsClientCharm], fake: FakeMounts, request: pytest.FixtureRequest
+) -> Refreshed:
+    fake.owned["/data"] = OwnedMount("/data", "/data", DATA)
+    fake.mounted["/data"] = (DATA, FLAGS)
+    return Refreshed(ctx, fake, request.param)
+
+
+def test_refreshed_it_keeps_its_share(refreshed: Refreshed):
+    for event in "upgrade_charm", "config_changed", "update_status":
+        assert refreshed.run(event) == "/data"
+        assert refreshed.status == testing.ActiveStatus()
+    assert refreshed.fake.changes == 0
+    for _ in range(2):  # Elsewhere too.
+        assert refreshed.run("config_changed", mountpoint="/other") == "/data"
+        assert list(refreshed.fake.mounted) == ["/other"]
+        assert refreshed.fake.owned["/other"].share == "/data"
+    assert refreshed.run("leader_elected", leader=True, mountpoint="/other") == "/data"
+    assert refreshed.status == testing.ActiveStatus()
+
+
+def test_refreshed_it_has_its_share_until_it_is_given_a_name(refreshed: Refreshed):
+    refreshed.run("upgrade_charm")
+    name = refreshed.run("config_changed", share_name="projects")
+    assert name == ("projects" if refreshed.leader else "/data")
+    assert refreshed.status == testing.WaitingStatus("Waiting for nfs-server to grant the share")
+
+
+def test_refreshed_its_name_can_be_given_too(refreshed: Refreshed):
+    assert refreshed.run("upgrade_charm") == "/data"
+    assert refreshed.run("config_changed", share_name="/data") == "/data"
+    assert refreshed.status == testing.ActiveStatus()
+
+
+def test_a_unit_that_was_added_after_the_refresh_mounts_and_may_lead(refreshed: Refreshed):
+    refreshed.fake.owned.clear()
+    refreshed.fake.mounted = {"/old": (DATA, FLAGS)}
+    for leader in False, True:
+        assert refreshed.run("update_status", leader=leader) == "/data"
+        assert refreshed.status == testing.ActiveStatus()
+    assert refreshed.fake.owned["/data"].share == "/data"
+
+
+@pytest.mark.parametrize("name", ["projects", "/projects"])
+def test_a_name_taken_back_leaves_the_share(
+    ctx: testing.Context[NfsClientCharm], fake: FakeMounts, name: str
+):
+    relation = dataclasses.replace(GRANTED, local_app_data={"name": name, "size": "-1"})
+    ctx.run(ctx.on.relation_changed(relation), make_state([relation], share_name=name))
+    out = ctx.run(ctx.on.config_changed(), make_state([relation]))
+    assert asked(out)["name"] == "model/nfs-client"
+    assert out.unit_status == testing.WaitingStatus("Waiting for nfs-server to grant the share")
 
 
 def test_busy_mount_stays_until_it_is_free(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
@@ -442,6 +548,94 @@ def test_two_servers_for_a_moment(ctx: testing.Context[NfsClientCharm], fake: Fa
     assert fake.mounted == {"/data": (Endpoint("10.0.0.9", "/srv/nfs/data"), FLAGS)}
 
 
+NOBODY = dataclasses.replace(GRANTED, remote_units_data={})
+
+
+@pytest.mark.parametrize("event", ["departed", "update_status", "config_changed", "start"])
+@pytest.mark.parametrize("is_stale", [True, False])
+def test_nothing_is_mounted_from_a_server_that_goes(
+    ctx: testing.Context[NfsClientCharm], fake: FakeMounts, event: str, is_stale: bool
+):
+    events = {"departed": ctx.on.relation_departed(NOBODY, remote_unit=0, departing_unit=0)}
+    ctx.run(events.get(event) or getattr(ctx.on, event)(), make_state([NOBODY]))
+    assert not fake.owned
+    ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
+    fake.is_stale = is_stale
+    changes, noted = fake.changes, dict(fake.noted)
+    ctx.run(events.get(event) or getattr(ctx.on, event)(), make_state([NOBODY]))
+    assert list(fake.mounted) == ["/data"]
+    assert (fake.changes, fake.noted) == (changes, noted)
+
+
+def test_a_departure_mounts_nothing(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    departed = ctx.on.relation_departed(GRANTED, remote_unit=0, departing_unit=0)
+    ctx.run(departed, make_state([GRANTED]))
+    assert not fake.owned
+
+
+@pytest.fixture
+def we_depart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let relation-departed tell that it is our own unit: JUJU_DEPARTING_UNIT."""
+    own = property(lambda event: event.framework.model.unit)
+    monkeypatch.setattr(ops.RelationDepartedEvent, "departing_unit", own)
+
+
+@pytest.mark.usefixtures("we_depart")
+def test_a_unit_that_leaves_unmounts_and_says_so(
+    ctx: testing.Context[NfsClientCharm], fake: FakeMounts
+):
+    two = dataclasses.replace(GRANTED, remote_units_data={0: {}, 1: {}})
+    state = ctx.run(ctx.on.relation_changed(two), make_state([two]))
+    left = testing.MaintenanceStatus("Leaving: nothing is mounted any more")
+    for event in "departed", "departed", "broken":
+        relation = state.get_relation(1)
+        state = ctx.run(getattr(ctx.on, f"relation_{event}")(relation), state)
+        assert not fake.owned
+        assert state.unit_status == left
+    state = dataclasses.replace(state, unit_status=testing.MaintenanceStatus("stopping"))
+    for event in ctx.on.stop(), ctx.on.remove():
+        assert ctx.run(event, state).unit_status == left
+
+
+@pytest.mark.usefixtures("we_depart")
+def test_what_is_in_use_when_a_unit_leaves_stays_and_is_named(
+    ctx: testing.Context[NfsClientCharm], fake: FakeMounts
+):
+    state = ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
+    fake.busy.add("/data")
+    for event in "departed", "broken":
+        relation = state.get_relation(1)
+        state = ctx.run(getattr(ctx.on, f"relation_{event}")(relation), state)
+        assert list(fake.mounted) == ["/data"]
+        assert state.unit_status == testing.MaintenanceStatus(
+            "Leaving: /data is to be unmounted, in use by postgres (812)"
+        )
+    state = ctx.run(ctx.on.stop(), state)
+    assert list(fake.mounted) == ["/data"]
+    assert state.unit_status == testing.MaintenanceStatus(
+        "Leaving: /data is in use and stays mounted; when it is free, run: umount /data"
+    )
+
+
+def test_what_can_not_be_undone_holds_up_no_hook(
+    ctx: testing.Context[NfsClientCharm], fake: FakeMounts
+):
+    state = ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
+    fake.is_systemd_broken = True
+    out = ctx.run(ctx.on.relation_broken(state.get_relation(1)), state)
+    assert isinstance(out.unit_status, testing.BlockedStatus)
+    assert out.unit_status.message.endswith("; systemd is broken")
+    assert "systemd is broken" in [log.message for log in ctx.juju_log]
+    out = ctx.run(ctx.on.stop(), out)
+    assert out.unit_status == testing.MaintenanceStatus("Leaving: systemd is broken")
+
+
+def test_nothing_is_installed_to_leave(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    fake.has_package = False
+    ctx.run(ctx.on.relation_broken(GRANTED), make_state([GRANTED]))
+    assert not fake.has_package
+
+
 def test_stop_unmounts(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
     ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
     ctx.run(ctx.on.stop(), make_state())
@@ -544,7 +738,7 @@ def test_show_mount(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
     state = ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
     assert results_of(ctx, "show-mount", state) == {
         "mountpoint": "/data",
-        "share": "/data",
+        "share": "model/nfs-client",
         "source": "10.0.0.1:/srv/nfs/data",
         "options": "exec,nodev,nosuid,rw",
         "state": "mounted",
@@ -646,7 +840,7 @@ STEPS = st.builds(
             "error": st.text(max_size=20),
             "size": st.sampled_from(["", "10", "ten"]),
             "cache": st.just("{}"),
-            "name": st.sampled_from(["/data", "x", ""]),
+            "name": st.sampled_from(["model/nfs-client", "x", ""]),
         },
     ),
     busy=st.frozensets(st.sampled_from(["/data", "/other"])),

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config import Config, InvalidConfig, parse_config
+from charms.storage_libs.v0.nfs_interfaces import parse_name
+from config import Config, InvalidConfig, own_share_name, parse_config
 
 DEFAULTS = {"size": -1, "noexec": False, "nosuid": True, "nodev": True, "read-only": False}
 
@@ -16,7 +17,7 @@ def parse(**options: str | int | bool) -> Config | InvalidConfig:
 
 def test_defaults():
     assert parse(mountpoint="/data") == Config(
-        "/data", "/data", None, ("rw", "nosuid", "nodev", "exec")
+        "/data", "", None, ("rw", "nosuid", "nodev", "exec")
     )
 
 
@@ -50,7 +51,7 @@ def test_all_options():
 def test_mountpoint_accepted(text: str, mountpoint: str):
     config = parse(mountpoint=text)
     assert isinstance(config, Config)
-    assert config.mountpoint == config.share_name == mountpoint
+    assert config.mountpoint == mountpoint
 
 
 UNSET = "mountpoint: not set, say where to mount the share, such as /data"
@@ -126,10 +127,6 @@ BAD_OPTIONS = [
         {"mountpoint": "/data", "share-name": "größe"},
         f"share-name: share name 'gr\\xf6\\xdfe': {LETTERS}",
     ),
-    (
-        {"mountpoint": "/" + 140 * "a"},
-        f"share-name: share name '/{55 * 'a'}...: {LETTERS}",
-    ),
 ]
 
 
@@ -185,3 +182,27 @@ def test_bad_allowlist():
     assert config.problems == (
         "allowlist entry 'example.com': use an IP address or network such as 10.0.0.0/24",
     )
+
+
+@pytest.mark.parametrize(
+    ("model", "application", "name"),
+    [
+        ("welcome-k8s", "nfs-client", "welcome-k8s/nfs-client"),
+        ("m", "a" * 98, "m/" + "a" * 98),
+    ],
+)
+def test_a_share_of_ones_own_is_named_readably(model: str, application: str, name: str):
+    assert own_share_name(model, application) == name
+
+
+WORDS = st.text(min_size=1, max_size=200)
+
+
+@given(st.tuples(WORDS, WORDS), st.tuples(WORDS, WORDS))
+def test_shares_of_ones_own_never_meet(one: tuple[str, str], other: tuple[str, str]):
+    # Juju has no slash in either; who chooses the words has no way to another's name.
+    names = [own_share_name(*("".join(it.split("/")) for it in pair)) for pair in (one, other)]
+    assert parse_name(names[0]) == names[0]
+    assert not names[0].startswith("/")
+    same = [tuple("".join(it.split("/")) for it in pair) for pair in (one, other)]
+    assert (names[0] == names[1]) is (same[0] == same[1])

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
+import errno
 import os
 import socket
 import threading
@@ -14,9 +15,9 @@ import mounts
 import obstacles
 import records
 import trouble
-from nfs_charms import machine
 from charms.storage_libs.v0.nfs_interfaces import Endpoint
 from conftest import FakeMachine
+from nfs_charms import machine
 from plan import OwnedMount, WantedMount
 from trouble import Trouble
 
@@ -54,14 +55,12 @@ After=network-online.target
 # systemd doesn't start a failed mount again. This does, until it is mounted.
 OnFailure=nfs-client-retry-my\\x2ddata-x.service
 StartLimitIntervalSec=0
-# No failed unit stays in systemd's memory when the charm has removed this one.
-CollectMode=inactive-or-failed
 
 [Mount]
 What=[fd77::1]:/srv/nfs/x
 Where=/my-data/x
 Type=nfs
-Options=hard,_netdev,retry=0,port=2050,ro,nosuid,nodev,noexec
+Options=hard,_netdev,retry=0,vers=4,port=2050,ro,nosuid,nodev,noexec
 TimeoutSec=15
 # For the machine's shutdown, which a dead server must not hold up.
 ForceUnmount=yes
@@ -75,6 +74,7 @@ WantedBy=remote-fs.target
 Unit=nfs-client/0
 Endpoint=nfs://[fd77::1]:2050/srv/nfs/x
 Share=projects
+Named=yes
 MadeDirectory=/my-data
 """
 
@@ -89,6 +89,7 @@ def test_unit_files(fake: FakeMachine, monkeypatch: pytest.MonkeyPatch):
         "projects",
         Endpoint("fd77::1", "/srv/nfs/x", 2050),
         ("ro", "nosuid", "nodev", "noexec"),
+        is_named=True,
     )
     rendered = mounts._render_units(wanted)
     assert rendered["my\\x2ddata-x.mount"] == UNIT_TEXT
@@ -229,21 +230,14 @@ def test_busy_mount_stays(fake: FakeMachine, wanted: WantedMount, where: Path):
     mounts.ensure_mounted(wanted)
     before = snapshot(fake.root)
     fake.busy.add(str(where))
-    fake.processes = "postgres (812)\ncat (9)\n"
     owned = only_owned()
     assert not mounts.unmount(owned)
     assert mounts.is_still_mounted(owned)
-    assert machine.find_users(str(where)) == ("postgres (812)", "cat (9)")
     assert snapshot(fake.root) == before
     assert fake.enabled
     fake.busy.clear()
     assert mounts.unmount(owned)
     assert not where.exists()
-
-
-def test_users_unknown(fake: FakeMachine):
-    fake.fail = "-I"
-    assert machine.find_users("/data") == ()
 
 
 def test_abandoned_mount_stays_until_reboot(fake: FakeMachine, wanted: WantedMount, where: Path):
@@ -386,6 +380,81 @@ def test_unmount_killed(
     assert (fake.unit_files, fake.enabled, fake.active) == ([], [], {})
     assert not Path(wanted.mountpoint).parent.exists()
     assert not machine._RELOAD_NEEDED.exists()
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_nothing_stays_failed(fake: FakeMachine, wanted: WantedMount, answers: bool):
+    fake.server_answers = answers
+    fake.mount_error = "access denied"
+    fake.mount_hangs = True
+    mounts.ensure_mounted(wanted)
+    assert fake.failed
+    assert mounts.unmount(only_owned())
+    assert not fake.failed
+
+
+def test_removal_from_a_read_only_disk_says_so(
+    fake: FakeMachine, wanted: WantedMount, monkeypatch: pytest.MonkeyPatch
+):
+    def read_only(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    mounts.ensure_mounted(wanted)
+    owned = only_owned()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", read_only)
+        for undo in mounts.unmount, mounts.abandon:
+            with pytest.raises(mounts.MountsError, match=r"unit: .*Read-only file system"):
+                undo(owned)
+    assert not fake.active
+    assert mounts.unmount(owned)
+    assert fake.unit_files == []
+
+
+def test_what_an_earlier_revision_mounted_is_not_touched(fake: FakeMachine, wanted: WantedMount):
+    mounts.ensure_mounted(wanted)
+    path = records.unit_file(wanted.mountpoint)
+    text = path.read_text()
+    path.write_text(text.replace("vers=4,", "").replace("Named=no\n", ""))
+    machine.systemctl("daemon-reload")
+    fake.busy.add(wanted.mountpoint)
+    fake.commands.clear()
+    assert only_owned().is_named is False
+    assert mounts.ensure_mounted(wanted)
+    assert path.read_text() == text
+    assert [argv[1] for argv in fake.commands] == ["daemon-reload"]
+    assert mounts.is_mounted(wanted)
+
+
+def test_the_record_says_who_named_the_share(fake: FakeMachine, wanted: WantedMount):
+    for is_named in True, False:
+        mounts.ensure_mounted(replace(wanted, is_named=is_named))
+        assert only_owned().is_named is is_named
+
+
+def test_a_record_behind_a_link_is_not_ours(fake: FakeMachine, wanted: WantedMount):
+    mounts.ensure_mounted(wanted)
+    path = records.unit_file(wanted.mountpoint)
+    path.replace(fake.root / "elsewhere")
+    path.symlink_to(fake.root / "elsewhere")
+    assert records.read_owned(UNIT) == ()
+
+
+def test_force_killed_once_it_is_unmounted(
+    fake: FakeMachine, wanted: WantedMount, monkeypatch: pytest.MonkeyPatch
+):
+    def run(*argv: str, timeout_s: float = 60.0) -> str:
+        fake.run(*argv, timeout_s=timeout_s)
+        raise Killed
+
+    mounts.ensure_mounted(wanted)
+    with monkeypatch.context() as patch:
+        patch.setattr(machine, "run", run)
+        with pytest.raises(Killed):
+            mounts.force_unmount(only_owned())
+    assert not fake.active
+    mounts.ensure_mounted(wanted)
+    assert not fake.active
 
 
 def test_obstacle_foreign_mount(fake: FakeMachine, wanted: WantedMount, where: Path):

@@ -1,20 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 
+from dataclasses import replace
+
 import pytest
 
 from charms.storage_libs.v0.nfs_interfaces import Endpoint, Share
 from config import Config, InvalidConfig
-from plan import OwnedMount, Plan, WantedMount, decide
+from plan import OwnedMount, Plan, WantedMount, decide, name_unnamed
 
 UNIT = "nfs-client/0"
 FLAGS = ("rw", "nosuid", "nodev", "exec")
-CONFIG = Config("/data", "/data", 10, FLAGS)
+CONFIG = Config("/data", "projects", 10, FLAGS)
+OWN = "model/nfs-client"
 UNSET = InvalidConfig(("mountpoint: not set",), is_unset=True)
 BAD = InvalidConfig(("size 0",), is_unset=False)
 ENDPOINT = Endpoint("10.0.0.1", "/srv/nfs/data")
 MOVED = Endpoint("10.0.0.2", "/srv/nfs/data")
-OWNED = OwnedMount("/data", "/data", ENDPOINT, "/data")
-WANTED = WantedMount(UNIT, "/data", "/data", ENDPOINT, FLAGS)
+OWNED = OwnedMount("/data", "projects", ENDPOINT, "/data", is_named=True)
+WANTED = WantedMount(UNIT, "/data", "projects", ENDPOINT, FLAGS, is_named=True)
+UNNAMED = Config("/data", "", 10, FLAGS)
+UNNAMED_OWNED = OwnedMount("/data", OWN, ENDPOINT, "/data")
+UNNAMED_WANTED = WantedMount(UNIT, "/data", OWN, ENDPOINT, FLAGS)
 
 
 @pytest.mark.parametrize(
@@ -40,48 +46,103 @@ WANTED = WantedMount(UNIT, "/data", "/data", ENDPOINT, FLAGS)
             id="a change refused, the older grant stands",
         ),
         pytest.param(
-            Config("/other", "/other", 10, FLAGS),
+            Config("/other", "other", 10, FLAGS),
             Share(1, ENDPOINT),
             [OWNED],
             Plan(keep=True),
             id="another name asked, the old answer still there",
         ),
         pytest.param(
-            Config("/other", "/other", 10, FLAGS),
+            Config("/other", "other", 10, FLAGS),
             Share(1, MOVED),
             [OWNED],
-            Plan(WantedMount(UNIT, "/other", "/other", MOVED, FLAGS)),
+            Plan(WantedMount(UNIT, "/other", "other", MOVED, FLAGS, is_named=True)),
             id="another name asked and granted",
         ),
         pytest.param(
-            Config("/other", "/data", 10, FLAGS),
+            replace(CONFIG, mountpoint="/other"),
             Share(1, ENDPOINT),
             [OWNED],
-            Plan(WantedMount(UNIT, "/other", "/data", ENDPOINT, FLAGS)),
+            Plan(replace(WANTED, mountpoint="/other")),
             id="the same share elsewhere",
+        ),
+        pytest.param(UNNAMED, Share(1, ENDPOINT), [], Plan(UNNAMED_WANTED), id="no name given"),
+        pytest.param(
+            replace(UNNAMED, mountpoint="/other"),
+            Share(1, ENDPOINT),
+            [UNNAMED_OWNED],
+            Plan(replace(UNNAMED_WANTED, mountpoint="/other")),
+            id="its own share elsewhere",
+        ),
+        pytest.param(
+            UNNAMED, Share(1, ENDPOINT), [OWNED], Plan(keep=True), id="a name taken back"
+        ),
+        pytest.param(
+            CONFIG, Share(1, ENDPOINT), [UNNAMED_OWNED], Plan(keep=True), id="a name given"
+        ),
+        pytest.param(
+            Config("/data", OWN, 10, FLAGS),
+            Share(1, ENDPOINT),
+            [UNNAMED_OWNED],
+            Plan(replace(UNNAMED_WANTED, is_named=True)),
+            id="its own name given",
+        ),
+        pytest.param(
+            UNNAMED,
+            Share(1, ENDPOINT),
+            [replace(UNNAMED_OWNED, share="/data")],
+            Plan(UNNAMED_WANTED),
+            id="no name given, and another unit knows better which it is",
         ),
     ],
 )
 def test_decide(
     config: Config | InvalidConfig, share: Share | None, owned: list[OwnedMount], plan: Plan
 ):
-    assert decide(UNIT, config, share, {}, owned) == plan
+    assert decide(UNIT, config, OWN, share, {}, owned) == plan
 
 
 def test_unreadable_endpoint_is_not_a_withdrawn_one():
     said = {"endpoint": "http://10.0.0.1/x"}
-    assert decide(UNIT, CONFIG, Share(1, error="bad"), said, [OWNED]) == Plan(keep=True)
+    assert decide(UNIT, CONFIG, OWN, Share(1, error="bad"), said, [OWNED]) == Plan(keep=True)
 
 
-@pytest.mark.parametrize(("name", "keep"), [("/data", True), ("/other", False), ("?", True)])
+@pytest.mark.parametrize(("name", "keep"), [("projects", True), ("other", False), ("?", True)])
 def test_a_repeated_name_tells_whose_answer_it_is(name: str, keep: bool):
-    config = Config("/other", "/other", 10, FLAGS)
-    plan = decide(UNIT, config, Share(1, ENDPOINT), {"name": name}, [OWNED])
+    config = Config("/other", "other", 10, FLAGS)
+    plan = decide(UNIT, config, OWN, Share(1, ENDPOINT), {"name": name}, [OWNED])
     assert plan.keep is keep
 
 
 def test_a_repeated_name_holds_up_no_first_mount():
-    assert decide(UNIT, CONFIG, Share(1, ENDPOINT), {"name": "data"}, []) == Plan(WANTED)
+    assert decide(UNIT, CONFIG, OWN, Share(1, ENDPOINT), {"name": "data"}, []) == Plan(WANTED)
+
+
+OLD = replace(UNNAMED_OWNED, share="/data")
+
+
+@pytest.mark.parametrize(
+    ("asked", "owned", "name"),
+    [
+        pytest.param("", [], OWN, id="new"),
+        pytest.param(OWN, [UNNAMED_OWNED], OWN, id="its own"),
+        pytest.param("projects", [OWNED], OWN, id="a name taken back"),
+        pytest.param("/data", [OLD], "/data", id="refreshed, on the leader"),
+        pytest.param("", [OLD], "/data", id="refreshed"),
+        pytest.param(
+            "/data", [UNNAMED_OWNED], "/data", id="refreshed, on a leader that came later"
+        ),
+        pytest.param("/data", [], "/data", id="refreshed, on a leader with nothing mounted"),
+        pytest.param("", [replace(OLD, mountpoint="/x")], "/data", id="refreshed, and moved"),
+        pytest.param("", [replace(OLD, endpoint=MOVED)], OWN, id="that of another endpoint"),
+        pytest.param(
+            "/x", [replace(OWNED, share="/x")], OWN, id="a name like a mount point taken back"
+        ),
+        pytest.param("", [replace(OWNED, share="/x")], OWN, id="the same, on who doesn't lead"),
+    ],
+)
+def test_what_nobody_named(asked: str, owned: list[OwnedMount], name: str):
+    assert name_unnamed(OWN, asked, ENDPOINT, owned) == name
 
 
 @pytest.mark.parametrize(

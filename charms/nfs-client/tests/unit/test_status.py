@@ -112,6 +112,21 @@ TABLE = [
         id="smaller than asked",
     ),
     pytest.param(
+        Facts("nfs-client/0", left=("/data: can't remove the mount unit: it failed",)),
+        ops.BlockedStatus(f"{NO_SERVER}; /data: can't remove the mount unit: it failed"),
+        id="can't be undone",
+    ),
+    pytest.param(
+        Facts("nfs-client/0", is_leaving=True),
+        ops.MaintenanceStatus("Leaving: nothing is mounted any more"),
+        id="leaving",
+    ),
+    pytest.param(
+        Facts("nfs-client/0", is_leaving=True, in_use=(BUSY,), left=("/data: it failed",)),
+        ops.MaintenanceStatus(f"Leaving: {BUSY_TEXT}; /data: it failed"),
+        id="leaving, in use",
+    ),
+    pytest.param(
         Facts("nfs-client/0", unsupported="This lxc container may not mount NFS"),
         ops.BlockedStatus("This lxc container may not mount NFS"),
         id="unsupported",

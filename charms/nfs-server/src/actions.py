@@ -1,56 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an operator does by hand: `juju run`. Each refusal says what is wrong and what to do."""
-
-from __future__ import annotations
+"""What an operator does by actions: `juju run`. Each refusal says what is wrong and what to do."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import ops
 
 import exports
 import images
-import nfs
 import placement
+import room
 from charms.storage_libs.v0.nfs_interfaces import (
     MAX_ALLOWLIST_ENTRIES,
     Network,
     parse_allowlist,
-    parse_name,
     parse_size,
     sorted_networks,
 )
-from placement import Placement, Report, ShareReport
-from shares import Image, is_less, share_directory, share_id, shown
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from charm import NfsServerCharm
-    from world import World
+from plan import Plan, Snapshot
+from reconciler import Reconciler, RefusedError, connected
+from values import (
+    Image,
+    Placement,
+    Report,
+    ShareReport,
+    Size,
+    is_remote,
+    parse_share_name,
+    share_directory,
+    share_id,
+)
 
 _T = TypeVar("_T")
 Params = Mapping[str, Any]
 Results = dict[str, Any]
 
 
-class RefusedError(Exception):
-    """An action can't be done as it was asked for; the message says why."""
-
-
 class Actions(ops.Object):
     """The actions of the charm. Each is done on one unit: on the leader, or where the share is."""
 
-    def __init__(self, charm: NfsServerCharm):
+    def __init__(self, charm: ops.CharmBase, server: Reconciler):
         super().__init__(charm, "actions")
         self._charm = charm
-        self._anywhere: Mapping[str, Callable[[World, Params], Results]] = {
+        self._server = server
+        self._anywhere: Mapping[str, Callable[[Params], Results]] = {
             "list-shares": self._list_shares,
             "check-share": self._check_share,
             "delete-share": self._delete_share,
         }
-        self._on_leader: Mapping[str, Callable[[World, Params], Results]] = {
+        self._on_leader: Mapping[str, Callable[[Params], Results]] = {
             "create-share": self._create_share,
             "resize-share": self._resize_share,
             "grant-access": self._grant_access,
@@ -64,195 +63,168 @@ class Actions(ops.Object):
         name = event.handle.kind.removesuffix("_action").replace("_", "-")
         try:
             event.set_results(self._do(name, event.params))
-        except (RefusedError, images.ImagesError) as error:
+        except (RefusedError, images.ImagesError, exports.ExportsError) as error:
             event.fail(str(error))
 
     def _do(self, name: str, params: Params) -> Results:
-        if not (self._charm.peers.is_there and nfs.is_installed()):
-            raise RefusedError(f"{self._charm.unit.name} is not ready: see juju status")
+        if reason := self._server.why_not_ready():
+            raise RefusedError(reason)
         if name in self._on_leader and not self._charm.unit.is_leader():
             leader = f"{self._charm.app.name}/leader"
             raise RefusedError(f"run it on the leader: juju run {leader} {name} …")
         act = self._anywhere.get(name) or self._on_leader[name]
-        return act(self._charm.read_world(), params)
+        return act(params)
 
-    def _list_shares(self, world: World, _: Params) -> Results:
-        reports = self._reports(world)
-        names = sorted({*world.decision.placements, *world.found.images})
-        results: Results = {_key(name): self._describe(name, world) for name in names}
+    def _list_shares(self, _: Params) -> Results:
+        snapshot, plan = self._server.read()
+        names = sorted({*snapshot.placements, *snapshot.found.images})
+        results: Results = {_key(name): _describe(name, snapshot, plan) for name in names}
         results["count"] = len(names)
-        strays = placement.strays(world.decision.placements, reports)
-        for unit, report in sorted(reports.items()):
-            if strays[unit]:
-                results[f"strays-on-{unit.replace('/', '-')}"] = " ".join(strays[unit])
-            if report.foreign:
-                results[f"foreign-on-{unit.replace('/', '-')}"] = " ".join(report.foreign)
+        misplaced = placement.misplaced(snapshot.placements, snapshot.reports)
+        for unit, report in sorted(snapshot.reports.items()):
+            on = f"on-{unit.replace('/', '-')}"
+            found = {
+                f"storage-{on}": "root disk" if report.is_on_root else "",
+                f"misplaced-{on}": " ".join(misplaced[unit]),
+                f"foreign-{on}": " ".join(report.foreign),
+            }
+            results |= {key: value for key, value in found.items() if value}
         return results
 
-    def _create_share(self, world: World, params: Params) -> Results:
-        name, size = _parsed(parse_name, params["share"]), _parsed(parse_size, str(params["size"]))
-        before = world.decision.placements.get(name, Placement())
-        if before.uuid and (has := self._made(name, world).size) != size:
-            raise RefusedError(f"share {name} exists, it has {shown(has)}: use resize-share")
-        after = replace(before, by_hand=True, size=size, grants=_with(before, params))
-        return self._change(world, name, after)
+    def _create_share(self, params: Params) -> Results:
+        name = _parsed(parse_share_name, params["share"])
+        size = Size.of(_parsed(parse_size, str(params["size"])))
+        snapshot, _ = self._server.read()
+        before = snapshot.placements.get(name, Placement())
+        if before.uuid and (has := _made(name, snapshot).size) != size:
+            raise RefusedError(f"share {name} exists, it has {has}: use resize-share")
+        after = replace(before, is_manual=True, size=size, grants=_granted(before, params))
+        return self._change(name, after)
 
-    def _resize_share(self, world: World, params: Params) -> Results:
-        name, size = _parsed(parse_name, params["share"]), _parsed(parse_size, str(params["size"]))
-        before, there = _placed(name, world), self._made(name, world)
-        if is_less(size, there.size):
+    def _resize_share(self, params: Params) -> Results:
+        name = _parsed(parse_share_name, params["share"])
+        size = Size.of(_parsed(parse_size, str(params["size"])))
+        snapshot, _ = self._server.read()
+        before, there = _placed(name, snapshot), _made(name, snapshot)
+        if size < there.size:
             raise RefusedError(
-                f"share {name}: {shown(size)} asked, it has {shown(there.size)}; "
-                "a share never shrinks"
+                f"share {name}: {size} requested, it has {there.size}; a share never shrinks"
             )
-        free = self._reports(world)[before.owner].free
-        if size is not None and there.size is not None and size - there.size > free:
-            raise RefusedError(f"share {name}: {shown(size)} asked, {free}G free")
-        return self._change(world, name, replace(before, size=size))
+        report = snapshot.reports[before.unit]
+        is_short = size.is_limited and size.gib - there.size.gib > report.free
+        if is_short or room.is_unbounded(size, is_on_root=report.is_on_root):
+            raise RefusedError(room.refusal(name, size, report.free, is_on_root=report.is_on_root))
+        return self._change(name, replace(before, size=size))
 
-    def _grant_access(self, world: World, params: Params) -> Results:
-        name = _parsed(parse_name, params["share"])
-        before = _placed(name, world)
-        return self._change(world, name, replace(before, grants=_with(before, params)))
+    def _grant_access(self, params: Params) -> Results:
+        name = _parsed(parse_share_name, params["share"])
+        before = _placed(name, self._server.read()[0])
+        application = params.get("application", "")
+        if bool(application) == bool(params.get("allowlist", "")):
+            raise RefusedError("name an allowlist or an application, one of the two")
+        if application:
+            return self._change(name, _with_guest(before, application))
+        return self._change(name, replace(before, grants=_granted(before, params)))
 
-    def _revoke_access(self, world: World, params: Params) -> Results:
-        name = _parsed(parse_name, params["share"])
-        before, revoked = _placed(name, world), _parsed(parse_allowlist, params["allowlist"])
-        after = replace(before, grants=tuple(it for it in before.grants if it not in revoked))
-        still = _still_allowed(revoked, name, after, world)
-        return {**self._change(world, name, after), "still-allowed": "; ".join(still)}
+    def _revoke_access(self, params: Params) -> Results:
+        snapshot, _ = self._server.read()
+        before = _placed(name := _parsed(parse_share_name, params["share"]), snapshot)
+        revoked = _parsed(parse_allowlist, params.get("allowlist", ""))
+        application = params.get("application", "")
+        after = replace(
+            before,
+            grants=tuple(it for it in before.grants if it not in revoked),
+            guests=tuple(it for it in before.guests if it != application),
+        )
+        results = self._change(name, after)
+        still = _still_allowed(revoked, name, after, snapshot)
+        return {**results, "still-allowed": "; ".join(still)}
 
-    def _forget_share(self, world: World, params: Params) -> Results:
+    def _forget_share(self, params: Params) -> Results:
         name = _confirmed(params)
-        before = _placed(name, world)
-        report = self._reports(world).get(before.owner, Report())
-        if report.shares.get(name, ShareReport()).uuid:
+        snapshot, _ = self._server.read()
+        before = _placed(name, snapshot)
+        is_there = before.unit in snapshot.present
+        if is_there and placement.held(name, before, snapshot.reports):
             raise RefusedError(
-                f"share {name} is on {before.owner}: use delete-share to delete its data"
+                f"share {name} is on {before.unit}: use delete-share to delete its data"
             )
-        placements = {n: it for n, it in world.decision.placements.items() if n != name}
-        self._charm.peers.write_placements(placements)
-        self._charm.reconcile()
-        return {"name": name, "state": "forgotten", "wanted-by": _clients(name, world)}
+        self._server.place({n: it for n, it in snapshot.placements.items() if n != name})
+        return {"name": name, "state": "forgotten", "requested-by": _applications(name, snapshot)}
 
-    def _delete_share(self, world: World, params: Params) -> Results:
-        image = self._own(_confirmed(params), world)
-        if clients := _clients(image.name, world):
-            raise RefusedError(
-                f"share {image.name} is wanted by {clients}: remove that integration first"
-            )
-        directory = self._unexport_and_unmount(image, world)
-        images.delete(directory, image, nfs.release)
-        own = self._charm.peers.read_own_report()
-        self._charm.peers.write_report(replace(own, deleted=(*own.deleted, image.uuid)))
-        self._charm.reconcile()
+    def _delete_share(self, params: Params) -> Results:
+        image = self._own(_confirmed(params))
+        self._server.delete_share(image, ignore_nfsv3=bool(params.get("ignore-nfsv3")))
         return {"name": image.name, "state": "deleted"}
 
-    def _check_share(self, world: World, params: Params) -> Results:
-        image = self._own(_parsed(parse_name, params["share"]), world)
-        directory = self._unexport_and_unmount(image, world)
-        try:
-            is_clean, said = images.check(directory, image, repair=bool(params.get("repair")))
-        finally:
-            self._charm.reconcile()  # Mounts and exports it again.
+    def _check_share(self, params: Params) -> Results:
+        image = self._own(_parsed(parse_share_name, params["share"]))
+        is_clean, said = self._server.check_share(image, repair=bool(params.get("repair")))
         state = "clean" if is_clean else "has errors; repair=true repairs them"
         return {"name": image.name, "state": state, "e2fsck": said}
 
-    def _change(self, world: World, name: str, after: Placement) -> Results:
-        """Decide something of a share by hand, if it can be, and make it so."""
-        wanted = placement.wanted(
-            world.requests, changed := {**world.decision.placements, name: after}
-        )
-        decision = placement.decide(changed, wanted, self._reports(world))
+    def _change(self, name: str, after: Placement) -> Results:
+        """Decide something of a share by an action, if it can be, and make it so."""
+        snapshot, _ = self._server.read()
+        changed = {**snapshot.placements, name: after}
+        wanted = placement.wanted(snapshot.requests, changed)
+        decision = placement.decide(changed, wanted, snapshot.reports)
         if reason := decision.refusals.get(name):
             raise RefusedError(reason)
-        self._charm.peers.write_placements(decision.placements)
-        self._charm.reconcile()
-        world = self._charm.read_world()
-        if error := self._report_of(name, world).error:
-            raise RefusedError(error)
-        return self._describe(name, world)
-
-    def _unexport_and_unmount(self, image: Image, world: World) -> Path:
-        """Take a share away from the clients that may mount it, unless one is connected.
-
-        Returns:
-            The directory of its image.
-        """
-        directory = self._charm.storage_directory()
-        assert directory, "an image of this unit lies on its storage"  # noqa: S101 - for pyright.
-        connected = _connected(image.name, world)
-        if connected:
-            raise RefusedError(
-                f"share {image.name}: {', '.join(connected)} is connected; "
-                "unmount it there, or take its access away first"
-            )
-        others = (it for it in world.exports.values() if it.name != image.name)
-        exports.ensure(others, self._charm.in_force.squash)
-        images.unmount(image, nfs.release)
-        return directory
-
-    def _reports(self, world: World) -> dict[str, Report]:
-        return {**self._charm.peers.read_reports(), world.unit: world.report}
-
-    def _report_of(self, name: str, world: World) -> ShareReport:
-        owner = world.decision.placements.get(name, Placement()).owner
-        report = self._reports(world).get(owner, Report())
-        return report.shares.get(name, ShareReport())
-
-    def _made(self, name: str, world: World) -> ShareReport:
-        """Find what is reported of a share, which has to be served."""
-        before = _placed(name, world)
-        if reason := placement.why_lost(name, before, self._reports(world)):
+        outcome = self._server.place(decision.placements)
+        snapshot, plan = self._server.read()
+        report = _report(name, snapshot)
+        if reason := report.refusal or report.error or outcome.not_exported:
             raise RefusedError(reason)
-        if not before.uuid:
-            raise RefusedError(f"share {name} is not made yet: see list-shares")
-        return self._report_of(name, world)
+        return _describe(name, snapshot, plan)
 
-    def _own(self, name: str, world: World) -> Image:
+    def _own(self, name: str) -> Image:
         """Find the image of a share, which has to be on this unit."""
-        self._made(name, world)
-        owner = world.decision.placements[name].owner
-        if owner != world.unit:
-            raise RefusedError(f"share {name} is on {owner}: run it there")
-        return world.own_images[name]
-
-    def _describe(self, name: str, world: World) -> Results:
-        """Describe a share to an operator; what only its own unit knows, on that alone."""
-        placed = world.decision.placements.get(name, Placement())
-        report = self._report_of(name, world)
-        image = world.own_images.get(name)
-        return {
-            "name": name,
-            "owner": placed.owner,
-            "state": _state(name, placed, report, self._reports(world)),
-            "size": shown(report.size),
-            "path": str(share_directory(name)),
-            "allowlist": _hosts(report.networks),
-            "allowlist-by-hand": _hosts(placed.grants),
-            **(_describe_use(image, world) if image else {}),
-        }
+        snapshot, plan = self._server.read()
+        _made(name, snapshot)
+        unit = snapshot.placements[name].unit
+        if unit != snapshot.unit:
+            raise RefusedError(f"share {name} is on {unit}: run it there")
+        return plan.images[name]
 
 
-def _describe_use(image: Image, world: World) -> Results:
+def _describe(name: str, snapshot: Snapshot, plan: Plan) -> Results:
+    """Describe a share to an operator; what only its own unit knows, on that alone."""
+    placed = snapshot.placements.get(name, Placement())
+    report = _report(name, snapshot)
+    image = plan.images.get(name)
+    return {
+        "name": name,
+        "unit": placed.unit,
+        "applications": _applications(name, snapshot),
+        "state": _state(name, placed, report, snapshot),
+        "size": str(report.size),
+        "path": str(share_directory(name)),
+        "allowlist": _hosts(report.networks),
+        "granted-by-action": " ".join([*map(exports.host, placed.grants), *placed.guests]),
+        **(_describe_use(image, plan) if image else {}),
+    }
+
+
+def _describe_use(image: Image, plan: Plan) -> Results:
     usage = images.usage(image)
     return {
         "used-bytes": str(usage.used_bytes),
         "free-bytes": str(usage.free_bytes),
         "used-inodes": str(usage.used_inodes),
         "free-inodes": str(usage.free_inodes),
-        "clients": " ".join(_connected(image.name, world)),
+        "clients": " ".join(connected(image.name, plan)),
     }
 
 
-def _state(
-    name: str, placed: Placement, report: ShareReport, reports: Mapping[str, Report]
-) -> str:
-    if reason := placement.why_lost(name, placed, reports) or report.error:
+def _state(name: str, placed: Placement, report: ShareReport, snapshot: Snapshot) -> str:
+    lost = placement.why_lost(name, placed, snapshot.reports, snapshot.present)
+    if reason := lost or report.error or report.refusal:
         return reason
     if not report.uuid:
         return "not made yet"
-    return "exported" if report.networks else "kept"
+    is_open = any(network.prefixlen == 0 for network in report.networks)
+    return "open to all" if is_open else "exported" if report.networks else "kept"
 
 
 def _key(name: str) -> str:
@@ -263,6 +235,12 @@ def _hosts(networks: Iterable[Network]) -> str:
     return " ".join(dict.fromkeys(map(exports.host, networks)))
 
 
+def _applications(name: str, snapshot: Snapshot) -> str:
+    """Name the applications that request a share, its own first."""
+    wanted = snapshot.wanted.get(name)
+    return ", ".join(wanted.applications) if wanted else ""
+
+
 def _parsed(parse: Callable[[str], _T], text: str) -> _T:
     try:
         return parse(text)
@@ -271,53 +249,65 @@ def _parsed(parse: Callable[[str], _T], text: str) -> _T:
 
 
 def _confirmed(params: Params) -> str:
-    name = _parsed(parse_name, params["share"])
+    name = _parsed(parse_share_name, params["share"])
     if params["confirm"] != name:
         raise RefusedError(f"confirm: type the name of the share again, confirm={name}")
     return name
 
 
-def _placed(name: str, world: World) -> Placement:
-    if name not in world.decision.placements:
+def _placed(name: str, snapshot: Snapshot) -> Placement:
+    if name not in snapshot.placements:
         raise RefusedError(f"there is no share {name}: see list-shares")
-    return world.decision.placements[name]
+    return snapshot.placements[name]
 
 
-def _with(before: Placement, params: Params) -> tuple[Network, ...]:
+def _report(name: str, snapshot: Snapshot) -> ShareReport:
+    unit = snapshot.placements.get(name, Placement()).unit
+    return snapshot.reports.get(unit, Report()).shares.get(name, ShareReport())
+
+
+def _made(name: str, snapshot: Snapshot) -> ShareReport:
+    """Find what is reported of a share, which has to be served."""
+    before = _placed(name, snapshot)
+    lost = placement.why_lost(name, before, snapshot.reports, snapshot.present)
+    report = placement.held(name, before, snapshot.reports)
+    if lost or report is None:
+        raise RefusedError(lost or f"share {name} is not made yet: see list-shares")
+    return report
+
+
+def _granted(before: Placement, params: Params) -> tuple[Network, ...]:
     """Add networks to those that an action has granted before."""
     grants = {*before.grants, *_parsed(parse_allowlist, params.get("allowlist", ""))}
     if len(grants) > MAX_ALLOWLIST_ENTRIES:
         raise RefusedError(
-            f"allowlist: {len(grants)} entries by hand, "
-            f"more than the {MAX_ALLOWLIST_ENTRIES} allowed: grant networks instead of addresses"
+            f"allowlist: {len(grants)} entries granted by actions, more than the"
+            f" {MAX_ALLOWLIST_ENTRIES} allowed: grant networks instead of addresses"
         )
     return sorted_networks(grants)
 
 
-def _clients(name: str, world: World) -> str:
-    """Name the applications that ask for a share."""
-    return ", ".join(sorted({it.application for it in world.requests if it.name == name}))
+def _with_guest(before: Placement, application: str) -> Placement:
+    """Let an application of another model have this share under the name that it requests."""
+    if not is_remote(application):
+        raise RefusedError(
+            f"application {application[:60]!a}: name one of another model, as list-shares does"
+        )
+    return replace(before, guests=tuple(sorted({*before.guests, application})))
 
 
 def _still_allowed(
-    networks: Iterable[Network], name: str, after: Placement, world: World
+    networks: Iterable[Network], name: str, after: Placement, snapshot: Snapshot
 ) -> list[str]:
     """Find who of some networks may still mount a share, and why."""
-    granted = [(it, "by hand") for it in after.grants] + [
+    granted = [(it, "by an action") for it in after.grants] + [
         (it, f"by {request.application}")
-        for request in world.requests
-        if request.name == name
-        for it in request.networks
+        for request in snapshot.requests
+        if request.share == name
+        for it in (*request.allowlist, *request.clients)
     ]
     return [
         f"{exports.host(it)} {why}"
         for it, why in granted
         if any(it.version == other.version and it.overlaps(other) for other in networks)
     ]
-
-
-def _connected(name: str, world: World) -> list[str]:
-    """Find the connected clients that may mount a share: which of theirs they did isn't told."""
-    networks = world.exports[name].networks if name in world.exports else ()
-    clients = nfs.read_clients()
-    return [str(client) for client in clients if any(client in network for network in networks)]

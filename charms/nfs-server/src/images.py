@@ -2,28 +2,41 @@
 """Images: a share is an ext4 file system in a file on the unit's storage, mounted through a loop.
 
 An image `ID.img` has its identity beside it in `ID.json`; what lacks one, or has that of another
-file system or application, is not a share of ours and is never touched. An image is made under a
-temporary name and renamed, so a name that ends in `.img` is a whole file system. Nothing here
+file system or application, is foreign and never touched. An image is made under a temporary name
+and renamed, so a regular file whose name ends in `.img` is a whole file system. Nothing here
 formats an image that exists, and `delete` alone deletes one. No ops.
 """
 
-import json
+import contextlib
 import logging
 import os
+import re
 import secrets
+import stat
 import struct
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import files
+import records
 from nfs_charms import machine
-from charms.storage_libs.v0.nfs_interfaces import parse_name
-from shares import EXPORT_ROOT, GIB, Image, Storage, Work, share_directory, share_id
+from records import Field, Record
+from values import (
+    EXPORT_ROOT,
+    GIB,
+    Found,
+    Image,
+    Storage,
+    Work,
+    parse_share_name,
+    share_directory,
+    share_id,
+)
 
 FALLOCATE = "/usr/bin/fallocate"
+FLOCK = "/usr/bin/flock"
 MKFS = "/usr/sbin/mkfs.ext4"
 DEBUGFS = "/usr/sbin/debugfs"
 LOSETUP = "/usr/sbin/losetup"
@@ -32,73 +45,104 @@ RESIZE2FS = "/usr/sbin/resize2fs"
 UMOUNT = "/usr/bin/umount"
 E2FSCK = "/usr/sbin/e2fsck"
 
+# One e2fsck at a time has an image, also one whose hook was killed: it inherits the lock. 1 would
+# be e2fsck's own word for "errors corrected".
+LOCKED = (FLOCK, "--nonblock", "--conflict-exit-code", "75")
+
 IMAGE_TIMEOUT_S = 300.0
 # e2fsck -p and the replay of a journal come before the mount.
 MOUNT_TIMEOUT_S = 300.0
+# For all runs of e2fsck that a check takes.
 CHECK_TIMEOUT_S = 3600.0
 UMOUNT_TRIES = 5
 UMOUNT_PAUSE_S = 1.0
 
+LOCKS = Path("/proc/locks")
 LOOP_DEVICES = Path("/sys/block")
 EXT4_STATE = Path("/sys/fs/ext4")
 UDEV_RULES = Path("/etc/udev/rules.d/61-nfs-share-loop.rules")
 FSCK_UNIT = "nfs-share-fsck@.service"
 WANTS_DIRECTORY = "nfs-server.service.wants"
+# nfsd walks to a share as this user and group, whoever mounts it (set_pseudofs_security() in
+# nfs-utils' support/export/v4root.c, exports(5) on anonuid).
+ANONYMOUS = 65534
+EXPORT_ROOT_MODE = 0o710
 
+BEING_CHECKED = "being checked"
 TEMPLATES = Path(__file__).parent / "templates"
 
 logger = logging.getLogger(__name__)
 
 
 class ImagesError(Exception):
-    """An image could not be made, grown or unmounted; the message says which and why."""
+    """Work on an image failed; the message says which and why."""
+
+
+@contextlib.contextmanager
+def _failing_as(subject: str) -> Generator[None, None, None]:
+    """Tell what fails as a fault of one share, or of what `subject` says."""
+    try:
+        yield
+    except (machine.CommandError, OSError) as error:
+        raise ImagesError(f"{subject}: {error}") from error
 
 
 @dataclass(frozen=True)
 class Identity:
     """What an image is, kept beside it."""
 
-    name: str
-    uuid: str
-    is_limited: bool
+    name: str = ""
+    uuid: str = ""
+    is_limited: bool = True
     application: str = ""
     """Whose it is. Empty, as older revisions wrote it: of whoever has the storage."""
     is_served: bool = True
     """Whether a client may ever have written to it."""
     is_overcommitted: bool = False
+    extra: Mapping[str, object] = field(default_factory=dict[str, object])
+    """What another revision of the charm keeps here."""
 
 
-@dataclass(frozen=True)
-class Found:
-    """What is on a storage."""
-
-    images: dict[str, Image]
-    """The shares, by name."""
-    foreign: tuple[Path, ...]
-    """Image files that are no shares of ours: no identity beside them, or one of another."""
+# All of it is always written, and no more: the first revision reads nothing else.
+_IDENTITY = Record(
+    Identity,
+    name=Field("name", parse_share_name),
+    uuid=Field("uuid", records.text),
+    is_limited=Field("is_limited", records.flag),
+    application=Field("application", records.text),
+    is_served=Field("is_served", records.flag),
+    is_overcommitted=Field("is_overcommitted", records.flag),
+)
 
 
 def read(directory: Path, application: str) -> Found:
     """Look at a storage for an application's images.
 
-    Reads files only: runs no command, changes nothing.
+    Reads regular files only: runs no command, changes nothing, and fails on nothing.
     """
     mounts = {mount.where: mount for mount in machine.read_mounts()}
-    loops = _loop_devices()
+    backing_files = _read_backing_files()
     images: dict[str, Image] = {}
     foreign: list[Path] = []
     for path in sorted(directory.glob("*.img")):
-        uuid_there, filesystem_bytes = _read_superblock(path)
-        identity = _read_identity(path)
-        if not (
-            identity and identity.uuid == uuid_there and identity.application in {"", application}
-        ):
+        try:
+            identity, filesystem_bytes = _identify(path, application)
+            mount = mounts.get(str(share_directory(identity.name)))
+            backing_file = backing_files.get(mount.source) if mount else None
+            is_mounted = backing_file == str(path)
+            image = _inspect(path, filesystem_bytes, identity, mount, is_mounted=is_mounted)
+        except (OSError, ValueError):
             foreign.append(path)
-            continue
-        mount = mounts.get(str(share_directory(identity.name)))
-        loop = loops.get(str(path))
-        images[identity.name] = _inspect(path, filesystem_bytes, identity, mount, loop)
+        else:
+            images[image.name] = image
     return Found(images, tuple(foreign))
+
+
+def files() -> tuple[Path, ...]:
+    """Find what of systemd's and udev's files is for shares."""
+    units = machine.UNIT_DIRECTORY
+    found = [*units.glob("srv-nfs-*.mount"), *(units / WANTS_DIRECTORY).glob("srv-nfs-*.mount")]
+    return (*sorted(found), units / FSCK_UNIT, UDEV_RULES)
 
 
 def image_path(directory: Path, name: str) -> Path:
@@ -109,7 +153,28 @@ def image_path(directory: Path, name: str) -> Path:
 def read_storage(directory: Path) -> Storage:
     """Read how much room the storage has."""
     status = os.statvfs(directory)
-    return Storage(status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize)
+    return Storage(
+        status.f_blocks * status.f_frsize,
+        status.f_bavail * status.f_frsize,
+        is_root=directory.stat().st_dev == Path("/").stat().st_dev,
+    )
+
+
+def _identify(path: Path, application: str) -> tuple[Identity, int]:
+    """Read whose image a file is, and the length of its file system.
+
+    Raises:
+        OSError, ValueError: it is none of this application's.
+    """
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise ValueError("not a regular file")
+    uuid_there, filesystem_bytes = _read_superblock(path)
+    identity = _read_identity(path)
+    if not identity or identity.uuid != uuid_there:
+        raise ValueError("no identity of its own")
+    if identity.application not in {"", application}:
+        raise ValueError("another application's")
+    return identity, filesystem_bytes
 
 
 def _inspect(
@@ -117,21 +182,11 @@ def _inspect(
     filesystem_bytes: int,
     identity: Identity,
     mount: machine.Mounted | None,
-    loop: str | None,
+    *,
+    is_mounted: bool,
 ) -> Image:
     status = path.stat()
-    is_mounted = mount is not None and mount.source == loop
-    is_sparse = identity.is_overcommitted or not identity.is_limited
-    problem = ""
-    if mount is not None and not is_mounted:
-        problem = f"{mount.source} is mounted at {mount.where}"
-    elif mount is None:
-        problem = "not mounted"
-    elif "ro" in mount.options or _error_count(mount.source):
-        problem = "its file system has errors"
-    elif not is_sparse and status.st_blocks * 512 < status.st_size:
-        problem = "its space is not reserved, the storage is full"
-    return Image(
+    image = Image(
         name=identity.name,
         uuid=identity.uuid,
         file_bytes=status.st_size,
@@ -141,21 +196,39 @@ def _inspect(
         is_overcommitted=identity.is_overcommitted,
         is_mounted=is_mounted,
         is_served=identity.is_served,
-        problem=problem,
     )
+    return replace(image, problem=_find_problem(path, image, mount))
+
+
+def _find_problem(path: Path, image: Image, mount: machine.Mounted | None) -> str:
+    if mount is None:
+        return BEING_CHECKED if _is_locked(path) else "not mounted"
+    if not image.is_mounted:
+        return f"{mount.source} is mounted at {mount.where}"
+    if "ro" in mount.options or _error_count(mount.source):
+        return "its file system has errors"
+    if not image.is_sparse and image.allocated_bytes < image.file_bytes:
+        return "its space is not reserved, the storage is full"
+    return ""
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a process has an image to itself (flock(2), proc_locks(5)); takes no lock itself."""
+    status = path.stat()
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+    return re.search(rf"FLOCK .* {device}:{status.st_ino} ", LOCKS.read_text()) is not None
 
 
 def _read_identity(image: Path) -> Identity | None:
     """Read what stands beside an image; None if that isn't whole, or of another file."""
-    text = machine.read_file(image.with_suffix(".json"))
-    if text is None:
+    path = image.with_suffix(".json")
+    if not stat.S_ISREG(path.lstat().st_mode):
         return None
-    try:
-        identity = Identity(**json.loads(text))
-        is_ours = share_id(parse_name(identity.name)) == image.stem
-    except (ValueError, TypeError):
-        return None
-    return identity if is_ours else None
+    plain = records.parse(machine.read_file(path) or b"")
+    identity = _IDENTITY.read(plain)
+    # All that is there has to be understood, or kept: what can't be read might say whose it is.
+    is_whole = plain.items() <= _IDENTITY.write(identity, is_whole=True).items()
+    return identity if is_whole and share_id(identity.name) == image.stem else None
 
 
 def _read_superblock(image: Path) -> tuple[str, int]:
@@ -163,38 +236,48 @@ def _read_superblock(image: Path) -> tuple[str, int]:
 
     Layout: Documentation/filesystems/ext4/super.rst.
     """
-    descriptor = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        superblock = os.pread(descriptor, 1024, 1024).ljust(1024, b"\0")
-    finally:
-        os.close(descriptor)
+    superblock = _read_superblock_bytes(image)
     (magic,) = struct.unpack_from("<H", superblock, 0x38)
-    if magic != 0xEF53:
+    (log_block_size,) = struct.unpack_from("<I", superblock, 0x18)
+    if magic != 0xEF53 or log_block_size > 6:  # Blocks of 64 KiB are the largest.
         return "", 0
     (blocks_low,) = struct.unpack_from("<I", superblock, 0x4)
-    (log_block_size,) = struct.unpack_from("<I", superblock, 0x18)
     (blocks_high,) = struct.unpack_from("<I", superblock, 0x150)
     length = ((blocks_high << 32) + blocks_low) << (10 + log_block_size)
     return str(uuid.UUID(bytes=superblock[0x68:0x78])), length
 
 
-def _loop_devices() -> dict[str, str]:
-    """Read which loop device is attached to which file; their numbers change at every boot."""
-    loops = [name for name in os.listdir(LOOP_DEVICES) if name.startswith("loop")]
-    files = {loop: machine.read_file(LOOP_DEVICES / loop / "loop/backing_file") for loop in loops}
-    return {os.fsdecode(it).rstrip("\n"): f"/dev/{loop}" for loop, it in files.items() if it}
+def _read_superblock_bytes(image: Path) -> bytes:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(image, flags)
+    try:
+        return os.pread(descriptor, 1024, 1024).ljust(1024, b"\0")
+    finally:
+        os.close(descriptor)
+
+
+def _read_backing_files() -> dict[str, str]:
+    """Read which file each loop device has; their numbers change at every boot."""
+    found: dict[str, str] = {}
+    for path in LOOP_DEVICES.glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):  # Detached meanwhile.
+            text = path.read_text(errors="surrogateescape")
+            found[f"/dev/{path.parts[-3]}"] = text.removesuffix("\n")
+    return found
 
 
 def _error_count(device: str) -> int:
     return int(machine.read_file(EXT4_STATE / Path(device).name / "errors_count") or 0)
 
 
-def remove_leftovers(directory: Path) -> bool:
-    """Remove what a killed hook had begun to make; say whether there was any."""
-    leftovers = list(directory.glob("*.img.*.tmp"))
-    for path in leftovers:
-        path.unlink()
-    return bool(leftovers)
+def remove_unfinished(directory: Path) -> None:
+    """Remove what a killed hook had begun to make."""
+    for path in directory.glob("*.img.*.tmp"):
+        try:
+            if stat.S_ISREG(path.lstat().st_mode):
+                path.unlink()
+        except OSError as error:
+            logger.warning("%s stays: %s", path, error)
 
 
 def make(directory: Path, work: Work, application: str) -> None:
@@ -216,32 +299,36 @@ def make(directory: Path, work: Work, application: str) -> None:
     identity = Identity(
         work.name,
         str(uuid.uuid4()),
-        is_limited=work.size is not None,
+        is_limited=work.is_limited,
         application=application,
         is_served=False,
         is_overcommitted=work.is_overcommitted,
     )
-    temporary.touch(mode=0o600, exist_ok=False)  # Clients' data: not for users of this machine.
-    try:
-        _set_length(temporary, work.size, directory, is_sparse=work.is_sparse)
-        _format(temporary, identity, is_sparse=work.is_sparse)
-        _sync(temporary)
-    except (machine.CommandError, OSError) as error:
-        temporary.unlink(missing_ok=True)
-        raise ImagesError(f"share {work.name}: {error}") from error
-    _write_identity(image, identity)
-    temporary.rename(image)
-    machine.sync_directory(directory)
+    with _failing_as(f"share {work.name}"):
+        try:
+            _write_image(temporary, work, identity)
+            _write_identity(image, identity)
+            temporary.rename(image)
+        except (machine.CommandError, OSError):
+            temporary.unlink(missing_ok=True)
+            image.with_suffix(".json").unlink(missing_ok=True)
+            raise
+        machine.sync_directory(directory)
 
 
-def _set_length(path: Path, size: int | None, directory: Path, *, is_sparse: bool) -> None:
+def _write_image(path: Path, work: Work, identity: Identity) -> None:
+    path.touch(mode=0o600, exist_ok=False)  # Clients' data: not for users of this machine.
+    _set_length(path, work.gib, is_sparse=work.is_sparse)
+    _format(path, identity, is_sparse=work.is_sparse)
+    _sync(path)
+
+
+def _set_length(path: Path, gib: int, *, is_sparse: bool) -> None:
     """Make a file as long as the share: reserved on the storage unless it is sparse.
 
     fallocate(1) and not os.posix_fallocate: where the storage can't reserve, that would write
     every block, and this says so.
     """
-    # Without a limit it is as long as the storage.
-    gib = read_storage(directory).total_bytes // GIB if size is None else size
     if is_sparse:
         with path.open("ab") as file:
             file.truncate(max(gib * GIB, path.stat().st_size))
@@ -272,7 +359,7 @@ def _sync(path: Path) -> None:
 
 
 def _write_identity(image: Path, identity: Identity) -> None:
-    text = json.dumps(asdict(identity)) + "\n"
+    text = records.dump(_IDENTITY.write(identity, is_whole=True)) + "\n"
     machine.write_atomically(image.with_suffix(".json"), text, mode=0o600)
 
 
@@ -280,9 +367,10 @@ def note_served(directory: Path, image: Image) -> None:
     """Note beside an image, before its first export, that there may be data in it from now on.
 
     Raises:
-        ImagesError: its identity can't be read any more.
+        ImagesError: it could not be noted.
     """
-    _change_identity(directory, image, is_served=True)
+    with _failing_as(f"share {image.name}"):
+        _change_identity(directory, image, is_served=True)
 
 
 def _change_identity(directory: Path, image: Image, **changes: bool) -> None:
@@ -293,71 +381,69 @@ def _change_identity(directory: Path, image: Image, **changes: bool) -> None:
     _write_identity(path, replace(identity, **changes))
 
 
-def grow(directory: Path, image: Image, size: int | None) -> None:
+def grow(directory: Path, image: Image, work: Work) -> None:
     """Grow a mounted image, and the file system in it, while clients use it.
 
     Every step can be repeated: after a cut the next run finds a file longer than its file system.
+    A limit that goes away is noted first: what is longer than reserved must not count as reserved.
 
     Raises:
         ImagesError: it could not be grown; the share is as it was.
     """
     path = image_path(directory, image.name)
-    loop = _loop_devices().get(str(path))
-    if loop is None:
+    mount = machine.mounted_at(share_directory(image.name))
+    if mount is None or _read_backing_files().get(mount.source) != str(path):
         raise ImagesError(f"share {image.name}: {path} is not mounted, so it can't grow")
-    is_sparse = image.is_sparse or size is None
-    if size is None and image.is_limited:
-        _change_identity(directory, image, is_limited=False)
-    try:
-        _set_length(path, size, directory, is_sparse=is_sparse)
+    is_sparse = image.is_sparse or not work.is_limited
+    with _failing_as(f"share {image.name}"):
+        if image.is_limited and not work.is_limited:
+            _change_identity(directory, image, is_limited=False)
+        try:
+            _set_length(path, work.gib, is_sparse=is_sparse)
+        except machine.CommandError:
+            # What fallocate got before the storage was full. No loop device knows of it yet.
+            os.truncate(path, image.file_bytes)
+            raise
         _sync(path)
-        machine.run(LOSETUP, "--set-capacity", loop)
-        machine.run(RESIZE2FS, loop, timeout_s=IMAGE_TIMEOUT_S)
+        machine.run(LOSETUP, "--set-capacity", mount.source)
+        machine.run(RESIZE2FS, mount.source, timeout_s=IMAGE_TIMEOUT_S)
         if not is_sparse:
             # The kernel's zeroing of new inode tables gives some reserved blocks back.
-            _set_length(path, size, directory, is_sparse=False)
-    except (machine.CommandError, OSError) as error:
-        raise ImagesError(f"share {image.name}: {error}") from error
+            _set_length(path, work.gib, is_sparse=False)
 
 
-def ensure_reserved(directory: Path, images: Iterable[Image]) -> bool:
-    """Reserve again what was given back (fstrim, a copy of the image); say if there was any.
+def reserve(directory: Path, image: Image) -> None:
+    """Reserve again what was given back (fstrim, a copy of the image).
 
-    Where the storage has no room for it, that is logged, and reported as the image's `problem`.
+    Raises:
+        ImagesError: the storage has no room for it.
     """
-    short = [i for i in images if not i.is_sparse and i.allocated_bytes < i.file_bytes]
-    for image in short:
-        logger.warning("share %s: some of its space was given back: reserving it", image.name)
-        path = image_path(directory, image.name)
-        try:
-            _set_length(path, image.file_bytes // GIB, directory, is_sparse=False)
-        except machine.CommandError as error:
-            logger.error("share %s: %s", image.name, error)
-    return bool(short)
+    path = image_path(directory, image.name)
+    with _failing_as(f"share {image.name}"):
+        _set_length(path, image.file_bytes // GIB, is_sparse=False)
 
 
-def ensure_mounted(directory: Path, images: Iterable[Image]) -> bool:
+def ensure_mounted(directory: Path, images: Collection[Image]) -> bool:
     """Mount images, now and at every boot before the NFS server; say if that changed anything.
 
     One that doesn't mount (its file system is damaged) is logged, and reported as its `problem`;
     it is no reason not to serve the others.
 
     Raises:
-        CommandError: systemd did not read the units.
+        ImagesError: the machine did not take the units or rules.
     """
-    images = list(images)
-    changed = _ensure_rules(directory, images)
-    units = {_unit(image): _render_mount(directory, image) for image in images}
-    fsck_template = TEMPLATES / "nfs-share-fsck@.service.j2"
-    units[FSCK_UNIT] = files.render(fsck_template, directory=str(directory))
-    wrong = {
-        name: text
-        for name, text in units.items()
-        if not machine.is_file_with(machine.UNIT_DIRECTORY / name, text)
-    }
-    _warn_of_another_hand(images, wrong)
-    changed |= machine.ensure_units(wrong)
-    missing = [_unit(i) for i in images if not i.is_mounted or not _is_enabled(_unit(i))]
+    for image in images:
+        if not image.is_mounted and (machine.UNIT_DIRECTORY / _unit(image)).exists():
+            logger.warning("share %s was not mounted: mounting it", image.name)
+    with _failing_as("shares can't be mounted"):
+        changed = _ensure_closed()
+        changed |= _ensure_rules(directory, images)
+        changed |= machine.ensure_units(_render_units(directory, images))
+    missing = [
+        _unit(image)
+        for image in images
+        if image.problem != BEING_CHECKED and not (image.is_mounted and _is_enabled(_unit(image)))
+    ]
     if missing:
         try:
             options = ("--now", "--no-reload")
@@ -367,27 +453,41 @@ def ensure_mounted(directory: Path, images: Iterable[Image]) -> bool:
     return changed or bool(missing)
 
 
+def _ensure_closed() -> bool:
+    """Keep users of this machine, whose UIDs clients have too, out of the shares.
+
+    Who mounts a share over NFSv4 walks there from the root directory, as the anonymous group.
+    """
+    EXPORT_ROOT.mkdir(mode=EXPORT_ROOT_MODE, parents=True, exist_ok=True)
+    status = EXPORT_ROOT.stat()
+    found = status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)
+    if found == (0, ANONYMOUS, EXPORT_ROOT_MODE):
+        return False
+    os.chown(EXPORT_ROOT, 0, ANONYMOUS)
+    EXPORT_ROOT.chmod(EXPORT_ROOT_MODE)
+    return True
+
+
 def _ensure_rules(directory: Path, images: Iterable[Image]) -> bool:
     """Have udev tell loop devices of images from others; say if that changed anything."""
     sparse = sorted(str(image_path(directory, image.name)) for image in images if image.is_sparse)
-    rules = files.render(TEMPLATES / "loop.rules.j2", directory=str(directory), sparse=sparse)
-    files.warn_if_touched(UDEV_RULES, rules)
+    template = TEMPLATES / "loop.rules.j2"
+    rules = machine.render(template, UDEV_RULES, directory=str(directory), sparse=sparse)
     changed = machine.write_atomically(UDEV_RULES, rules)
     if changed:  # By itself, udev looks for new rules every 3 s only.
         machine.run(UDEVADM, "control", "--reload")
     return changed
 
 
-def _warn_of_another_hand(images: Iterable[Image], wrong: Mapping[str, str]) -> None:
-    """Log what is not as the charm left it, before it is put right."""
-    for name, text in wrong.items():
-        files.warn_if_touched(machine.UNIT_DIRECTORY / name, text)
-    for image in images:
-        unit = machine.UNIT_DIRECTORY / _unit(image)
-        if image.is_mounted and unit.name in wrong and not unit.exists():
-            logger.warning("%s was removed, and is written again", unit)
-        elif not image.is_mounted and unit.exists():
-            logger.warning("share %s was not mounted: mounting it", image.name)
+def _render_units(directory: Path, images: Iterable[Image]) -> dict[str, str]:
+    units = {_unit(image): _render_mount(directory, image) for image in images}
+    units[FSCK_UNIT] = machine.render(
+        TEMPLATES / "nfs-share-fsck@.service.j2",
+        machine.UNIT_DIRECTORY / FSCK_UNIT,
+        directory=str(directory),
+        flock=LOCKED,
+    )
+    return units
 
 
 def _is_enabled(unit: str) -> bool:
@@ -399,8 +499,9 @@ def _unit(image: Image) -> str:
 
 
 def _render_mount(directory: Path, image: Image) -> str:
-    return files.render(
+    return machine.render(
         TEMPLATES / "share.mount.j2",
+        machine.UNIT_DIRECTORY / _unit(image),
         name=image.name,
         id=share_id(image.name),
         discard=",discard" if image.is_sparse else "",
@@ -432,32 +533,73 @@ def usage(image: Image) -> Usage:
     )
 
 
-def unmount(image: Image, release: Callable[[], None]) -> None:
+def is_empty(directory: Path, image: Image) -> bool:
+    """Whether there is provably nothing in a share; False where that can't be said.
+
+    What is not mounted is read by debugfs(8), if its file system is clean: in a journal that is
+    still to be replayed there may be more. Clients may fill a share as soon as this has looked.
+    """
+    try:
+        if image.is_mounted:
+            with os.scandir(share_directory(image.name)) as entries:
+                return next(entries, None) is None
+        path = image_path(directory, image.name)
+        return _is_clean(path) and _list_root(path) == {".", ".."}
+    except (machine.CommandError, OSError):
+        return False
+
+
+def _is_clean(path: Path) -> bool:
+    """Whether a file system was unmounted in order (Documentation/filesystems/ext4/super.rst)."""
+    superblock = _read_superblock_bytes(path)
+    (state,) = struct.unpack_from("<H", superblock, 0x3A)
+    (incompatible,) = struct.unpack_from("<I", superblock, 0x60)
+    needs_recovery = incompatible & 0x4
+    return state == 1 and not needs_recovery  # 1: unmounted, and no errors were met.
+
+
+def _list_root(path: Path) -> set[str]:
+    # One line an entry: "/inode/mode/user/group/name/size/".
+    lines = machine.run(DEBUGFS, "-R", "ls -p /", str(path)).split("\n")
+    return {line.split("/")[5] if line.count("/") >= 7 else line for line in lines if line}
+
+
+def users(image: Image) -> tuple[str, ...]:
+    """Name the processes of this machine that use a share, as "name (pid)"."""
+    return machine.find_users(share_directory(image.name)) if image.is_mounted else ()
+
+
+def unmount(image: Image, flush: Callable[[], None]) -> None:
     """Unmount an image that is not exported any more, and take its unit away.
 
     Args:
         image: one that may be mounted.
-        release: makes the NFS server let go of what is not exported any more.
+        flush: makes the NFS server forget what it has cached of exports.
 
     Raises:
-        ImagesError: it is in use.
-        CommandError: systemd did not read the units.
+        ImagesError: it is in use, by whom if that is a process of this machine; or systemd did
+            not take it.
     """
-    _remove_unit(_unit(image), share_directory(image.name), release)
+    where = share_directory(image.name)
+    if reason := _unmount([where], flush).get(where):
+        raise ImagesError(f"share {image.name}: {reason}")
+    with _failing_as(f"share {image.name}"):
+        _remove_units([_unit(image)])
+    _remove_directory(where)
 
 
-def delete(directory: Path, image: Image, release: Callable[[], None]) -> None:
+def delete(directory: Path, image: Image, flush: Callable[[], None]) -> None:
     """Delete an image that is not exported any more, with all that is in it.
 
     Raises:
-        ImagesError: it is in use.
-        CommandError: systemd did not read the units.
+        ImagesError: it is in use, or can't be deleted.
     """
-    unmount(image, release)
+    unmount(image, flush)
     path = image_path(directory, image.name)
-    path.unlink(missing_ok=True)
-    path.with_suffix(".json").unlink(missing_ok=True)
-    machine.sync_directory(directory)
+    with _failing_as(f"share {image.name}"):
+        path.unlink(missing_ok=True)
+        path.with_suffix(".json").unlink(missing_ok=True)
+        machine.sync_directory(directory)
 
 
 def check(directory: Path, image: Image, *, repair: bool) -> tuple[bool, str]:
@@ -467,53 +609,101 @@ def check(directory: Path, image: Image, *, repair: bool) -> tuple[bool, str]:
         Whether its file system is in order now, and what e2fsck said.
 
     Raises:
-        ImagesError: e2fsck did not come to an end.
+        ImagesError: e2fsck did not come to an end, or another one is checking it.
     """
-    path = str(image_path(directory, image.name))
-    is_clean, said = _run_e2fsck(path, "-n")
-    for option in ("-p", "-y") if repair else ():
+    path = image_path(directory, image.name)
+    deadline = time.monotonic() + CHECK_TIMEOUT_S
+    is_clean, said = _run_e2fsck(path, "-n", deadline)
+    # Twice: with a superblock that had to be taken from its copy, the first run leaves errors.
+    for option in ("-p", "-y", "-y") if repair else ():
         if not is_clean:
-            said = _run_e2fsck(path, option)[1]
-            is_clean = _run_e2fsck(path, "-n")[0]
+            said = _run_e2fsck(path, option, deadline)[1]
+            is_clean = _run_e2fsck(path, "-n", deadline)[0]
     return is_clean, said
 
 
-def _run_e2fsck(path: str, option: str) -> tuple[bool, str]:
+def _run_e2fsck(path: Path, option: str, deadline: float) -> tuple[bool, str]:
+    command = (*LOCKED, str(path), E2FSCK, "-f", option, str(path))
     try:
-        return True, machine.run(E2FSCK, "-f", option, path, timeout_s=CHECK_TIMEOUT_S)
+        return True, machine.run(*command, timeout_s=max(1.0, deadline - time.monotonic()))
     except machine.CommandTimeoutError as error:
-        raise ImagesError(str(error)) from error
+        raise ImagesError(f"{error}; until e2fsck has ended the share stays unmounted") from error
     except machine.CommandError as error:
-        return False, error.stdout
+        if error.stdout:
+            return False, error.stdout
+        # It said nothing of a file system, so it has not looked at one.
+        what = "it is being checked already" if _is_locked(path) else str(error)
+        raise ImagesError(f"{path}: {what}") from error
 
 
-def is_any_mounted() -> bool:
-    """Whether any share is mounted on this machine."""
-    return any(Path(mount.where).parent == EXPORT_ROOT for mount in machine.read_mounts())
+def mounted() -> set[Path]:
+    """Find where shares are mounted on this machine."""
+    return {
+        where
+        for mount in machine.read_mounts()
+        if (where := Path(mount.where)).parent == EXPORT_ROOT
+        and mount.source.startswith("/dev/loop")
+    }
 
 
-def unmount_all(release: Callable[[], None]) -> None:
+def unmount_all(flush: Callable[[], None]) -> tuple[str, ...]:
     """Unmount every share and take all units and rules away. The images stay.
 
     What is there is known from the machine itself: the storage may be gone already.
 
     Args:
-        release: makes the NFS server let go of what is not exported any more.
+        flush: makes the NFS server forget what it has cached of exports.
 
-    Raises:
-        ImagesError: one is in use.
-        CommandError: systemd did not read the units.
+    Returns:
+        What could not be done, such as a share that is in use and stays mounted, until the next
+        boot at most.
     """
-    for unit in sorted(machine.UNIT_DIRECTORY.glob("srv-nfs-*.mount")):
-        _remove_unit(unit.name, EXPORT_ROOT / unit.stem.removeprefix("srv-nfs-"), release)
-    machine.remove_units([FSCK_UNIT])
-    UDEV_RULES.unlink(missing_ok=True)
+    units = {path.name for path in machine.UNIT_DIRECTORY.glob("srv-nfs-*.mount")}
+    units |= {machine.mount_unit_name(where) for where in mounted()}
+    places = mounted() | {EXPORT_ROOT / Path(unit).stem[len("srv-nfs-") :] for unit in units}
+    failures = list(_unmount(sorted(places), flush).values())
+    try:
+        with _failing_as("shares' units stay"):
+            _remove_units(sorted(units), FSCK_UNIT)
+            UDEV_RULES.unlink(missing_ok=True)
+    except ImagesError as error:
+        failures.append(str(error))
+    for where in places:
+        _remove_directory(where)
+    with contextlib.suppress(OSError):  # There are others' files in it.
+        EXPORT_ROOT.rmdir()
+    return tuple(failures)
 
 
-def _remove_unit(unit: str, where: Path, release: Callable[[], None]) -> None:
-    _unmount(where, release)
-    machine.remove_units([f"{WANTS_DIRECTORY}/{unit}", unit])
-    _remove_directory(where)
+def _remove_units(units: Collection[str], *others: str) -> None:
+    """Take mount units away, with what systemd still knows of them and of their checks."""
+    in_use = {machine.mount_unit_name(where) for where in mounted()}
+    checks = [_fsck_unit(unit) for unit in units if unit not in in_use]
+    if checks:
+        _stop_checks(checks)
+    links = [f"{WANTS_DIRECTORY}/{unit}" for unit in units]
+    machine.remove_units([*links, *units, *checks, *others])
+
+
+def _stop_checks(checks: Collection[str]) -> None:
+    """Stop checks, which count as done until then: the next mount would go without.
+
+    What has failed is forgotten: it has no unit of ours any more.
+    """
+    try:
+        machine.systemctl("stop", *checks)
+    except machine.CommandError:
+        # Without the template, systemd knows only those that have run.
+        if (machine.UNIT_DIRECTORY / FSCK_UNIT).exists():
+            raise
+    # As patterns: it is an error to name one that systemd has forgotten already (systemctl(1)).
+    machine.systemctl(
+        "reset-failed", *(check.replace(".service", "*.service") for check in checks)
+    )
+
+
+def _fsck_unit(mount_unit: str) -> str:
+    return FSCK_UNIT.replace("@", f"@{Path(mount_unit).stem[len('srv-nfs-') :]}")
 
 
 def _remove_directory(where: Path) -> None:
@@ -521,21 +711,38 @@ def _remove_directory(where: Path) -> None:
         where.rmdir()
     except FileNotFoundError:
         return
-    except OSError as error:  # Somebody put files there, below the mount.
+    except OSError as error:  # Still mounted, or somebody put files there, below the mount.
         logger.warning("%s stays: %s", where, error)
 
 
-def _unmount(where: Path, release: Callable[[], None]) -> None:
-    failure: machine.CommandError | None = None
+def _unmount(places: Collection[Path], flush: Callable[[], None]) -> dict[Path, str]:
+    """Unmount what is mounted at some places; say why what stays mounted does.
+
+    Busy are, for a moment, files in nfsd's cache, and for as long as they like, processes of this
+    machine.
+    """
+    failures: dict[Path, str] = {}
+    used: dict[Path, str] = {}
+    left = list(places)
     for attempt in range(UMOUNT_TRIES):
-        if machine.mounted_at(where) is None:
-            return
         if attempt:
-            release()
+            flush()
             time.sleep(UMOUNT_PAUSE_S)
+        failures = {where: reason for where in left if (reason := _try_to_unmount(where))}
+        if not attempt:
+            users = {where: machine.find_users(where) for where in failures}
+            used = {where: f"in use here by {', '.join(by)}" for where, by in users.items() if by}
+        left = [where for where in failures if where not in used]
+        if not left:
+            break
+    return {where: f"{where} stays mounted: {why}" for where, why in (failures | used).items()}
+
+
+def _try_to_unmount(where: Path) -> str:
+    """Unmount all that is mounted at a place; say why not, else nothing."""
+    while machine.mounted_at(where):
         try:
             machine.run(UMOUNT, str(where))
         except machine.CommandError as error:
-            failure = error
-    if machine.mounted_at(where) is not None:
-        raise ImagesError(f"{where} can't be unmounted: {failure}") from failure
+            return str(error)
+    return ""

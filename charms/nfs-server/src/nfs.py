@@ -7,9 +7,11 @@ import logging
 import os
 import re
 import time
+from collections.abc import Collection, Generator, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-import files
+from charms.storage_libs.v0.nfs_interfaces import Network
 from nfs_charms import machine
 from settings import Settings
 
@@ -31,6 +33,13 @@ LOCKD_CONFIGURATION = Path("/etc/modprobe.d/nfs-server-charm.conf")
 LOCKD_PARAMETERS = Path("/proc/sys/fs/nfs")
 MOUNTD_DROP_IN = f"{MOUNTD_SERVICE}.d/nfs-server-charm.conf"
 TEMPLATES = Path(__file__).parent / "templates"
+DPKG_QUERY = "/usr/bin/dpkg-query"
+MODPROBE = "/usr/sbin/modprobe"
+FILESYSTEMS = Path("/proc/filesystems")
+# The name of the container's manager, such as lxc, written by systemd (systemd's documentation,
+# CONTAINER_INTERFACE).
+CONTAINER = Path("/run/systemd/container")
+RMTAB = Path("/var/lib/nfs/rmtab")
 THREADS = Path("/proc/fs/nfsd/threads")
 VERSIONS = Path("/proc/fs/nfsd/versions")
 CLIENTS = Path("/proc/fs/nfsd/clients")
@@ -51,6 +60,41 @@ class NfsError(Exception):
     """The NFS server could not be installed or started; the message says why."""
 
 
+@contextlib.contextmanager
+def _failing_as(what: str) -> Generator[None, None, None]:
+    try:
+        yield
+    except (machine.CommandError, OSError) as error:
+        raise NfsError(f"{what}: {error}") from error
+
+
+def find_refusal() -> str:
+    """Say why this machine's kernel can't serve NFS, and what to do; empty: it can.
+
+    A kernel that has nfsd as a module may not have loaded it yet.
+    """
+    if THREADS.exists():  # It does, wherever that is.
+        return ""
+    if CONTAINER.exists():
+        what = f"The kernel serves no NFS from a container ({CONTAINER.read_text().strip()})"
+    elif not _has_nfsd():
+        what = "The kernel of this machine has no NFS server"
+    else:
+        return ""
+    return f"{what}: juju deploy nfs-server --constraints virt-type=virtual-machine"
+
+
+def _has_nfsd() -> bool:
+    if "nfsd" in FILESYSTEMS.read_text().split():
+        return True
+    try:
+        machine.run(MODPROBE, "nfsd")
+    except (machine.CommandError, OSError) as error:
+        logger.warning("%s", error)
+        return False
+    return True
+
+
 def install(settings: Settings) -> str:
     """Install the NFS server, the settings in place before it first starts; its version.
 
@@ -60,44 +104,60 @@ def install(settings: Settings) -> str:
     # Here, as only a hook that installs should take the time.
     from nfs_charms import packages
 
+    write_configuration(settings)
     try:
-        write_configuration(settings)
         return packages.install(PACKAGE)
-    except (machine.CommandError, packages.PackagesError) as error:
+    except packages.PackagesError as error:
         raise NfsError(str(error)) from error
 
 
+def read_version() -> str:
+    """Read the version of the installed package; empty if it isn't there (dpkg-query(1))."""
+    try:
+        form = "${db:Status-Status} ${Version}"
+        found = machine.run(DPKG_QUERY, "--show", f"--showformat={form}", PACKAGE)
+    except machine.CommandError:
+        return ""
+    status, _, version = found.partition(" ")
+    return version if status == "installed" else ""
+
+
 def write_configuration(settings: Settings) -> bool:
-    """Write the settings, for the next start; say whether that changed any."""
-    text = files.render(
+    """Write the settings, for the next start; say whether that changed any.
+
+    Raises:
+        NfsError: they could not be written.
+    """
+    text = machine.render(
         TEMPLATES / "nfs.conf.j2",
+        CONFIGURATION,
         threads=threads(settings),
         vers3="y" if settings.nfsv3 else "n",
         mountd_port=MOUNTD_PORT,
         statd_port=STATD_PORT,
     )
-    drop_in = files.render(TEMPLATES / "nfs-mountd.conf")
-    if is_installed():  # Else they are written for the first time.
-        files.warn_if_touched(CONFIGURATION, text)
-        files.warn_if_touched(machine.UNIT_DIRECTORY / MOUNTD_DROP_IN, drop_in)
-    changed = machine.write_atomically(CONFIGURATION, text)
-    changed |= _write_lockd_configuration(settings.nfsv3)
-    units = {MOUNTD_DROP_IN: drop_in}
+    drop_in = TEMPLATES / "nfs-mountd.conf"
+    units = {MOUNTD_DROP_IN: machine.render(drop_in, machine.UNIT_DIRECTORY / MOUNTD_DROP_IN)}
     if not RPCBIND.exists():  # Else somebody may be using it.
         units |= _govern_rpcbind()
-    return machine.ensure_units(units) or changed
+    with _failing_as("the NFS server's settings can't be written"):
+        changed = machine.write_atomically(CONFIGURATION, text)
+        changed |= _write_lockd_configuration(settings.nfsv3)
+        return machine.ensure_units(units) or changed
 
 
 def _govern_rpcbind() -> dict[str, str]:
     """Let rpcbind and statd start for NFSv3 alone. That these drop-ins exist says we may."""
-    text = files.render(TEMPLATES / "nfsv3-only.conf.j2", path=str(LOCKD_CONFIGURATION))
+    template = TEMPLATES / "nfsv3-only.conf.j2"
+    destination = machine.UNIT_DIRECTORY / NFSV3_DROP_INS[0]
+    text = machine.render(template, destination, path=str(LOCKD_CONFIGURATION))
     return dict.fromkeys(NFSV3_DROP_INS, text)
 
 
 def _write_lockd_configuration(is_wanted: bool) -> bool:
     """Fix the ports of lockd, which takes them when its module is loaded; nfs.conf has no say."""
     if is_wanted:
-        text = files.render(TEMPLATES / "lockd.conf.j2", port=LOCKD_PORT)
+        text = machine.render(TEMPLATES / "lockd.conf.j2", LOCKD_CONFIGURATION, port=LOCKD_PORT)
         return machine.write_atomically(LOCKD_CONFIGURATION, text)
     was_there = LOCKD_CONFIGURATION.exists()
     LOCKD_CONFIGURATION.unlink(missing_ok=True)
@@ -114,9 +174,15 @@ def is_installed() -> bool:
     return EXPORTFS.exists()
 
 
-def was_installed() -> bool:
-    """Whether the charm has installed the package before, there or not now."""
-    return CONFIGURATION.exists()
+def files() -> tuple[Path, ...]:
+    """Find what the server's settings and package stand in."""
+    units = (machine.UNIT_DIRECTORY / it for it in (MOUNTD_DROP_IN, *NFSV3_DROP_INS))
+    return (CONFIGURATION, LOCKD_CONFIGURATION, EXPORTFS, *units)
+
+
+def read_state() -> tuple[bytes | None, bytes | None]:
+    """Read how the server runs, as the kernel says it: threads and versions."""
+    return machine.read_file(THREADS), machine.read_file(VERSIONS)
 
 
 def is_running() -> bool:
@@ -136,7 +202,7 @@ def ensure_running(settings: Settings) -> bool:
     Raises:
         NfsError: it does not start.
     """
-    try:
+    with _failing_as(f"{SERVICE} does not start"):
         if not is_running():
             logger.warning("%s did not run: starting it", SERVICE)
             _set_lockd_ports(settings.nfsv3)
@@ -148,25 +214,103 @@ def ensure_running(settings: Settings) -> bool:
             THREADS.write_text(f"{threads(settings)}\n")
         else:
             return False
-    except machine.CommandError as error:
-        raise NfsError(f"{SERVICE} does not start: {error}") from error
     return True
 
 
-def read_clients() -> tuple[Address, ...]:
-    """Read from where clients are connected now; not those that are silent since their lease.
+@dataclass(frozen=True)
+class Holder:
+    """An NFSv4 client that holds an open file, a lock or a delegation on a file system."""
 
-    The file is that of Documentation/admin-guide/nfs/nfsd-admin-interfaces.rst, `courtesy` in it
-    a client that has not been heard of.
-    """
-    found: set[Address] = set()
-    for path in CLIENTS.glob("*/info"):
-        with contextlib.suppress(FileNotFoundError):  # It has left meanwhile.
-            info = path.read_text(errors="surrogateescape")
-            address = re.search(r'^address: "\[?([0-9a-f.:]+?)\]?:[0-9]+"$', info, re.MULTILINE)
-            if address and not re.search("^status: courtesy", info, re.MULTILINE):
-                found.add(ipaddress.ip_address(address[1]))
+    address: Address
+    has_locks: bool
+    """Whether there are locks (fcntl(2), flock(2)) among it, which it loses when it is expired."""
+    is_elsewhere: bool
+    """Whether it holds something on other file systems too."""
+    is_courtesy: bool
+    """Whether it has not been heard of since its lease ended."""
+    control: Path
+    """Its file `ctl`."""
+
+
+def read_clients() -> tuple[Address, ...]:
+    """Read from where clients are connected now; not those that are silent since their lease."""
+    found = {
+        address
+        for path in CLIENTS.glob("*/info")
+        if (info := _read(path)) and not _is_courtesy(info) and (address := _find_address(info))
+    }
     return tuple(sorted(found, key=lambda address: (address.version, int(address))))
+
+
+def holders(image_where: Path) -> tuple[Holder, ...]:
+    """Find the NFSv4 clients that hold something on the file system that is mounted at a place.
+
+    Files: Documentation/admin-guide/nfs/nfsd-admin-interfaces.rst.
+    """
+    if machine.mounted_at(image_where) is None:
+        return ()
+    device = image_where.stat().st_dev
+    superblock = f"{os.major(device):02x}:{os.minor(device):02x}"
+    found: list[Holder] = []
+    for path in sorted(CLIENTS.glob("*/states")):
+        held = _STATE.findall(_read(path))
+        here = {kind for kind, where in held if where == superblock}
+        if here:
+            info = _read(path.with_name("info"))
+            found.append(
+                Holder(
+                    # It has one, or it has left since: then there is nothing to be expired.
+                    address=_find_address(info) or ipaddress.IPv4Address(0),
+                    has_locks="lock" in here,
+                    is_elsewhere=any(where != superblock for _, where in held),
+                    is_courtesy=_is_courtesy(info),
+                    control=path.with_name("ctl"),
+                )
+            )
+    return tuple(found)
+
+
+# What a client can choose, such as names of files, stands after this in a line, or in lines that
+# say more of that client than is true.
+_STATE = re.compile(
+    r'^- 0x[0-9a-f]+: \{ type: (\w+), [^"\n]*superblock: "([0-9a-f]+:[0-9a-f]+):', re.MULTILINE
+)
+
+
+def _find_address(info: str) -> Address | None:
+    match = re.search(r'^address: "\[?([0-9a-f.:]+?)\]?:[0-9]+"$', info, re.MULTILINE)
+    return ipaddress.ip_address(match[1]) if match else None
+
+
+def _is_courtesy(info: str) -> bool:
+    return re.search("^status: courtesy", info, re.MULTILINE) is not None
+
+
+def _read(path: Path) -> str:
+    """Read what the kernel says of a client; nothing if that has left meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_text(errors="surrogateescape")
+    return ""
+
+
+def expire(clients: Iterable[Holder]) -> None:
+    """Make the server forget clients, with all that they hold on any share.
+
+    They come back by themselves and get back what they had open, not what they had locked.
+    """
+    for client in clients:
+        with contextlib.suppress(FileNotFoundError):  # It has left by itself.
+            client.control.write_text("expire\n")
+
+
+def nfsv3_clients(where: Path) -> tuple[str, ...]:
+    """Name the hosts that have mounted a share over NFSv3 and not unmounted it (rpc.mountd(8)).
+
+    A host that went without unmounting is among them until mountd is told otherwise.
+    """
+    lines = RMTAB.read_text(errors="surrogateescape").splitlines() if RMTAB.exists() else []
+    matches = (re.fullmatch(r"(.+?):(/.*):0x[0-9a-f]+", line) for line in lines)
+    return tuple(sorted({m[1] for m in matches if m and Path(m[2]).is_relative_to(where)}))
 
 
 def _has_versions(is_nfsv3: bool) -> bool:
@@ -199,30 +343,25 @@ def _is_rpcbind_ours() -> bool:
     return (machine.UNIT_DIRECTORY / NFSV3_DROP_INS[0]).exists()
 
 
-def wait_for_clients_to_leave(timeout_s: float) -> bool:
-    """Wait until no client is connected; False if some still are after `timeout_s` seconds."""
+def wait_for_clients_to_leave(
+    timeout_s: float, networks: Collection[Network] | None = None
+) -> bool:
+    """Wait until no client is connected; False if some still are after `timeout_s` seconds.
+
+    Args:
+        timeout_s: how long at most.
+        networks: only those from there count; None: all do.
+    """
     deadline = time.monotonic() + timeout_s
-    while any(CLIENTS.glob("*")):
+    while any(_is_in(client, networks) for client in read_clients()):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.5)
     return True
 
 
-def release() -> None:
-    """Make the server let go of the file systems that are not exported any more.
-
-    Files that are open or locked over NFSv4 keep theirs busy, and so does the cache of open files.
-    Clients that are forgotten here come back by themselves, and get back what they had open on
-    shares that are still exported (Documentation/admin-guide/nfs/nfsd-admin-interfaces.rst).
-
-    Raises:
-        CommandError: exportfs failed.
-    """
-    for client in CLIENTS.glob("*/ctl"):
-        with contextlib.suppress(FileNotFoundError):  # It has left by itself.
-            client.write_text("expire\n")
-    machine.run(str(EXPORTFS), "-f")
+def _is_in(address: Address, networks: Collection[Network] | None) -> bool:
+    return networks is None or any(address in network for network in networks)
 
 
 def remove(*, is_used_by_others: bool) -> None:
@@ -231,10 +370,11 @@ def remove(*, is_used_by_others: bool) -> None:
     The package stays: others may use it.
 
     Raises:
-        CommandError: systemd failed.
+        NfsError: systemd failed, or files can't be removed.
     """
-    if is_installed() and not is_used_by_others:
-        machine.systemctl("disable", "--now", SERVICE)
-    CONFIGURATION.unlink(missing_ok=True)
-    LOCKD_CONFIGURATION.unlink(missing_ok=True)
-    machine.remove_units([MOUNTD_DROP_IN, *NFSV3_DROP_INS])
+    with _failing_as("the NFS server's settings stay"):
+        if is_installed() and not is_used_by_others:
+            machine.systemctl("disable", "--now", SERVICE)
+        CONFIGURATION.unlink(missing_ok=True)
+        LOCKD_CONFIGURATION.unlink(missing_ok=True)
+        machine.remove_units([MOUNTD_DROP_IN, *NFSV3_DROP_INS])

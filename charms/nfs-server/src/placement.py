@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which unit has which share: values, and the rules of several units. No I/O, no ops.
+"""The leader's rules: whose a share is, which unit has it, what its clients are told. No I/O.
 
 The leader decides, from what its units report; what it has decided is committed with its hook. A
 unit makes the shares that are placed on it, and exports one only once the leader has recorded
@@ -7,88 +7,38 @@ which image it is (its UUID). Until then a placement may still change, for nobod
 to the image. From then on it follows the image, wherever that is, and nothing else.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import ipaddress
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from charms.storage_libs.v0.nfs_interfaces import (
-    Endpoint,
-    Network,
-    Share,
-    ShareRequest,
-    sorted_networks,
+import room
+from charms.storage_libs.v0.nfs_interfaces import Endpoint, Network, is_in, sorted_networks
+from values import (
+    UNKNOWN,
+    Answer,
+    Placement,
+    Placements,
+    Report,
+    Reports,
+    Request,
+    ShareReport,
+    Size,
+    Wanted,
+    share_directory,
 )
-from shares import Wanted, is_less, largest, share_directory, shown
 
 NOT_HERE = "its image is not here; attach the storage that holds it"
-
-
-@dataclass(frozen=True)
-class Placement:
-    """What is decided of one share."""
-
-    owner: str = ""
-    """The unit that has it; empty while no unit has room."""
-    uuid: str = ""
-    """That of its image, once the owner has reported it: the share was made."""
-    by_hand: bool = False
-    """It was created by an action, and exists without an integration."""
-    size: int | None = 0
-    """GiB that an action gave it, the least that it must have; None: no limit."""
-    grants: tuple[Network, ...] = ()
-    """Who may mount it by an action."""
-    slips: tuple[int, ...] = ()
-    """Integrations that have it, and whose request names nothing that can be read now."""
-
-
-@dataclass(frozen=True)
-class ShareReport:
-    """What a unit says of one share."""
-
-    uuid: str = ""
-    """That of its image; empty: it is not here (yet)."""
-    size: int | None = 0
-    """GiB; None: no limit."""
-    error: str = ""
-    """Why it is not as it was asked for."""
-    networks: tuple[Network, ...] = ()
-    """To whom it is exported by now."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a unit says to the others."""
-
-    free: int = 0
-    """GiB that it can still promise."""
-    shares: Mapping[str, ShareReport] = field(default_factory=dict[str, ShareReport])
-    addresses: Mapping[int, str] = field(default_factory=dict[int, str])
-    """Where the clients of each integration reach it, for those whose share it has."""
-    foreign: tuple[str, ...] = ()
-    """Names of image files on its storage that are no shares of this application."""
-    deleted: tuple[str, ...] = ()
-    """UUIDs of the shares that it has deleted and that still have a placement."""
+# How many addresses the units of an application may come from, to be let into a share that is
+# another's: a charm writes its units' databags itself, and must not open it to the world.
+_MOST_CLIENTS = {4: 2**24, 6: 2**96}
 
 
 @dataclass(frozen=True)
 class Decision:
     """Where shares are to be, and why some are nowhere."""
 
-    placements: Mapping[str, Placement]
-    refusals: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a client is told."""
-
-    endpoint: Endpoint | None = None
-    size: int | None = None
-    error: str = ""
-    admitted: tuple[Network, ...] = ()
-
-
-Placements = Mapping[str, Placement]
-Reports = Mapping[str, Report]
+    placements: Placements
+    refusals: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def without_deleted(placements: Placements, reports: Reports) -> dict[str, Placement]:
@@ -96,56 +46,131 @@ def without_deleted(placements: Placements, reports: Reports) -> dict[str, Place
     return {
         name: it
         for name, it in placements.items()
-        if it.uuid not in _report(reports, it.owner).deleted
+        if it.uuid not in _report(reports, it.unit).deleted
     }
 
 
-def note_slips(
-    placements: Placements, requests: Iterable[ShareRequest], told: Mapping[int, Share]
+def note_unreadable(
+    placements: Placements, requests: Iterable[Request], answered: Mapping[int, Answer]
 ) -> dict[str, Placement]:
     """Note which share the clients have whose request names none that can be read.
 
     The leader knows it from the endpoint that they were given; the other units can't read that.
     """
-    slips: dict[str, list[int]] = {}
+    unreadable: dict[str, list[int]] = {}
     for request in requests:
-        endpoint = told[request.integration_id].endpoint
-        if endpoint and not request.name:
-            slips.setdefault(endpoint.path, []).append(request.integration_id)
+        endpoint = answered[request.integration_id].endpoint
+        if endpoint and not request.share:
+            unreadable.setdefault(endpoint.path, []).append(request.integration_id)
     return {
-        name: replace(placement, slips=tuple(slips.get(str(share_directory(name)), ())))
-        for name, placement in placements.items()
+        name: replace(it, unreadable=tuple(unreadable.get(str(share_directory(name)), ())))
+        for name, it in placements.items()
     }
 
 
-def with_names(
-    requests: Iterable[ShareRequest], placements: Placements
-) -> tuple[ShareRequest, ...]:
-    """Give requests that name no share the one that they have."""
-    names = {it: name for name, placement in placements.items() for it in placement.slips}
+def note_guests(
+    placements: Placements, requests: Iterable[Request], answered: Mapping[int, Answer]
+) -> dict[str, Placement]:
+    """Let applications of other models keep the share that they had of an older revision.
+
+    It knew no models, and did not note whose a share is: so a share of which that is noted is none
+    of those, and what an operator takes back stays taken back.
+    """
+    after = dict(placements)
+    for request in requests:
+        name = request.share.rpartition("@")[0]
+        endpoint = answered[request.integration_id].endpoint
+        is_older = name in placements and not placements[name].application
+        if is_older and endpoint and endpoint.path == str(share_directory(name)):
+            guests = {*after[name].guests, request.application}
+            after[name] = replace(after[name], guests=tuple(sorted(guests)))
+    return after
+
+
+def resolve(requests: Iterable[Request], placements: Placements) -> tuple[Request, ...]:
+    """Give each request the share that it is for: by an action's word, or what it has."""
+    names = {it: name for name, placement in placements.items() for it in placement.unreadable}
+    guests = {
+        (application, name): name
+        for name, placement in placements.items()
+        for application in placement.guests
+    }
     return tuple(
-        request if request.name else replace(request, name=names.get(request.integration_id, ""))
+        replace(
+            request,
+            share=guests.get((request.application, request.share.rpartition("@")[0]))
+            or request.share
+            or names.get(request.integration_id, ""),
+        )
         for request in requests
     )
 
 
-def wanted(requests: Iterable[ShareRequest], placements: Placements) -> dict[str, Wanted]:
-    """Find what each share shall be: by all that ask for it, and by hand.
-
-    In the order in which they get room: that of the integrations, then those made by hand.
-    """
-    groups: dict[str, list[ShareRequest]] = {}
+def assign(requests: Iterable[Request], placements: Placements) -> dict[str, Placement]:
+    """Note whose each share is: it stays with who asked for it first, while that one asks."""
+    owners: dict[str, list[str]] = {}
     for request in sorted(requests, key=lambda request: request.integration_id):
-        if request.name:
-            groups.setdefault(request.name, []).append(request)
-    found: dict[str, Wanted] = {}
-    for name in [*groups, *sorted(placements.keys() - groups.keys())]:
-        group, placement = groups.get(name, []), placements.get(name, Placement())
-        # A request with an error in it asks for nothing new; see ShareRequest.
-        sizes = [placement.size, *(request.size for request in group if not request.error)]
-        networks = {it for request in group for it in request.networks}
-        found[name] = Wanted(largest(sizes), sorted_networks(networks.union(placement.grants)))
-    return found
+        if request.share:
+            owners.setdefault(request.share, []).append(request.application)
+    after = dict(placements)
+    for name, applications in owners.items():
+        before = placements.get(name, Placement())
+        is_operators = before.is_manual and not before.application
+        if not is_operators and before.application not in applications:
+            after[name] = replace(before, application=applications[0])
+    return after
+
+
+def wanted(requests: Iterable[Request], placements: Placements) -> dict[str, Wanted]:
+    """Find what each share shall be: by whose it is, who shares it, and by actions.
+
+    In the order in which they get room: that of the integrations, then those made by actions.
+    """
+    groups: dict[str, list[Request]] = {}
+    for request in sorted(requests, key=lambda request: request.integration_id):
+        if request.share:
+            groups.setdefault(request.share, []).append(request)
+    return {
+        name: _wanted(placements.get(name, Placement()), groups.get(name, []))
+        for name in [*groups, *sorted(placements.keys() - groups.keys())]
+    }
+
+
+def _wanted(placement: Placement, requests: Collection[Request]) -> Wanted:
+    """Take size and allowlist from whose share it is; of the others, their units alone."""
+    owners = [it for it in requests if it.application == placement.application]
+    guests = [it for it in requests if it.application != placement.application]
+    own = {
+        *placement.grants,
+        *(network for it in owners for network in (*it.allowlist, *it.clients)),
+    }
+    networks = {
+        *own,
+        *(network for it in guests if _are_few(it.clients) for network in it.clients),
+    }
+    return Wanted(
+        size=max([placement.size, *(it.size for it in owners)]),
+        networks=collapsed(networks),
+        own_networks=collapsed(own),
+        applications=tuple(dict.fromkeys(it.application for it in (*owners, *guests))),
+    )
+
+
+def _are_few(networks: Iterable[Network]) -> bool:
+    counts = dict.fromkeys(_MOST_CLIENTS, 0)
+    for network in collapsed(networks):
+        counts[network.version] += network.num_addresses
+    return all(counts[version] <= most for version, most in _MOST_CLIENTS.items())
+
+
+def collapsed(networks: Iterable[Network]) -> tuple[Network, ...]:
+    """Leave out networks that others hold, and join neighbours: exportfs is slow with many."""
+    networks = tuple(networks)
+    ipv4 = [it for it in networks if isinstance(it, ipaddress.IPv4Network)]
+    ipv6 = [it for it in networks if isinstance(it, ipaddress.IPv6Network)]
+    return sorted_networks(
+        {*ipaddress.collapse_addresses(ipv4), *ipaddress.collapse_addresses(ipv6)}
+    )
 
 
 def decide(placements: Placements, shares: Mapping[str, Wanted], reports: Reports) -> Decision:
@@ -158,16 +183,16 @@ def decide(placements: Placements, shares: Mapping[str, Wanted], reports: Report
     """
     after: dict[str, Placement] = {}
     refusals: dict[str, str] = {}
-    room = {unit: report.free for unit, report in sorted(reports.items(), key=_by_number)}
+    free = {unit: report.free for unit, report in sorted(reports.items(), key=_by_number)}
     holders = _holders(reports)
     for name in [*shares, *sorted(holders.keys() - shares.keys())]:
         before = placements.get(name, Placement())
         placement = _follow(before, holders.get(name, {}))
-        size = shares[name].size if name in shares else 0
+        size = shares[name].size if name in shares else UNKNOWN
         if not placement.uuid:
-            placement, refusals[name] = _place(name, size, placement, room)
-        _promise(size, placement, _report(reports, placement.owner).shares.get(name), room)
-        if placement.owner or placement.by_hand:
+            placement, refusals[name] = _place(name, size, placement, free, reports)
+        _allocate(name, size, placement, reports, free)
+        if placement.unit or placement.is_manual:
             after[name] = placement
     return Decision(after, {name: reason for name, reason in refusals.items() if reason})
 
@@ -196,114 +221,162 @@ def _follow(placement: Placement, holders: Mapping[str, str]) -> Placement:
     there = [unit for unit, uuid in holders.items() if placement.uuid in {"", uuid}]
     if not there:
         return placement
-    owner = placement.owner if placement.owner in there else there[0]
-    return replace(placement, owner=owner, uuid=holders[owner])
+    unit = placement.unit if placement.unit in there else there[0]
+    return replace(placement, unit=unit, uuid=holders[unit])
 
 
 def _place(
-    name: str, size: int | None, placement: Placement, room: Mapping[str, int]
+    name: str, size: Size, placement: Placement, free: Mapping[str, int], reports: Reports
 ) -> tuple[Placement, str]:
     """Place a share that isn't made yet: it stays while there is room, else it goes to the most.
 
     Returns:
-        The placement, without owner if there is room nowhere; and the reason of that.
+        The placement, without unit if there is room nowhere; and the reason of that.
     """
-    if size == 0:
-        return replace(placement, owner=""), ""
-    needed = 1 if size is None else size  # See shares.needed_bytes().
-    if room.get(placement.owner, 0) >= needed:
+    if not size.is_known:
+        return replace(placement, unit=""), ""
+    needed = size.gib if size.is_limited else 1
+    fit = [
+        unit
+        for unit, gib in free.items()
+        if gib >= needed and not room.is_unbounded(size, is_on_root=reports[unit].is_on_root)
+    ]
+    if placement.unit in fit:
         return placement, ""
-    roomiest = max(room, key=lambda unit: room[unit])  # The first of equals: the lowest.
-    if room[roomiest] >= needed:
-        return replace(placement, owner=roomiest), ""
-    reason = f"share {name}: {shown(size)} asked, {room[roomiest]}G free"
-    return replace(placement, owner=""), reason
+    if fit:  # The first of equals: the lowest.
+        return replace(placement, unit=max(fit, key=lambda unit: free[unit])), ""
+    is_on_root = all(report.is_on_root for report in reports.values())
+    reason = room.refusal(name, size, max(free.values()), is_on_root=is_on_root)
+    return replace(placement, unit=""), reason
 
 
-def _promise(
-    size: int | None, placement: Placement, there: ShareReport | None, room: dict[str, int]
+def _allocate(
+    name: str, size: Size, placement: Placement, reports: Reports, free: dict[str, int]
 ) -> None:
-    """Take from a unit's room what a share on it has still to get, if that fits."""
-    is_lost = placement.uuid and not (there and there.uuid == placement.uuid)
-    has = there.size if there else 0
-    if is_lost or placement.owner not in room or size is None or has is None:
+    """Take from a unit's room what a share on it has still to get, if it can have that."""
+    report = _report(reports, placement.unit)
+    is_lost = placement.uuid and held(name, placement, reports) is None
+    is_refused = room.is_unbounded(size, is_on_root=report.is_on_root)
+    if is_lost or is_refused or placement.unit not in free:
         return
-    needed = max(0, size - has)
-    if needed <= room[placement.owner]:
-        room[placement.owner] -= needed
+    if not size.is_limited:
+        free[placement.unit] = 0
+        return
+    has = report.shares.get(name, ShareReport()).size
+    needed = max(0, size.gib - has.gib)
+    if needed <= free[placement.unit]:
+        free[placement.unit] -= needed
 
 
-def why_lost(name: str, placement: Placement, reports: Reports) -> str:
-    """Say why a share that was made can't be served; empty if its image is where it is placed."""
+def why_lost(name: str, placement: Placement, reports: Reports, present: Collection[str]) -> str:
+    """Say why a share that was made can't be served; empty if nothing is known against it.
+
+    Args:
+        name: its name.
+        placement: where it is.
+        reports: what the units say that this one knows; a new unit doesn't know them at once.
+        present: names of the units that the application has, or is to have.
+    """
     if not placement.uuid:
         return ""
-    if placement.owner not in reports:
-        return f"share {name} was on {placement.owner}, which is gone"
-    if _held(name, placement, reports) is None:
+    if placement.unit not in present:
+        return f"share {name} was on {placement.unit}, which is gone"
+    if placement.unit in reports and held(name, placement, reports) is None:
         return f"share {name}: {NOT_HERE}"
     return ""
 
 
-def _held(name: str, placement: Placement, reports: Reports) -> ShareReport | None:
-    share = _report(reports, placement.owner).shares.get(name)
+def held(name: str, placement: Placement, reports: Reports) -> ShareReport | None:
+    """Find what the unit says that has the image of a share; None if it says nothing."""
+    share = _report(reports, placement.unit).shares.get(name)
     return share if share and share.uuid and share.uuid == placement.uuid else None
 
 
-def answer(request: ShareRequest, decision: Decision, reports: Reports, told: Share) -> Answer:
+@dataclass(frozen=True)
+class Told:
+    """What the answers to clients rest on."""
+
+    placements: Placements
+    refusals: Mapping[str, str]
+    reports: Reports
+    present: Collection[str]
+
+
+def answer(request: Request, told: Told, answered: Answer) -> Answer:
     """Decide what a client is told.
 
     What it was given stays while the share is lost or not mounted: to withdraw the endpoint would
     make the client unmount, and a lost share pass for a new one at the next event.
     """
-    name = request.name
-    placement = decision.placements.get(name, Placement())
+    name, reports = request.share, told.reports
+    placement = told.placements.get(name, Placement())
     path = str(share_directory(name)) if name else ""
-    had = told if told.endpoint and told.endpoint.path == path and placement.uuid else None
-    endpoint = had.endpoint if had else None
-    share = _held(name, placement, reports)
+    is_same = answered.endpoint and answered.endpoint.path == path and placement.uuid
+    before = answered if is_same else Answer()
+    share = held(name, placement, reports)
     if share is None:
-        failed = _report(reports, placement.owner).shares.get(name, ShareReport()).error
-        reasons = (decision.refusals.get(name, ""), why_lost(name, placement, reports) or failed)
-        return Answer(endpoint, had.size if had else None, _joined(request.error, *reasons))
-    address = _report(reports, placement.owner).addresses.get(request.integration_id)
-    if address and share.networks:
-        endpoint = Endpoint(address, path)
-    size, shrink = _granted(request, share, had)
-    error = _joined(request.error, shrink, share.error)
+        failed = _report(reports, placement.unit).shares.get(name, ShareReport()).refusal
+        lost = why_lost(name, placement, reports, told.present)
+        error = _joined(request.error, told.refusals.get(name, ""), lost or failed)
+        return Answer(before.endpoint, before.size, error)
+    address = _report(reports, placement.unit).addresses.get(request.integration_id)
+    endpoint = Endpoint(address, path) if address and share.networks else before.endpoint
+    size, shrunk = _granted(request, share, before)
+    if request.application == placement.application:
+        refused = _joined(shrunk, share.refusal)
+    else:
+        refused = _refused_to_guest(request, placement, share) or shrunk
+    error = _joined(request.error, refused, share.error)
     return Answer(endpoint, size, error, share.networks)
 
 
-def _granted(
-    request: ShareRequest, share: ShareReport, had: Share | None
-) -> tuple[int | None, str]:
-    """Find the size that a client has been granted, and why not the one that it asks for.
+def _granted(request: Request, share: ShareReport, before: Answer) -> tuple[Size, str]:
+    """Find the size that a client has been granted, and why not the one that it requests.
 
-    To ask for less than the share has is no fault: another may have asked for more. To ask for
+    To request less than the share has is no fault: another may have requested more. To request
     less than oneself was granted is.
     """
-    asked = request.size
-    if request.error:  # It may not be what is meant.
-        asked = had.size if had else share.size
-    if had and is_less(asked, had.size):
+    has = before.size if before.size.is_known else share.size
+    requested = request.size if request.size.is_known else has
+    if before.size.is_known and requested < before.size:
         reason = (
-            f"share {request.name}: {shown(asked)} asked, it has {shown(share.size)}; "
-            "a share never shrinks"
+            f"share {request.share}: {requested} requested, it has {share.size};"
+            " a share never shrinks"
         )
-        return (share.size if is_less(share.size, had.size) else had.size), reason
-    return (share.size if is_less(share.size, asked) else asked), ""
+        return min(share.size, before.size), reason
+    return min(share.size, requested), ""
+
+
+def _refused_to_guest(request: Request, placement: Placement, share: ShareReport) -> str:
+    """Say what an application can't have of a share that is another's; empty: nothing."""
+    owner = placement.application or "the operator (create-share)"
+    if request.size > share.size:
+        return (
+            f"share {request.share} belongs to {owner} and has {share.size}: {request.size}"
+            " requested by another is not granted"
+        )
+    if not _are_few(request.clients):
+        return (
+            f"share {request.share} belongs to {owner}: clients from so many addresses are not"
+            " admitted"
+        )
+    outside = [it for it in request.allowlist if not is_in(it, share.networks)]
+    if outside:
+        return f"share {request.share} belongs to {owner}: another's allowlist is not granted"
+    return ""
 
 
 def _joined(*reasons: str) -> str:
     return "; ".join(reason for reason in reasons if reason)
 
 
-def strays(placements: Placements, reports: Reports) -> dict[str, Sequence[str]]:
-    """Find images that are not where their share is placed: names of shares, by unit."""
+def misplaced(placements: Placements, reports: Reports) -> dict[str, Sequence[str]]:
+    """Find images beside those that are the shares of their names: names, by unit."""
     return {
         unit: [
             name
             for name, share in sorted(report.shares.items())
-            if share.uuid and not is_placed(placements.get(name), unit, share.uuid)
+            if share.uuid and is_misplaced(placements.get(name), unit, share.uuid)
         ]
         for unit, report in reports.items()
     }
@@ -311,4 +384,14 @@ def strays(placements: Placements, reports: Reports) -> dict[str, Sequence[str]]
 
 def is_placed(placement: Placement | None, unit: str, uuid: str) -> bool:
     """Whether this image, on this unit, is the share; or will be, once the leader knows it."""
-    return placement is not None and placement.owner == unit and placement.uuid in {"", uuid}
+    return placement is not None and placement.unit == unit and placement.uuid in {"", uuid}
+
+
+def is_misplaced(placement: Placement | None, unit: str, uuid: str) -> bool:
+    """Whether this image, on this unit, is another one than the share of its name.
+
+    The share itself, come with its storage, is not: the leader places it here in its next hook.
+    """
+    return (
+        placement is not None and placement.uuid != uuid and not is_placed(placement, unit, uuid)
+    )

@@ -4,15 +4,18 @@
 A bad setting changes nothing: the last good ones go on being in force, and the status says why.
 """
 
-import json
+import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-from nfs_charms import machine
+import records
 from charms.storage_libs.v0.nfs_interfaces import parse_name, parse_size
+from nfs_charms import machine
+from records import Field, Record
+from values import NO_LIMIT, Size
 
 IN_FORCE = Path("/var/lib/nfs-server-charm/settings.json")
 
@@ -20,6 +23,7 @@ MAX_OVERCOMMIT_RATIO = 100.0
 MAX_THREADS = 1024
 SQUASHES = ("none", "root", "all")
 
+logger = logging.getLogger(__name__)
 
 Config: TypeAlias = Mapping[str, bool | int | float | str]
 _T = TypeVar("_T")
@@ -39,8 +43,20 @@ class Settings:
     nfsv3: bool = False
     squash: str = "none"
     filesystem_share: str = "filesystem"
-    filesystem_size: int | None = None
-    """GiB; None: no limit."""
+    filesystem_size: Size = NO_LIMIT
+    extra: Mapping[str, object] = field(default_factory=dict[str, object])
+    """What another revision of the charm keeps here."""
+
+
+_RECORD = Record(
+    Settings,
+    overcommit_ratio=Field("overcommit_ratio", records.real),
+    threads=Field("threads", records.number),
+    nfsv3=Field("nfsv3", records.flag),
+    squash=Field("squash", records.text),
+    filesystem_share=Field("filesystem_share", parse_name),
+    filesystem_size=Field("filesystem_size", records.size, lambda value: value.plain),
+)
 
 
 def parse(config: Config) -> Settings:
@@ -55,8 +71,13 @@ def parse(config: Config) -> Settings:
         nfsv3=bool(config["nfsv3"]),
         squash=str(config["squash"]),
         filesystem_share=_parsed(parse_name, config, "filesystem-share"),
-        filesystem_size=_parsed(parse_size, config, "filesystem-size"),
+        filesystem_size=Size.of(_parsed(parse_size, config, "filesystem-size")),
     )
+    _check(settings)
+    return settings
+
+
+def _check(settings: Settings) -> None:
     ratio, threads, squash = settings.overcommit_ratio, settings.threads, settings.squash
     if not (math.isfinite(ratio) and 1 <= ratio <= MAX_OVERCOMMIT_RATIO):
         raise SettingsError(
@@ -68,7 +89,6 @@ def parse(config: Config) -> Settings:
         )
     if squash not in SQUASHES:
         raise SettingsError(f"squash {squash[:40]!r}: use {', '.join(SQUASHES)}")
-    return settings
 
 
 def _parsed(parse: Callable[[str], _T], config: Config, option: str) -> _T:
@@ -78,11 +98,22 @@ def _parsed(parse: Callable[[str], _T], config: Config, option: str) -> _T:
         raise SettingsError(f"{option}: {error}") from error
 
 
+def _read() -> Settings:
+    return _RECORD.read(records.parse(machine.read_file(IN_FORCE) or b""))
+
+
 def read_in_force() -> Settings:
-    """Read the last good settings; the defaults if there were none yet."""
-    return Settings(**json.loads(IN_FORCE.read_bytes())) if IN_FORCE.exists() else Settings()
+    """Read the last good settings; the defaults if there were none yet, or none are left."""
+    settings = _read()
+    try:
+        _check(settings)
+    except SettingsError as error:
+        logger.warning("%s: %s", IN_FORCE, error)
+        return Settings()
+    return settings
 
 
 def keep(settings: Settings) -> bool:
     """Keep the settings as the last good ones; say whether they are others than before."""
-    return machine.write_atomically(IN_FORCE, json.dumps(asdict(settings)) + "\n")
+    kept = replace(settings, extra=_read().extra)
+    return machine.write_atomically(IN_FORCE, records.dump(_RECORD.write(kept)) + "\n")

@@ -17,6 +17,7 @@ EXPORT_ROOT = Path("/srv/nfs")
 
 # What Juju calls an application of another model (cross-model relations).
 _REMOTE_APPLICATION = re.compile(r"remote-[0-9a-f]{32}")
+_OF_MODEL = re.compile(r"(?P<name>.+)@(?P<model>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 
 
 @dataclass(frozen=True, order=True)
@@ -47,6 +48,8 @@ class Size:
 
     def __str__(self) -> str:
         """Write it as an operator reads it."""
+        if not self.is_known:
+            return "unknown"
         return f"{self.gib}G" if self.is_limited else "no limit"
 
 
@@ -55,17 +58,16 @@ NO_LIMIT = Size(2**63 - 1)
 
 
 def is_remote(application: str) -> bool:
-    """Whether an application is of another model."""
+    """Whether an application may be of another model."""
     return _REMOTE_APPLICATION.fullmatch(application) is not None
 
 
-def share_name(application: str, name: str) -> str:
-    """Name the share that an application has if it requests a name.
+def share_name_of(model: str, name: str) -> str:
+    """Name the share that applications of another model have if they request a name.
 
-    Applications of this model share what has the same name. One of another model has shares of
-    its own, whatever it requests: what it appends to a name stands before its own `@remote-…`.
+    Whatever they request, it ends in their model's UUID, which is Juju's word and not theirs.
     """
-    return f"{name}@{application}" if name and is_remote(application) else name
+    return f"{name}@{model}" if name else ""
 
 
 def parse_share_name(text: str) -> str:
@@ -74,8 +76,8 @@ def parse_share_name(text: str) -> str:
     Raises:
         ValueError: it is no valid name; the message says what is.
     """
-    name, _, application = text.rpartition("@")
-    parse_name(name if is_remote(application) else text)
+    of_model = _OF_MODEL.fullmatch(text)
+    parse_name(of_model["name"] if of_model else text)
     return text
 
 
@@ -102,7 +104,7 @@ class Request:
     integration_id: int
     application: str
     share: str
-    """Name of the share, see `share_name`; empty if it can't be read."""
+    """Name of the share, see `share_name_of`; empty if it can't be read."""
     size: Size
     """Unknown if the request can't be read whole: then it asks for nothing new."""
     allowlist: tuple[Network, ...] = ()
@@ -155,8 +157,10 @@ class ShareReport:
     uuid: str = ""
     """That of its image; empty: it is not here (yet)."""
     size: Size = UNKNOWN
+    refusal: str = ""
+    """Why it is not as whose it is requested it."""
     error: str = ""
-    """Why it is not as it was requested."""
+    """What is wrong with it, for all that have it."""
     networks: tuple[Network, ...] = ()
     """To whom it is exported by now."""
 
@@ -234,6 +238,8 @@ class Storage:
     free_bytes: int = 0
     is_root: bool = False
     """Whether it is the machine's root file system."""
+    overcommit_ratio: float = 1.0
+    """How much may be allocated of each byte that there is."""
 
 
 @dataclass(frozen=True)
@@ -275,5 +281,7 @@ class Wanted:
     """The least that it is to have; unknown: as it is, and not to be made."""
     networks: tuple[Network, ...] = ()
     """Who may mount it."""
+    own_networks: tuple[Network, ...] = ()
+    """Who may by the word of whose it is, and by actions."""
     applications: tuple[str, ...] = ()
     """The applications that have it, its own first."""

@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator
 
+import fake_machine
 import hypothesis
 import pytest
 
@@ -22,8 +23,9 @@ hypothesis.settings.load_profile("unit")
 
 
 @pytest.fixture(autouse=True, scope="session")
-def rendered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep rendered texts away from the computer's own."""
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what the charm keeps away from the computer's own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(machine, "RENDERED", tmp_path_factory.mktemp("rendered"))
+        patch.setattr(fake_machine, "KEPT", tmp_path_factory.mktemp("kept"))
         yield

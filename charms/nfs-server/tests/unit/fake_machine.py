@@ -4,18 +4,22 @@
 `test_charm.test_fakes_match` holds their signatures against the real ones.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import secrets
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import exports as real_exports
 import images as real_images
 import nfs as real_nfs
+from charms.storage_libs.v0.nfs_interfaces import Network
 from settings import Settings
-from shares import GIB, Export, Image, Storage, Work, share_id
+from values import GIB, Export, Found, Image, Storage, Work, share_directory, share_id
 
 TOTAL = 100
 RESERVE = 2
+KEPT = Path()
+"""Where machines keep what outlives a hook; set by conftest.py."""
 
 
 @dataclass
@@ -23,6 +27,10 @@ class FakeMachine:
     """What is on the machine, and what may go wrong there."""
 
     unit: str = "nfs-server/0"
+    goal: dict[str, str] = field(default_factory=dict[str, str])
+    """Units of the application, and their status; this one where none are given."""
+    kept: Path = field(default_factory=lambda: KEPT / secrets.token_hex(8))
+    """What the charm keeps on the machine."""
     made: int = 0
     """How many file systems were made, for their UUIDs."""
     is_installed: bool = True
@@ -33,19 +41,28 @@ class FakeMachine:
     squash: str = "none"
     can_start: bool = True
     can_install: bool = True
-    strangers: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
-    """Who may mount our shares by another hand's doing."""
-    is_connected: bool = False
-    """Whether a client holds files open."""
-    do_clients_leave: bool = True
-    """Whether clients go by themselves when they are waited for."""
+    is_container: bool = False
+    unexpected: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    """Who may mount our shares by exports that the charm did not make."""
+    holders: dict[str, tuple[real_nfs.Holder, ...]] = field(
+        default_factory=dict[str, tuple[real_nfs.Holder, ...]]
+    )
+    """Clients that hold files of shares open."""
+    nfsv3: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """Clients that mounted shares by NFSv3."""
     on_storage: dict[str, Image] = field(default_factory=dict[str, Image])
     foreign: tuple[Path, ...] = ()
+    is_root: bool = False
+    """Whether the storage is the root disk."""
     can_reserve: bool = True
     """Whether the storage has room for what images gave back."""
-    leftovers: int = 0
+    filled: set[str] = field(default_factory=set[str])
+    """Shares that hold files, whoever wrote them."""
+    unfinished: int = 0
     mounted: set[str] = field(default_factory=set[str])
     exported: dict[str, Export] = field(default_factory=dict[str, Export])
+    paused: set[str] = field(default_factory=set[str])
+    can_export: bool = True
     others: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
     """Exports that are not the charm's."""
     has_exports_file: bool = False
@@ -56,9 +73,13 @@ class FakeMachine:
     unclean: set[str] = field(default_factory=set[str])
     """Shares whose file system has errors that e2fsck finds."""
     busy: set[str] = field(default_factory=set[str])
-    """Shares that can't be unmounted."""
+    """Shares that a process on the machine uses."""
     clients: tuple[real_nfs.Address, ...] = ()
     """From where clients are connected."""
+    do_clients_leave: bool = True
+    """Whether clients go by themselves when they are waited for."""
+    waited_s: float = 0
+    """How long clients were waited for, at the most."""
     changes: list[str] = field(default_factory=list[str])
     """All that was changed."""
 
@@ -99,22 +120,21 @@ class FakeMachine:
 
     def sizes(self) -> dict[str, int | None]:
         """Sizes of the shares."""
-        return {name: image.size for name, image in self.on_storage.items()}
+        return {name: image.size.plain for name, image in self.on_storage.items()}
 
 
 class FakeImages:
     """For `images`."""
 
     ImagesError = real_images.ImagesError
-    Found = real_images.Found
 
     def __init__(self, machine: FakeMachine):
         self._machine = machine
 
-    def read(self, directory: Path, application: str) -> real_images.Found:
+    def read(self, directory: Path, application: str) -> Found:
         assert directory.is_dir()
         found = {name: self._seen(image) for name, image in self._machine.on_storage.items()}
-        return real_images.Found(found, self._machine.foreign)
+        return Found(found, self._machine.foreign)
 
     def _seen(self, image: Image) -> Image:
         is_mounted = image.name in self._machine.mounted
@@ -124,12 +144,16 @@ class FakeImages:
         return replace(image, is_mounted=is_mounted, problem=problem)
 
     def read_storage(self, directory: Path) -> Storage:
-        return Storage(TOTAL * GIB, (self._machine.free_gib + RESERVE) * GIB)
+        free = (self._machine.free_gib + RESERVE) * GIB
+        return Storage(TOTAL * GIB, free, self._machine.is_root)
 
-    def remove_leftovers(self, directory: Path) -> bool:
-        changed = self._machine.leftovers > 0
-        self._machine.leftovers = 0
-        return self._note(changed, "leftovers removed")
+    def files(self) -> tuple[Path, ...]:
+        return ()
+
+    def remove_unfinished(self, directory: Path) -> None:
+        changed = self._machine.unfinished > 0
+        self._machine.unfinished = 0
+        self._note(changed, "unfinished removed")
 
     def make(self, directory: Path, work: Work, application: str) -> None:
         assert work.name not in self._machine.on_storage
@@ -137,53 +161,71 @@ class FakeImages:
         if work.name in self._machine.failing:
             raise real_images.ImagesError(f"share {work.name}: it failed")
         self._machine.add(
-            work.name, work.size, is_served=False, is_overcommitted=work.is_overcommitted
+            work.name,
+            work.gib if work.is_limited else None,
+            is_served=False,
+            is_overcommitted=work.is_overcommitted,
         )
+        self._set_length(work)
         self._machine.mounted.remove(work.name)
+
+    def _set_length(self, work: Work) -> None:
+        there, length = self._machine.on_storage[work.name], work.gib * GIB
+        there = replace(there, file_bytes=length, filesystem_bytes=length)
+        self._machine.on_storage[work.name] = there
 
     def note_served(self, directory: Path, image: Image) -> None:
         assert not self._machine.on_storage[image.name].is_served
+        if image.name in self._machine.failing:
+            raise real_images.ImagesError(f"share {image.name}: it failed")
         self._note(True, f"{image.name} served")
         there = self._machine.on_storage[image.name]
         self._machine.on_storage[image.name] = replace(there, is_served=True)
 
-    def grow(self, directory: Path, image: Image, size: int | None) -> None:
+    def grow(self, directory: Path, image: Image, work: Work) -> None:
         assert image.name in self._machine.mounted
         self._note(True, f"{image.name} grown")
         if image.name in self._machine.failing:
             raise real_images.ImagesError(f"share {image.name}: it failed")
         before = self._machine.on_storage[image.name]
-        self._machine.add(image.name, size)
+        self._machine.add(image.name, work.gib if work.is_limited else None)
         self._machine.on_storage[image.name] = replace(
             self._machine.on_storage[image.name], uuid=before.uuid, is_served=before.is_served
         )
+        self._set_length(work)
 
-    def ensure_reserved(self, directory: Path, images: Iterable[Image]) -> bool:
-        short = [image for image in images if _is_short(image)]
-        for image in short if self._machine.can_reserve else []:
-            there = self._machine.on_storage[image.name]
-            self._machine.on_storage[image.name] = replace(there, allocated_bytes=image.file_bytes)
-        return self._note(bool(short), "reserved")
+    def reserve(self, directory: Path, image: Image) -> None:
+        self._note(True, "reserved")
+        if not self._machine.can_reserve:
+            raise real_images.ImagesError(f"share {image.name}: no space left")
+        there = self._machine.on_storage[image.name]
+        self._machine.on_storage[image.name] = replace(there, allocated_bytes=image.file_bytes)
 
-    def ensure_mounted(self, directory: Path, images: Iterable[Image]) -> bool:
+    def ensure_mounted(self, directory: Path, images: Collection[Image]) -> bool:
         missing = {image.name for image in images} - self._machine.mounted
         self._machine.mounted |= missing - self._machine.damaged
         return self._note(bool(missing), "mounted")
+
+    def is_empty(self, directory: Path, image: Image) -> bool:
+        return image.name not in self._machine.filled
+
+    def users(self, image: Image) -> tuple[str, ...]:
+        return ("bash (812)",) if image.name in self._machine.busy else ()
 
     def usage(self, image: Image) -> real_images.Usage:
         if not image.is_mounted:
             return real_images.Usage()
         return real_images.Usage(GIB, 9 * GIB, used_inodes=12, free_inodes=88)
 
-    def unmount(self, image: Image, release: Callable[[], None]) -> None:
-        assert image.name not in self._machine.exported
-        if image.name in self._machine.busy:
+    def unmount(self, image: Image, flush: Callable[[], None]) -> None:
+        assert image.name not in self._machine.exported or image.name in self._machine.paused
+        if image.name in self._machine.busy or self._machine.holders.get(image.name):
             raise real_images.ImagesError("target is busy")
         self._machine.mounted.discard(image.name)
         self._note(True, f"{image.name} unmounted")
 
-    def delete(self, directory: Path, image: Image, release: Callable[[], None]) -> None:
-        self.unmount(image, release)
+    def delete(self, directory: Path, image: Image, flush: Callable[[], None]) -> None:
+        self.unmount(image, flush)
         del self._machine.on_storage[image.name]
         self._note(True, f"{image.name} deleted")
 
@@ -193,16 +235,16 @@ class FakeImages:
             self._machine.unclean.discard(image.name)
         return image.name not in self._machine.unclean, "pass 1"
 
-    def is_any_mounted(self) -> bool:
-        return bool(self._machine.mounted)
+    def mounted(self) -> set[Path]:
+        return set(map(share_directory, self._machine.mounted))
 
-    def unmount_all(self, release: Callable[[], None]) -> None:
-        if self._machine.mounted and self._machine.is_connected:
-            release()
-        if self._machine.mounted & set(self._machine.exported) or self._machine.is_connected:
-            raise real_images.ImagesError("target is busy")
-        self._note(bool(self._machine.mounted), "unmounted")
-        self._machine.mounted.clear()
+    def unmount_all(self, flush: Callable[[], None]) -> tuple[str, ...]:
+        assert not self._machine.exported
+        held = {name for name, holders in self._machine.holders.items() if holders}
+        busy = self._machine.mounted & (self._machine.busy | held)
+        self._note(bool(self._machine.mounted - busy), "unmounted")
+        self._machine.mounted = busy
+        return tuple(f"{share_directory(name)} stays mounted" for name in sorted(busy))
 
     def _note(self, changed: bool, what: str) -> bool:
         if changed:
@@ -211,7 +253,7 @@ class FakeImages:
 
 
 def _is_short(image: Image) -> bool:
-    """Whether it takes less of the storage than it was promised."""
+    """Whether it takes less of the storage than it was allocated."""
     return not image.is_sparse and image.allocated_bytes < image.file_bytes
 
 
@@ -219,29 +261,45 @@ class FakeExports:
     """For `exports`."""
 
     ExportsError = real_exports.ExportsError
+    MAX_ENTRIES = real_exports.MAX_ENTRIES
+    EXPORTS = real_exports.EXPORTS
+    ETAB = real_exports.ETAB
     host = staticmethod(real_exports.host)
 
     def __init__(self, machine: FakeMachine):
         self._machine = machine
 
-    def ensure(self, exports: Iterable[Export], squash: str) -> bool:
+    def ensure(
+        self, exports: Collection[Export], squash: str, *, paused: Collection[str] = ()
+    ) -> bool:
         assert self._machine.is_installed
+        if not self._machine.can_export:
+            raise real_exports.ExportsError("exportfs: it failed")
         wanted = {export.name: export for export in exports}
         is_same = (wanted, squash) == (self._machine.exported, self._machine.squash)
-        if is_same and self._machine.has_exports_file:
+        if is_same and set(paused) == self._machine.paused and self._machine.has_exports_file:
             return False
         self._machine.squash = squash
         self._machine.exported = wanted
+        self._machine.paused = set(paused)
         self._machine.has_exports_file = True
         self._machine.changes.append("exported")
         return True
+
+    def flush(self) -> None:
+        pass
 
     def remove(self) -> None:
         self.ensure((), "none")
         self._machine.has_exports_file = False
 
-    def strangers(self, exports: Iterable[Export]) -> list[tuple[str, str]]:
-        return self._machine.strangers
+    def unexpected(self, exports: Iterable[Export]) -> list[tuple[str, str]]:
+        wanted = {
+            (str(export.path), real_exports.host(network))
+            for export in exports
+            for network in export.networks
+        }
+        return self._machine.unexpected + sorted(set(self._entries()) - wanted)
 
     def read_table(self) -> dict[tuple[str, str], frozenset[str]]:
         return dict.fromkeys(self._machine.others | set(self._entries()), frozenset())
@@ -263,19 +321,28 @@ class FakeNfs:
     def __init__(self, machine: FakeMachine):
         self._machine = machine
 
+    def files(self) -> tuple[Path, ...]:
+        return ()
+
+    def read_state(self) -> tuple[bytes | None, bytes | None]:
+        return bytes(self._machine.is_running), None
+
+    def find_refusal(self) -> str:
+        return "This container can't serve NFS" if self._machine.is_container else ""
+
     def install(self, settings: Settings) -> str:
         if not self._machine.can_install:
             raise real_nfs.NfsError("no candidate")
         self._machine.settings = settings
         self._machine.is_installed = self._machine.is_running = self._machine.is_configured = True
         self._machine.changes.append("installed")
-        return "1:2.6.4-3ubuntu5"
+        return self.read_version()
+
+    def read_version(self) -> str:
+        return "1:2.6.4-3ubuntu5" if self._machine.is_installed else ""
 
     def is_installed(self) -> bool:
         return self._machine.is_installed
-
-    def was_installed(self) -> bool:
-        return self._machine.is_configured
 
     def is_running(self) -> bool:
         return self._machine.is_running
@@ -298,14 +365,33 @@ class FakeNfs:
     def read_clients(self) -> tuple[real_nfs.Address, ...]:
         return self._machine.clients
 
-    def wait_for_clients_to_leave(self, timeout_s: float) -> bool:
-        self._machine.is_connected &= not self._machine.do_clients_leave
-        return not self._machine.is_connected
+    def holders(self, image_where: Path) -> tuple[real_nfs.Holder, ...]:
+        return self._machine.holders.get(self._name(image_where), ())
 
-    def release(self) -> None:
-        # A client of an export that stays would come back.
-        if not self._machine.exported:
-            self._machine.is_connected = False
+    def expire(self, clients: Iterable[real_nfs.Holder]) -> None:
+        gone = set(clients)
+        for name, there in self._machine.holders.items():
+            self._machine.holders[name] = tuple(it for it in there if it not in gone)
+
+    def nfsv3_clients(self, where: Path) -> tuple[str, ...]:
+        return self._machine.nfsv3.get(self._name(where), ())
+
+    def _name(self, where: Path) -> str:
+        return next((it for it in self._machine.on_storage if share_directory(it) == where), "")
+
+    def wait_for_clients_to_leave(
+        self, timeout_s: float, networks: Collection[Network] | None = None
+    ) -> bool:
+        def is_meant(client: real_nfs.Address) -> bool:
+            return networks is None or any(client in network for network in networks)
+
+        if not any(map(is_meant, self._machine.clients)):
+            return True
+        self._machine.waited_s += timeout_s
+        if self._machine.do_clients_leave:
+            stay = tuple(it for it in self._machine.clients if not is_meant(it))
+            self._machine.clients = stay
+        return self._machine.do_clients_leave
 
     def remove(self, *, is_used_by_others: bool) -> None:
         self._machine.is_running &= is_used_by_others or not self._machine.is_installed

@@ -5,10 +5,12 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
+import fake_machine
 import pytest
 from fake_machine import FakeMachine
 from ops import testing
 from test_charm import (
+    HOLDER,
     HOST,
     PEERS,
     Context,
@@ -20,13 +22,13 @@ from test_charm import (
     state,
 )
 
-import peers
+import records
 from charms.storage_libs.v0.nfs_interfaces import parse_allowlist
-from placement import Placement, Report, ShareReport
-from shares import GIB, share_directory, share_id
+from values import GIB, NO_LIMIT, Placement, Report, ShareReport, Size, share_directory, share_id
 
 OTHER = "nfs-server/1"
 CLIENT = parse_allowlist("10.0.1.1")
+OPEN = replace(HOLDER, address=ip_address("10.9.0.1"), has_locks=False)
 
 
 @pytest.fixture
@@ -55,15 +57,25 @@ def refused(context: Context, now: testing.State, name: str, **params: Any) -> s
 
 
 def placements(now: testing.State) -> dict[str, Placement]:
-    return peers.parse_placements(now.get_relation(PEERS.id).local_app_data.get("shares", ""))
+    text = now.get_relation(PEERS.id).local_app_data.get("shares", "")
+    return records.read_placements(records.parse(text))
+
+
+def plain(placed: dict[str, Placement]) -> dict[str, str]:
+    return {"shares": records.dump(records.write_placements(placed))}
+
+
+def report_in(now: testing.State) -> Report:
+    said = now.get_relation(PEERS.id).local_unit_data["report"]  # pyright: ignore
+    return records.REPORT.read(records.parse(said))
 
 
 def with_peers(now: testing.State, placed: dict[str, Placement], report: Report) -> testing.State:
     """Two units: the other one says `report`."""
     relation = replace(
         PEERS,
-        local_app_data={"shares": peers.format_placements(placed)},
-        peers_data={1: {"report": peers.format_report(report)}},
+        local_app_data=plain(placed),
+        peers_data={1: {"report": records.dump(records.REPORT.write(report))}},
     )
     clients = {it for it in now.relations if it.id != PEERS.id}
     return replace(now, relations={*clients, relation}, planned_units=2)
@@ -80,12 +92,13 @@ def test_create_share(machine: FakeMachine, context: Context):
     assert machine.may_mount() == {"/hand": {"10.9.0.1"}}
     assert results(context) == {
         "name": "/hand",
-        "owner": "nfs-server/0",
+        "unit": "nfs-server/0",
+        "applications": "",
         "state": "exported",
         "size": "10G",
         "path": str(share_directory("/hand")),
         "allowlist": "10.9.0.1",
-        "allowlist-by-hand": "10.9.0.1",
+        "granted-by-action": "10.9.0.1",
         "used-bytes": str(GIB),
         "free-bytes": str(9 * GIB),
         "used-inodes": "12",
@@ -96,7 +109,7 @@ def test_create_share(machine: FakeMachine, context: Context):
     again = do(context, now, "create-share", share="/hand", size=10, allowlist="10.9.0.1")
     assert machine.changes == []
     assert again.relations == now.relations
-    context.run(context.on.update_status(), again)
+    context.run(context.on.config_changed(), again)
     assert machine.may_mount() == {"/hand": {"10.9.0.1"}}
 
 
@@ -111,7 +124,7 @@ def test_create_share_that_a_client_has(machine: FakeMachine, context: Context):
     now = context.run(context.on.relation_changed(c := client()), state(c))
     now = do(context, now, "create-share", share="/data", size=10)
     now = context.run(context.on.relation_broken(relation_in(now, 1)), now)
-    assert placements(now)["/data"].by_hand
+    assert placements(now)["/data"].is_manual
     assert machine.sizes() == {"/data": 10}
 
 
@@ -121,7 +134,7 @@ _NAME = ": use 1 to 128 letters, digits and characters of /._:@+-"
 @pytest.mark.parametrize(
     ("params", "reason"),
     [
-        ({"size": 100}, "share /hand: 100G asked, 98G free"),
+        ({"size": 100}, "share /hand: 100G requested, 98G free"),
         ({"size": 0}, "size '0': use whole gigabytes from 1, or -1 for no limit"),
         ({"share": "a b"}, f"share name 'a b'{_NAME}"),
         ({"share": "../x"}, "share name '../x': '..' is not allowed in it"),
@@ -153,7 +166,7 @@ def test_create_share_that_exists_with_another_size(machine: FakeMachine, contex
 def test_create_share_that_fails(machine: FakeMachine, context: Context):
     machine.failing = {"/hand"}
     said = refused(context, state(), "create-share", share="/hand", size=10)
-    assert said == "share /hand: nfs-server could not make or grow it"
+    assert said == "share /hand: it failed"
 
 
 @pytest.mark.parametrize(
@@ -181,16 +194,19 @@ def test_on_the_leader_alone(
 def test_on_the_unit_that_has_it_alone(machine: FakeMachine, context: Context, name: str):
     params = {"share": "/hand"} | ({"confirm": "/hand"} if name == "delete-share" else {})
     assert refused(context, state(), name, **params) == "there is no share /hand: see list-shares"
-    there = Report(shares={"/hand": ShareReport("u1", 10)})
-    now = with_peers(state(), {"/hand": Placement(OTHER, "u1", by_hand=True)}, there)
+    machine.goal = {"nfs-server/0": "active", OTHER: "active"}
+    there = Report(shares={"/hand": ShareReport("u1", Size(10))})
+    now = with_peers(state(), {"/hand": Placement(OTHER, "u1", is_manual=True)}, there)
     assert refused(context, now, name, **params) == f"share /hand is on {OTHER}: run it there"
-    now = with_peers(state(), {"/hand": Placement(OTHER, "u1", by_hand=True)}, Report())
+    now = with_peers(state(), {"/hand": Placement(OTHER, "u1", is_manual=True)}, Report())
     lost = "share /hand: its image is not here; attach the storage that holds it"
     assert refused(context, now, name, **params) == lost
     now = with_peers(state(), {"/hand": Placement("nfs-server/7", "u1")}, Report())
     gone = "share /hand was on nfs-server/7, which is gone"
     assert refused(context, now, name, **params) == gone
-    now = with_peers(state(), {"/hand": Placement(OTHER, by_hand=True, size=5)}, Report(50))
+    now = with_peers(
+        state(), {"/hand": Placement(OTHER, is_manual=True, size=Size(5))}, Report(50)
+    )
     said = refused(context, now, name, **params)
     assert said == "share /hand is not made yet: see list-shares"
 
@@ -198,6 +214,8 @@ def test_on_the_unit_that_has_it_alone(machine: FakeMachine, context: Context, n
 def test_not_ready(machine: FakeMachine, context: Context):
     machine.is_installed = False
     said = refused(context, state(), "list-shares")
+    assert said == "the NFS server is not installed: see juju status"
+    said = refused(context, replace(state(), relations=()), "list-shares")
     assert said == "nfs-server/0 is not ready: see juju status"
 
 
@@ -208,14 +226,14 @@ def test_resize_share(machine: FakeMachine, context: Context):
         assert machine.sizes() == {"/hand": 20}
         assert results(context)["size"] == "20G"
     said = refused(context, now, "resize-share", share="/hand", size=5)
-    assert said == "share /hand: 5G asked, it has 20G; a share never shrinks"
+    assert said == "share /hand: 5G requested, it has 20G; a share never shrinks"
     said = refused(context, now, "resize-share", share="/hand", size=200)
-    assert said == "share /hand: 200G asked, 78G free"
+    assert said == "share /hand: 200G requested, 78G free"
     do(context, now, "resize-share", share="/hand", size=-1)
     assert machine.sizes() == {"/hand": None}
 
 
-def test_a_client_of_a_share_that_was_grown_by_hand_is_content(
+def test_a_share_that_an_action_grew_is_no_fault_of_its_client(
     machine: FakeMachine, context: Context
 ):
     now = context.run(context.on.relation_changed(c := client()), state(c))
@@ -224,13 +242,13 @@ def test_a_client_of_a_share_that_was_grown_by_hand_is_content(
     assert "error" not in answers(now)[1]
 
 
-def test_access_by_hand(machine: FakeMachine, context: Context):
+def test_access_by_actions(machine: FakeMachine, context: Context):
     now = context.run(context.on.relation_changed(c := client()), state(c))
     for _ in range(2):
         now = do(context, now, "grant-access", share="/data", allowlist="10.9.0.0/16,10.0.1.1")
         assert machine.may_mount() == {"/data": {"10.0.1.1", "10.9.0.0/16"}}
-        assert results(context)["allowlist-by-hand"] == "10.0.1.1 10.9.0.0/16"
-    now = context.run(context.on.update_status(), now)
+        assert results(context)["granted-by-action"] == "10.0.1.1 10.9.0.0/16"
+    now = context.run(context.on.config_changed(), now)
     assert machine.may_mount() == {"/data": {"10.0.1.1", "10.9.0.0/16"}}
     now = do(context, now, "revoke-access", share="/data", allowlist="10.0.1.1")
     assert results(context)["still-allowed"] == "10.0.1.1 by app1"
@@ -250,22 +268,22 @@ def test_too_many_grants(machine: FakeMachine, context: Context):
     now = created(context, allowlist=",".join(f"10.0.{n // 250}.{n % 250}" for n in range(1000)))
     said = refused(context, now, "grant-access", share="/hand", allowlist="10.9.0.1")
     assert said == (
-        "allowlist: 1001 entries by hand, more than the 1000 allowed: "
+        "allowlist: 1001 entries granted by actions, more than the 1000 allowed: "
         "grant networks instead of addresses"
     )
 
 
 def test_forget_share(machine: FakeMachine, context: Context):
-    gone = {"/data": Placement("nfs-server/7", "u1", by_hand=True)}
+    gone = {"/data": Placement("nfs-server/7", "u1", is_manual=True)}
     now = with_peers(state(client()), gone, Report(free=10))
     said = refused(context, now, "forget-share", share="/data", confirm="/dat")
     assert said == "confirm: type the name of the share again, confirm=/data"
-    now = context.run(context.on.update_status(), now)
+    now = context.run(context.on.config_changed(), now)
     assert answers(now) == {1: {"error": "share /data was on nfs-server/7, which is gone"}}
     assert machine.on_storage == {}
     now = do(context, now, "forget-share", share="/data", confirm="/data")
-    assert results(context) == {"name": "/data", "state": "forgotten", "wanted-by": "app1"}
-    now = context.run(context.on.update_status(), now)
+    assert results(context) == {"name": "/data", "state": "forgotten", "requested-by": "app1"}
+    now = context.run(context.on.config_changed(), now)
     assert machine.sizes() == {"/data": 10}
     said = refused(context, now, "forget-share", share="/data", confirm="/data")
     assert said == "share /data is on nfs-server/0: use delete-share to delete its data"
@@ -279,7 +297,8 @@ def test_delete_share(machine: FakeMachine, context: Context):
     )
     machine.clients = (ip_address("10.9.0.1"), ip_address("10.8.0.1"))
     assert refused(context, now, "delete-share", **there) == (
-        "share /hand: 10.9.0.1 is connected; unmount it there, or take its access away first"
+        "share /hand: 10.9.0.1 is connected; unmount it there, or take its access away and end"
+        " what uses it"
     )
     assert machine.may_mount() == {"/hand": {"10.9.0.1"}}
     machine.clients = ()
@@ -297,7 +316,7 @@ def test_delete_share(machine: FakeMachine, context: Context):
 def test_delete_share_that_a_client_wants(machine: FakeMachine, context: Context):
     now = context.run(context.on.relation_changed(c := client()), state(c))
     said = refused(context, now, "delete-share", share="/data", confirm="/data")
-    assert said == "share /data is wanted by app1: remove that integration first"
+    assert said == "share /data is requested by app1: remove that integration first"
     assert machine.sizes() == {"/data": 10}
 
 
@@ -305,37 +324,33 @@ def test_delete_share_that_is_in_use(machine: FakeMachine, context: Context):
     now = created(context)
     machine.busy = {"/hand"}
     said = refused(context, now, "delete-share", share="/hand", confirm="/hand")
-    assert said == "target is busy"
+    assert said == "share /hand is in use on this machine by bash (812): end that"
     assert machine.sizes() == {"/hand": 10}
-    context.run(context.on.update_status(), now)
+    context.run(context.on.config_changed(), now)
     assert machine.may_mount() == {"/hand": {"10.9.0.1"}}
 
 
 def test_delete_share_on_another_unit_than_the_leader(machine: FakeMachine, context: Context):
     machine.add("/hand", 10)
     uuid = machine.on_storage["/hand"].uuid
-    placed = {"/hand": Placement("nfs-server/0", uuid, by_hand=True, size=10)}
+    placed = {"/hand": Placement("nfs-server/0", uuid, is_manual=True, size=Size(10))}
     now = with_peers(state(leader=False), placed, Report())
     now = do(context, now, "delete-share", share="/hand", confirm="/hand")
     assert machine.on_storage == {}
     for _ in range(2):  # Until the leader has dropped it, it says so, and makes nothing anew.
-        said = now.get_relation(PEERS.id).local_unit_data["report"]  # pyright: ignore
-        assert peers.parse_report(said).deleted == (uuid,)
+        assert report_in(now).deleted == (uuid,)
         assert now.unit_status == testing.ActiveStatus()
-        now = context.run(context.on.update_status(), now)
+        now = context.run(context.on.config_changed(), now)
     relation = replace(now.get_relation(PEERS.id), local_app_data={"shares": "{}"})
-    now = context.run(context.on.update_status(), replace(now, relations={relation}))
-    said = now.get_relation(PEERS.id).local_unit_data["report"]  # pyright: ignore
-    assert peers.parse_report(said).deleted == ()
+    now = context.run(context.on.config_changed(), replace(now, relations={relation}))
+    assert report_in(now).deleted == ()
 
 
 def test_check_share(machine: FakeMachine, context: Context):
     now = created(context)
     machine.unclean = {"/hand"}
     machine.clients = (ip_address("10.9.0.1"),)
-    said = refused(context, now, "check-share", share="/hand")
-    assert "10.9.0.1 is connected" in said
-    machine.clients = ()
+    machine.holders = {"/hand": (OPEN,)}  # They wait, and open it again.
     for params, result in (
         ({}, "has errors; repair=true repairs them"),
         ({"repair": True}, "clean"),
@@ -348,6 +363,7 @@ def test_check_share(machine: FakeMachine, context: Context):
 
 
 def test_list_shares(machine: FakeMachine, context: Context):
+    machine.goal = {"nfs-server/0": "active", OTHER: "active"}
     machine.add("/kept", 5)
     machine.add("/bad", 5)
     machine.add("/stray", 5)
@@ -361,49 +377,53 @@ def test_list_shares(machine: FakeMachine, context: Context):
         "/stray": Placement(OTHER, "u3"),
         "/gone": Placement("nfs-server/7", "u4"),
         "/data": Placement(OTHER, "u1", grants=CLIENT),
-        "/new": Placement(OTHER, by_hand=True, size=20),
+        "/new": Placement(OTHER, is_manual=True, size=Size(20)),
     }
     report = Report(
         free=50,
         shares={
-            "/data": ShareReport("u1", 10, networks=CLIENT),
-            "/stray": ShareReport("u3", None, "share /stray: 5G asked, 1G free"),
+            "/data": ShareReport("u1", Size(10), networks=CLIENT),
+            "/stray": ShareReport("u3", NO_LIMIT, "share /stray: 5G requested, 1G free"),
         },
         foreign=("backup.img",),
     )
     now = with_peers(state(client(2, "/kept", "5")), placed, report)
-    now = context.run(context.on.update_status(), now)
+    now = context.run(context.on.config_changed(), now)
     before = list(machine.changes)
     do(context, now, "list-shares")
     assert machine.changes == before
     said = dict(results(context))
     assert said.pop("count") == 6
-    assert said.pop("strays-on-nfs-server-0") == "/stray"
+    assert said.pop("misplaced-on-nfs-server-0") == "/stray"
     assert said.pop("foreign-on-nfs-server-1") == "backup.img"
     assert set(said) == {share_id(name).replace("_", "-") for name in placed}
-    found = {it["name"]: (it["owner"], it["state"], it["size"]) for it in said.values()}
+    found = {it["name"]: (it["unit"], it["state"], it["size"]) for it in said.values()}
     assert found == {
         "/kept": ("nfs-server/0", "exported", "5G"),
         "/bad": ("nfs-server/0", "share /bad: not mounted", "5G"),
-        "/stray": (OTHER, "share /stray: 5G asked, 1G free", "no limit"),
-        "/gone": ("nfs-server/7", "share /gone was on nfs-server/7, which is gone", "0G"),
+        "/stray": (OTHER, "share /stray: 5G requested, 1G free", "no limit"),
+        "/gone": ("nfs-server/7", "share /gone was on nfs-server/7, which is gone", "unknown"),
         "/data": (OTHER, "exported", "10G"),
-        "/new": (OTHER, "not made yet", "0G"),
+        "/new": (OTHER, "not made yet", "unknown"),
     }
     kept, data = (said[share_id(name).replace("_", "-")] for name in ("/kept", "/data"))
     assert kept["allowlist"] == "10.0.2.1"
-    assert (data["allowlist"], data["allowlist-by-hand"]) == ("10.0.1.1", "10.0.1.1")
+    assert (data["allowlist"], data["granted-by-action"]) == ("10.0.1.1", "10.0.1.1")
     assert "used-bytes" in kept
     assert "used-bytes" not in data
 
 
-def test_200_shares_by_hand(machine: FakeMachine, context: Context):
-    """As many as one unit is to have; made without a size, since this machine is small."""
+def test_200_shares_by_actions(
+    machine: FakeMachine, context: Context, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(fake_machine, "TOTAL", 300)
     now, grants = state(), ",".join(f"10.9.0.{n}" for n in range(10))
-    placed = {f"/s{n}": Placement("nfs-server/0", by_hand=True, size=None) for n in range(200)}
-    relation = replace(PEERS, local_app_data={"shares": peers.format_placements(placed)})
-    now = context.run(context.on.update_status(), replace(now, relations={relation}))
+    placed = {
+        f"/s{n}": Placement("nfs-server/0", is_manual=True, size=Size(1)) for n in range(200)
+    }
+    relation = replace(PEERS, local_app_data=plain(placed))
+    now = context.run(context.on.config_changed(), replace(now, relations={relation}))
     now = do(context, now, "grant-access", share="/s7", allowlist=grants)
     assert len(machine.on_storage) == 200
-    assert machine.may_mount() == {"/s7": {f"10.9.0.{n}" for n in range(10)}}
+    assert machine.may_mount() == {"/s7": {"10.9.0.0/29", "10.9.0.8/31"}}
     assert HOST not in str(placements(now))

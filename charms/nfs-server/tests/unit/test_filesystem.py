@@ -1,57 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The endpoint `filesystem`: its form of an endpoint, and what the charm makes of integrations."""
+"""The endpoint `filesystem`: what the charm makes of its integrations."""
 
-import re
 from dataclasses import replace
-from urllib.parse import unquote, urlsplit
 
 import ops
 import pytest
 from fake_machine import FakeMachine
 from ops import testing
-from test_charm import HOST, Context, client, context, in_force, machine, network, state
+from test_charm import HOST, Context, client, context, machine, network, state
 
-from charms.storage_libs.v0.nfs_interfaces import Endpoint
-from filesystem import format_uri, parse_uri
-from shares import share_directory
+from values import share_directory
 
-__all__ = ["context", "in_force", "machine"]  # Fixtures.
+__all__ = ["context", "machine"]  # Fixtures.
 
 OPTIONS: dict[str, str | int | float | bool] = {
     "filesystem-share": "/hpc",
     "filesystem-size": 10,
 }
-
-
-def read(uri: str) -> tuple[str, int | None, str]:
-    """Read a URI as the interface's specification has it: the hosts in parentheses, encoded."""
-    parts = urlsplit(uri)
-    assert parts.scheme == "nfs"
-    assert re.fullmatch(r"\((?:[A-Za-z0-9._~-]|%[0-9A-F]{2})+\)", parts.netloc), parts.netloc
-    host = urlsplit(f"//{unquote(parts.netloc[1:-1])}")
-    assert host.hostname
-    return host.hostname, host.port, unquote(parts.path)
-
-
-@pytest.mark.parametrize(
-    ("endpoint", "found"),
-    [
-        (Endpoint("192.0.2.1", "/srv/nfs/a"), ("192.0.2.1", None, "/srv/nfs/a")),
-        (Endpoint("192.0.2.1", "/srv/nfs/a", 2050), ("192.0.2.1", 2050, "/srv/nfs/a")),
-        (Endpoint("fd00::1", "/srv/nfs/a"), ("fd00::1", None, "/srv/nfs/a")),
-        (Endpoint("fd00::1", "/srv/nfs/a", 2050), ("fd00::1", 2050, "/srv/nfs/a")),
-        (Endpoint("nfs.example.org", "/"), ("nfs.example.org", None, "/")),
-    ],
-)
-def test_uri(endpoint: Endpoint, found: tuple[str, int | None, str]):
-    uri = format_uri(endpoint)
-    assert read(uri) == found
-    assert parse_uri(uri) == endpoint
-
-
-@pytest.mark.parametrize("text", ["", "nfs://192.0.2.1/a", "cephfs://(192.0.2.1)/a", "nfs://()/a"])
-def test_not_a_uri(text: str):
-    assert parse_uri(text) is None
 
 
 def hpc(units: dict[int, str]) -> testing.Relation:
@@ -118,7 +83,7 @@ def test_a_refusal_stands_in_the_status(machine: FakeMachine, context: Context):
     relation = hpc({0: "10.0.7.1/32"})
     out = context.run(context.on.relation_changed(relation), asked(relation, size=1000))
     assert told(out) == {}
-    refusal = "Refused to filesystem-client: share /hpc: 1000G asked, 98G free"
+    refusal = "Refused to filesystem-client: share /hpc: 1000G requested, 98G free"
     assert out.app_status == ops.ActiveStatus(refusal)
     assert machine.sizes() == {}
 

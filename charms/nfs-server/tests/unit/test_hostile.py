@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 import exports
 import images
-from nfs_charms import machine
 from charms.storage_libs.v0.nfs_interfaces import parse_allowlist, parse_name, parse_size
-from shares import GIB, Export, Work, share_directory, share_id
+from nfs_charms import machine
+from values import GIB, Export, Work, share_directory, share_id
 
 UUID = "0b5bd56d-6b2f-4ba1-bd3c-7a7f1e6c0e0a"
 OPTIONS = {
@@ -86,7 +86,7 @@ def test_exports_say_what_is_meant(name: str, allowlist: list[str]):
         return
     networks = parse_allowlist(",".join(allowlist))
     if not networks:
-        return  # exported to nobody: shares.exports leaves it out.
+        return  # Exported to nobody: then it is left out.
     found = parse_exports(exports.render([Export(name, UUID, networks)], "none"))
     assert {path for path, _ in found} == {f"/srv/nfs/{share_id(name)}"}
     assert all(options == OPTIONS for options in found.values())
@@ -104,7 +104,7 @@ def test_units_say_what_is_meant(name: str, is_sparse: bool):
     unit = parse_unit(images._render_mount(Path("/var/lib/juju/storage/shares/0"), image))
     assert set(unit) == {"Unit", "Mount", "Install"}
     assert unit["Unit"]["Description"] == f"NFS share {name}"
-    options = "loop,noatime,nodev,nosuid,errors=remount-ro"
+    options = "loop,nodev,nosuid,errors=remount-ro"
     assert unit["Mount"] == {
         "What": f"/var/lib/juju/storage/shares/0/{share_id(name)}.img",
         "Where": str(share_directory(name)),
@@ -132,7 +132,8 @@ def test_commands_say_what_is_meant(name: str, size: str):
         patch.setattr(machine, "run", run)
         patch.setattr(machine, "sync_directory", lambda _: None)
         patch.setattr(images, "_sync", lambda _: None)
-        images.make(Path(directory), Work(name, gib), "model/nfs-server")
+        work = Work(name, gib or 7, is_limited=gib is not None)
+        images.make(Path(directory), work, "model/nfs-server")
         beginning = f"{directory}/{share_id(name)}.img."
     allocate = [(images.FALLOCATE, "--length", str((gib or 0) * GIB))] if gib else []
     assert [argv[:-1] for argv in ran if argv[0] == images.FALLOCATE] == allocate

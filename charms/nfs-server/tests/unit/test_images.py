@@ -1,24 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images, with the real e2fsprogs on real files; loop devices, mounts and systemd are the fake."""
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
 import struct
 import subprocess
 import uuid
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-import files
 import images
-import shares
-from nfs_charms import machine
+import values
 from images import ImagesError
-from shares import Image, Storage, Work, share_directory, share_id
+from nfs_charms import machine
+from values import NO_LIMIT, Found, Image, Size, Work, share_directory, share_id
 
 E2FSCK = "/usr/sbin/e2fsck"
 GIB = 16 * 2**20
@@ -28,7 +32,6 @@ ID = share_id("/data")
 APP = "c0ffee/nfs-server"
 
 really_run = machine.run
-really_read_storage = images.read_storage
 
 E2FSPROGS = (images.FALLOCATE, images.MKFS, images.DEBUGFS, images.RESIZE2FS, E2FSCK)
 MISSING = [path for path in E2FSPROGS if not Path(path).exists()]
@@ -52,6 +55,12 @@ class Host:
         self.failing = ""
         """A command that fails."""
         self.busy: set[str] = set()
+        self.users: dict[str, tuple[str, ...]] = {}
+        """mount point -> processes of this machine"""
+        self.checked: set[str] = set()
+        """Units that have checked an image, and were not stopped since."""
+        self.reset: set[str] = set()
+        """Units whose failure systemd has forgotten."""
         self.rules = ""
         """What udev knows."""
         self.mounts: dict[str, tuple[str, str, str]] = {}
@@ -112,6 +121,12 @@ class Host:
             return ""
         if verb == "show":
             return "\n\n".join(map(self._show, arguments[2:]))
+        if verb == "stop":
+            self.checked -= set(arguments)
+            return ""
+        if verb == "reset-failed":
+            self.reset |= set(arguments)
+            return ""
         assert (verb, *arguments[:2]) == ("enable", "--now", "--no-reload")
         failed = [unit for unit in arguments[2:] if not self._enable(unit)]
         if failed:
@@ -136,11 +151,15 @@ class Host:
             line.split("=", 1) for line in self._read(unit).splitlines() if line[:5] in WHERE_WHAT
         )
         assert unit == machine.mount_unit_name(settings["Where"])
-        return settings["Where"] in self.mounts or self.mount(settings["Where"], settings["What"])
+        if settings["Where"] in self.mounts:
+            return True
+        check = f"nfs-share-fsck@{Path(unit).stem[8:]}.service"
+        if check not in self.checked and not is_whole(Path(settings["What"])):
+            return False
+        self.checked.add(check)
+        return self.mount(settings["Where"], settings["What"])
 
     def mount(self, where: str, file: str, options: str = "rw") -> bool:
-        if not is_whole(Path(file)):
-            return False
         used = {device for device, _, _ in self.mounts.values()}
         device = next(d for n in range(9) if (d := f"/dev/loop{n}") not in used)
         self.mounts[where] = (device, file, options)
@@ -169,6 +188,12 @@ class Host:
 WHERE_WHAT = ("Where", "What=")
 
 
+def rmdir(path: Path, root: Path) -> None:
+    if not path.is_relative_to(root):
+        raise FileNotFoundError(path)
+    os.rmdir(path)
+
+
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for module, name in (
@@ -177,15 +202,20 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         (images, "LOOP_DEVICES"),
         (images, "EXT4_STATE"),
         (images, "UDEV_RULES"),
+        (images, "LOCKS"),
     ):
         path = tmp_path / getattr(module, name).relative_to("/")
         path.parent.mkdir(parents=True, exist_ok=True)
         monkeypatch.setattr(module, name, path)
     monkeypatch.setattr(machine, "_RELOAD_NEEDED", tmp_path / "reload-needed")
     monkeypatch.setattr(images, "GIB", GIB)
-    monkeypatch.setattr(shares, "GIB", GIB)
-    monkeypatch.setattr(images, "read_storage", lambda _: Storage(TOTAL * GIB, TOTAL * GIB))
+    monkeypatch.setattr(values, "GIB", GIB)
     monkeypatch.setattr(images, "UMOUNT_PAUSE_S", 0.0)
+    # The real one of this computer is not for tests.
+    monkeypatch.setattr(images, "_ensure_closed", lambda: False)
+    monkeypatch.setattr(Path, "rmdir", lambda path: rmdir(path, tmp_path))
+    monkeypatch.setattr(machine, "find_users", lambda where: host.users.get(str(where), ()))
+    images.LOCKS.write_text("")
     machine.UNIT_DIRECTORY.mkdir(parents=True)
     host = Host(tmp_path)
     monkeypatch.setattr(machine, "run", host.run)
@@ -194,7 +224,24 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def is_whole(path: Path) -> bool:
-    return subprocess.run([E2FSCK, "-fn", path], capture_output=True).returncode == 0
+    command = [*images.LOCKED, path, E2FSCK, "-fn", path]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+@contextlib.contextmanager
+def checked_by_another(host: Host, path: Path):
+    """Have a process with the lock of an image, as a killed action leaves it behind."""
+    with subprocess.Popen(
+        [*images.LOCKED, path, "/bin/sh", "-c", "echo; read line"], stdin=-1, stdout=-1
+    ) as holder:
+        assert holder.stdin
+        assert holder.stdout
+        holder.stdout.readline()
+        images.LOCKS.write_text(Path("/proc/locks").read_text())
+        yield
+        holder.stdin.close()
+        holder.wait()
+    images.LOCKS.write_text("")
 
 
 def listing(path: Path) -> set[str]:
@@ -219,13 +266,17 @@ def read_file(path: Path) -> str:
     return really_run(images.DEBUGFS, "-R", "cat hello", str(path))
 
 
-def read(host: Host) -> dict[str, Image]:
+def read(host: Host) -> Mapping[str, Image]:
     return images.read(host.storage, APP).images
+
+
+def work(name: str = "/data", gib: int | None = 1, *, is_overcommitted: bool = False) -> Work:
+    return Work(name, gib or TOTAL, is_limited=gib is not None, is_overcommitted=is_overcommitted)
 
 
 def made(host: Host, name: str = "/data", size: int | None = 1) -> Path:
     """Make an image of `size` and mount it."""
-    images.make(host.storage, Work(name, size), APP)
+    images.make(host.storage, work(name, size), APP)
     images.ensure_mounted(host.storage, read(host).values())
     host.commands.clear()  # Kills count from here.
     return host.storage / f"{share_id(name)}.img"
@@ -237,7 +288,7 @@ def names(host: Host) -> list[str]:
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_make(host: Host, size: int):
-    images.make(host.storage, Work("/data", size), APP)
+    images.make(host.storage, work("/data", size), APP)
     assert names(host) == [f"{ID}.img", f"{ID}.json"]
     path = host.storage / f"{ID}.img"
     assert is_whole(path)
@@ -245,7 +296,7 @@ def test_make(host: Host, size: int):
     image = read(host)["/data"]
     assert path.stat().st_size == image.file_bytes == image.filesystem_bytes == size * GIB
     assert image.allocated_bytes >= size * GIB
-    assert image.size == size
+    assert image.size == Size.of(size)
     assert not image.is_mounted
     assert superblock(path)[0x68:0x78] == uuid.UUID(image.uuid).bytes
     assert superblock(path)[0x78:0x88].rstrip(b"\0").decode() == ID[:16]
@@ -253,17 +304,17 @@ def test_make(host: Host, size: int):
 
 
 def test_make_without_limit(host: Host):
-    images.make(host.storage, Work("/data", None), APP)
+    images.make(host.storage, work("/data", None), APP)
     image = read(host)["/data"]
     assert is_whole(host.storage / f"{ID}.img")
-    assert image.size is None
+    assert image.size == NO_LIMIT
     assert image.filesystem_bytes == image.file_bytes == TOTAL * GIB
     assert image.allocated_bytes < GIB
 
 
 def test_make_two_have_uuids_of_their_own(host: Host):
-    images.make(host.storage, Work("/a", 1), APP)
-    images.make(host.storage, Work("/b", 1), APP)
+    images.make(host.storage, work("/a", 1), APP)
+    images.make(host.storage, work("/b", 1), APP)
     assert len({image.uuid for image in read(host).values()}) == 2
 
 
@@ -271,15 +322,7 @@ def test_make_two_have_uuids_of_their_own(host: Host):
 def test_make_failure_leaves_nothing(host: Host, command: str):
     host.failing = command
     with pytest.raises(ImagesError, match=f"share /data: {command} .*it failed"):
-        images.make(host.storage, Work("/data", 1), APP)
-    assert names(host) == []
-
-
-def test_make_too_long_for_the_storage(host: Host, monkeypatch: pytest.MonkeyPatch):
-    # ext4 ends at 16 TiB: the storage may be larger than a file on it can be.
-    monkeypatch.setattr(images, "read_storage", lambda _: Storage(2**62, 0))
-    with pytest.raises(ImagesError, match="share /data: "):
-        images.make(host.storage, Work("/data", None), APP)
+        images.make(host.storage, work("/data", 1), APP)
     assert names(host) == []
 
 
@@ -290,22 +333,26 @@ def test_make_never_over_an_image(host: Host, is_link: bool):
         path.symlink_to("elsewhere")
     else:
         path.write_text("somebody's only copy")
-    with pytest.raises(ImagesError, match="is no share of this application, so it is not touched"):
-        images.make(host.storage, Work("/data", 1), APP)
+    said = (
+        " is there and is no share of this application, so it is not touched: mend its .json file,"
+        " or move it off the storage"
+    )
+    with pytest.raises(ImagesError, match=said):
+        images.make(host.storage, work("/data", 1), APP)
     assert names(host) == [f"{ID}.img"]
     assert path.is_symlink() or path.read_text() == "somebody's only copy"
 
 
 def converge(host: Host, size: int | None) -> None:
     """Do what a hook does, until the share is there as asked."""
-    images.remove_leftovers(host.storage)
+    images.remove_unfinished(host.storage)
     image = read(host).get("/data")
     if image is None:
-        images.make(host.storage, Work("/data", size), APP)
+        images.make(host.storage, work("/data", size), APP)
     images.ensure_mounted(host.storage, read(host).values())
     image = read(host)["/data"]
-    if image.size != size or image.filesystem_bytes != image.file_bytes:
-        images.grow(host.storage, image, size)
+    if image.size != Size.of(size) or image.filesystem_bytes != image.file_bytes:
+        images.grow(host.storage, image, work("/data", size))
 
 
 def count(host: Host, command: str) -> int:
@@ -324,7 +371,7 @@ def test_make_killed(host: Host, size: int | None, when: str, nth: int):
     converge(host, size)
     assert names(host) == [f"{ID}.img", f"{ID}.json"]
     assert is_whole(host.storage / f"{ID}.img")
-    assert read(host)["/data"].size == size
+    assert read(host)["/data"].size == Size.of(size)
     assert read(host)["/data"].problem == ""
 
 
@@ -338,7 +385,7 @@ def test_make_killed_at_the_rename(host: Host, monkeypatch: pytest.MonkeyPatch, 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", rename)
         with pytest.raises(Killed):
-            images.make(host.storage, Work("/data", 1), APP)
+            images.make(host.storage, work("/data", 1), APP)
     before = read(host)
     assert bool(before) == is_renamed
     converge(host, 1)
@@ -349,13 +396,16 @@ def test_make_killed_at_the_rename(host: Host, monkeypatch: pytest.MonkeyPatch, 
     assert superblock(path)[0x68:0x78] == uuid.UUID(read(host)["/data"].uuid).bytes
 
 
-def test_leftovers(host: Host):
+def test_remove_unfinished(host: Host):
     path = made(host)
     (host.storage / f"{ID}.img.0123abcd.tmp").touch()
     (host.storage / "notes.tmp").touch()
-    assert images.remove_leftovers(host.storage)
-    assert not images.remove_leftovers(host.storage)
-    assert names(host) == [path.name, f"{ID}.json", "notes.tmp"]
+    (host.storage / "x.img.1.tmp").mkdir()
+    (host.storage / "y.img.1.tmp").symlink_to("elsewhere")
+    os.mkfifo(host.storage / "z.img.1.tmp")
+    images.remove_unfinished(host.storage)
+    foreign = ["notes.tmp", "x.img.1.tmp", "y.img.1.tmp", "z.img.1.tmp"]
+    assert names(host) == [path.name, f"{ID}.json", *foreign]
 
 
 def identity(name: str = "/data", **other: object) -> str:
@@ -371,7 +421,9 @@ def identity(name: str = "/data", **other: object) -> str:
         pytest.param("{", id="cut short"),
         pytest.param("[]", id="a list"),
         pytest.param("{}", id="no keys"),
-        pytest.param(identity(colour="red"), id="unknown key"),
+        pytest.param("[" * 100_000, id="nested deeply"),
+        pytest.param(identity(is_served="no"), id="is_served is text"),
+        pytest.param(identity(application=None), id="application is null"),
         pytest.param(identity(name=1), id="name is a number"),  # pyright: ignore[reportArgumentType]
         pytest.param("\udcff", id="not UTF-8"),
         pytest.param(identity(uuid=str(uuid.uuid4())), id="another file system's"),
@@ -387,7 +439,7 @@ def test_read_foreign_identity(host: Host, text: str | None):
     if text is not None:
         text = text.replace("THERE", there)
         file.write_bytes(text.encode(errors="surrogateescape"))
-    assert images.read(host.storage, APP) == images.Found({}, (path,))
+    assert images.read(host.storage, APP) == Found({}, (path,))
     assert is_whole(path)
 
 
@@ -402,13 +454,72 @@ def test_read_identity(host: Host, application: dict[str, str]):
     assert read(host)["/data"] == replace(there, is_served=True)
 
 
+def test_what_another_revision_keeps_in_the_identity_is_kept(host: Host):
+    made(host)
+    there = read(host)["/data"]
+    file = host.storage / f"{ID}.json"
+    file.write_text(identity(colour="red", is_served=False).replace("THERE", there.uuid))
+    assert read(host)["/data"] == there
+    images.note_served(host.storage, there)
+    assert json.loads(file.read_text()) == {
+        "name": "/data",
+        "uuid": there.uuid,
+        "is_limited": True,
+        "application": "",
+        "is_served": True,
+        "is_overcommitted": False,
+        "colour": "red",
+    }
+
+
+@pytest.mark.parametrize("suffix", [".img", ".json"])
+@pytest.mark.parametrize("kind", ["directory", "dangling", "link", "FIFO", "socket", "unreadable"])
+def test_read_what_is_no_file(host: Host, monkeypatch: pytest.MonkeyPatch, kind: str, suffix: str):
+    made(host, "/other")
+    path = made(host).with_suffix(suffix)
+    content = path.read_bytes()
+    path.unlink()
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "dangling":
+        path.symlink_to("nowhere")
+    elif kind == "link":
+        (host.storage / "elsewhere").write_bytes(content)
+        path.symlink_to("elsewhere")
+    elif kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "socket":
+        monkeypatch.chdir(host.storage)  # Its name must be short.
+        with socket.socket(socket.AF_UNIX) as it:
+            it.bind(path.name)
+    else:
+        path.write_bytes(content)
+        really_open = os.open
+
+        def fail(name: Path, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+            if name == path:
+                raise OSError(errno.EIO, "Input/output error")
+            return really_open(name, flags, mode, dir_fd=dir_fd)
+
+        monkeypatch.setattr(os, "open", fail)
+    before = names(host)
+    found = images.read(host.storage, APP)
+    assert set(found.images) == {"/other"}
+    assert found.foreign == (path.with_suffix(".img"),)
+    images.remove_unfinished(host.storage)
+    images.ensure_mounted(host.storage, found.images.values())
+    with pytest.raises(ImagesError, match="is no share of this application"):
+        images.make(host.storage, work(), APP)
+    assert names(host) == before
+
+
 def test_note_served(host: Host):
     made(host)
     images.note_served(host.storage, read(host)["/data"])
     assert read(host)["/data"].is_served
-    images.grow(host.storage, read(host)["/data"], None)
+    images.grow(host.storage, read(host)["/data"], work("/data", None))
     assert read(host)["/data"].is_served
-    assert read(host)["/data"].size is None
+    assert read(host)["/data"].size == NO_LIMIT
     assert images.read(host.storage, "c0ffee/other").images == {}
 
 
@@ -416,8 +527,53 @@ def test_note_served_without_an_identity(host: Host):
     made(host)
     image = read(host)["/data"]
     (host.storage / f"{ID}.json").unlink()
-    with pytest.raises(ImagesError, match=r"share /data: .*json can't be read"):
+    with pytest.raises(ImagesError, match=rf"share /data: .*{ID}\.json"):
         images.note_served(host.storage, image)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_full_storage_is_a_fault_of_that_share(
+    host: Host, monkeypatch: pytest.MonkeyPatch, number: int
+):
+    made(host)
+    image = read(host)["/data"]
+
+    def fail(*_: object, **__: object) -> bool:
+        raise OSError(number, os.strerror(number))
+
+    before = names(host)
+    monkeypatch.setattr(machine, "write_atomically", fail)
+    with pytest.raises(ImagesError, match=f"share /data: .*{os.strerror(number)}"):
+        images.note_served(host.storage, image)
+    with pytest.raises(ImagesError, match=f"share /b: .*{os.strerror(number)}"):
+        images.make(host.storage, work("/b"), APP)
+    with pytest.raises(ImagesError, match=os.strerror(number)):
+        images.grow(host.storage, image, work("/data", None))
+    monkeypatch.setattr(Path, "touch", fail)
+    with pytest.raises(ImagesError, match=f"share /b: .*{os.strerror(number)}"):
+        images.make(host.storage, work("/b"), APP)
+    assert names(host) == before
+    assert read(host)["/data"] == image
+
+
+def test_an_image_is_on_the_disk_before_it_has_its_name(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+):
+    synced: list[tuple[str, list[str]]] = []
+    really_fsync = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        really_fsync(descriptor)
+        synced.append((os.readlink(f"/proc/self/fd/{descriptor}"), names(host)))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    images.make(host.storage, work(), APP)
+    # The image, whole, under its temporary name.
+    path, there = synced[0]
+    assert re.fullmatch(rf".*/{ID}\.img\.[0-9a-f]+\.tmp", path)
+    assert f"{ID}.img" not in there
+    # Last the directory, with the image's name in it.
+    assert synced[-1] == (str(host.storage), [f"{ID}.img", f"{ID}.json"])
 
 
 def test_delete(host: Host):
@@ -433,7 +589,7 @@ def test_delete(host: Host):
 def test_delete_what_is_in_use(host: Host):
     path = made(host)
     host.busy.add(str(share_directory("/data")))
-    with pytest.raises(ImagesError, match="can't be unmounted"):
+    with pytest.raises(ImagesError, match=r"share /data: .* stays mounted: .*target is busy"):
         images.delete(host.storage, read(host)["/data"], still)
     assert is_whole(path)
     assert set(read(host)) == {"/data"}
@@ -466,20 +622,128 @@ def test_check_that_does_not_end(host: Host, monkeypatch: pytest.MonkeyPatch):
         raise machine.CommandTimeoutError(argv, f"not done after {timeout_s:g} s", "")
 
     monkeypatch.setattr(machine, "run", run)
-    with pytest.raises(ImagesError, match="not done after 3600 s"):
+    stays = "; until e2fsck has ended the share stays unmounted"
+    with pytest.raises(ImagesError, match=f"not done after 3600 s{stays}"):
         images.check(host.storage, read(host)["/data"], repair=False)
+
+
+def test_check_says_what_the_repair_did(host: Host):
+    path = made(host)
+    images.unmount(read(host)["/data"], still)
+    with path.open("r+b") as file:
+        file.seek(1024 + 0xC)  # The number of free blocks.
+        file.write(b"\xff")
+    is_clean, said = images.check(host.storage, read(host)["/data"], repair=True)
+    assert is_clean
+    assert "FILE SYSTEM WAS MODIFIED" in said
+
+
+def test_one_e2fsck_at_a_time_has_an_image(host: Host):
+    path = made(host)
+    images.unmount(read(host)["/data"], still)
+    with checked_by_another(host, path):
+        image = read(host)["/data"]
+        assert image.problem == "being checked"
+        with pytest.raises(ImagesError, match=r"\.img: it is being checked already"):
+            images.check(host.storage, image, repair=True)
+        images.ensure_mounted(host.storage, [image])
+        assert not read(host)["/data"].is_mounted
+        # An older reading than the lock: the unit that checks before the mount asks for it too.
+        images.ensure_mounted(host.storage, [replace(image, problem="")])
+        assert not read(host)["/data"].is_mounted
+    images.ensure_mounted(host.storage, read(host).values())
+    assert read(host)["/data"].is_mounted
+
+
+def test_e2fsck_outlives_its_action_with_the_lock(
+    host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    made(host)
+    image = read(host)["/data"]
+    images.unmount(image, still)
+    slow = tmp_path / "e2fsck"
+    slow.write_text(f"#!/bin/sh\ntouch {tmp_path}/begun\nsleep 2\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr(images, "E2FSCK", str(slow))
+    monkeypatch.setattr(images, "CHECK_TIMEOUT_S", 0.0)  # What is left of it is a second.
+    with pytest.raises(ImagesError, match="not done after 1 s"):
+        images.check(host.storage, image, repair=True)
+    assert (tmp_path / "begun").exists()
+    images.LOCKS.write_text(Path("/proc/locks").read_text())
+    assert read(host)["/data"].problem == "being checked"
+
+
+def test_check_ends_in_an_hour(host: Host, monkeypatch: pytest.MonkeyPatch):
+    made(host)
+    now = 0.0
+
+    def run(*argv: str, timeout_s: float) -> str:
+        nonlocal now
+        now += 1000.0
+        if now > 3600.0:
+            raise machine.CommandTimeoutError(argv, f"not done after {timeout_s:g} s", "")
+        raise machine.CommandError(argv, "exit status 4", "", "errors")
+
+    monkeypatch.setattr(images.time, "monotonic", lambda: now)
+    monkeypatch.setattr(machine, "run", run)
+    with pytest.raises(ImagesError, match="not done after 600 s"):
+        images.check(host.storage, read(host)["/data"], repair=True)
+
+
+def test_is_empty(host: Host, monkeypatch: pytest.MonkeyPatch):
+    path = made(host)
+    where = host.root / "where"
+    where.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "share_directory", lambda _: where)
+        image = replace(read(host)["/data"], is_mounted=True)
+        assert images.is_empty(host.storage, image)
+        (where / ".hidden").touch()
+        assert not images.is_empty(host.storage, image)
+        patch.setattr(images, "share_directory", lambda _: where / "gone")
+        assert not images.is_empty(host.storage, image)
+    images.unmount(read(host)["/data"], still)
+    image = read(host)["/data"]
+    assert images.is_empty(host.storage, image)
+    write_file(path, "kept")
+    assert not images.is_empty(host.storage, image)
+
+
+@pytest.mark.parametrize("command", ["feature needs_recovery", "ssv state 2"])
+def test_what_cannot_be_looked_into_is_not_empty(host: Host, command: str):
+    path = made(host)
+    images.unmount(read(host)["/data"], still)
+    image = read(host)["/data"]
+    assert images.is_empty(host.storage, image)
+    really_run(images.DEBUGFS, "-w", "-R", command, str(path))
+    assert not images.is_empty(host.storage, image)
+
+
+def test_what_debugfs_does_not_read_is_not_empty(host: Host):
+    made(host)
+    images.unmount(read(host)["/data"], still)
+    host.failing = images.DEBUGFS
+    assert not images.is_empty(host.storage, read(host)["/data"])
+
+
+def test_a_directory_that_is_not_read_is_not_empty(host: Host):
+    path = made(host)
+    images.unmount(read(host)["/data"], still)
+    # The root directory's inode (2) says that it is no directory.
+    really_run(images.DEBUGFS, "-w", "-R", "set_inode_field <2> mode 0100644", str(path))
+    assert not images.is_empty(host.storage, read(host)["/data"])
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", bytes(4096)])
 def test_read_foreign_content(host: Host, content: bytes):
     path = made(host)
     path.write_bytes(content)
-    assert images.read(host.storage, APP) == images.Found({}, (path,))
+    assert images.read(host.storage, APP) == Found({}, (path,))
     assert path.read_bytes() == content
 
 
 def test_read_empty(host: Host):
-    assert images.read(host.storage, APP) == images.Found({}, ())
+    assert images.read(host.storage, APP) == Found({}, ())
 
 
 def test_read_length_of_a_real_gib(host: Host):
@@ -529,10 +793,13 @@ def test_read_another_users_loop_device(host: Host):
 
 def test_read_storage(tmp_path: Path):
     usage = shutil.disk_usage(tmp_path)
-    storage = really_read_storage(tmp_path)
+    storage = images.read_storage(tmp_path)
     assert storage.total_bytes == usage.total
     # Others write to it too.
     assert abs(storage.free_bytes - usage.free) < usage.total / 4
+    assert storage.is_root == (os.stat(tmp_path).st_dev == os.stat("/").st_dev)
+    assert images.read_storage(Path("/var")).is_root == (not os.path.ismount("/var"))
+    assert not images.read_storage(Path("/proc")).is_root
 
 
 @pytest.mark.parametrize("size", [2, 3, None])
@@ -540,9 +807,9 @@ def test_grow(host: Host, size: int | None):
     path = made(host)
     write_file(path, "kept")
     before = read(host)["/data"]
-    images.grow(host.storage, before, size)
+    images.grow(host.storage, before, work("/data", size))
     after = read(host)["/data"]
-    assert after.size == size
+    assert after.size == Size.of(size)
     assert after.file_bytes == after.filesystem_bytes == (size or TOTAL) * GIB
     assert (after.allocated_bytes >= after.file_bytes) == (size is not None)
     assert after.uuid == before.uuid
@@ -563,7 +830,7 @@ def test_grow_killed(host: Host, size: int | None, when: str, nth: int):
     assert is_whole(path)
     converge(host, size)
     image = read(host)["/data"]
-    assert image.size == size
+    assert image.size == Size.of(size)
     assert image.filesystem_bytes == image.file_bytes == (size or TOTAL) * GIB
     assert is_whole(path)
     assert read_file(path) == "kept"
@@ -577,52 +844,57 @@ def test_grow_failure_leaves_the_share(host: Host, command: str):
     write_file(path, "kept")
     host.failing = command
     with pytest.raises(ImagesError, match=f"share /data: {command} "):
-        images.grow(host.storage, read(host)["/data"], 2)
+        images.grow(host.storage, read(host)["/data"], work("/data", 2))
     assert is_whole(path)
     assert read_file(path) == "kept"
-    assert read(host)["/data"].size == 1
+    assert read(host)["/data"].size == Size(1)
+
+
+def test_grow_gives_back_what_it_got_of_a_full_storage(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+):
+    path = made(host)
+    image = read(host)["/data"]
+
+    def run(*argv: str, timeout_s: float = 60.0) -> str:
+        if argv[0] == images.FALLOCATE:
+            really_run(images.FALLOCATE, "--length", str(GIB * 3 // 2), str(path))
+            raise machine.CommandError(argv, "exit status 1", "No space left on device")
+        return host.run(*argv, timeout_s=timeout_s)
+
+    monkeypatch.setattr(machine, "run", run)
+    with pytest.raises(ImagesError, match=r"share /data: .*No space left"):
+        images.grow(host.storage, image, work("/data", 2))
+    assert read(host)["/data"] == image
+    assert is_whole(path)
 
 
 def test_grow_only_mounted(host: Host):
-    images.make(host.storage, Work("/data", 1), APP)
+    images.make(host.storage, work("/data", 1), APP)
     with pytest.raises(ImagesError, match="is not mounted, so it can't grow"):
-        images.grow(host.storage, read(host)["/data"], 2)
+        images.grow(host.storage, read(host)["/data"], work("/data", 2))
     assert read(host)["/data"].file_bytes == GIB
 
 
-def test_ensure_reserved(host: Host):
+def test_reserve(host: Host):
     path = made(host)
     digest = hashlib.sha256(path.read_bytes()).digest()
     really_run(images.FALLOCATE, "--dig-holes", str(path))
-    assert read(host)["/data"].allocated_bytes < GIB
-    assert images.ensure_reserved(host.storage, read(host).values())
+    short = read(host)["/data"]
+    assert short.allocated_bytes < GIB
+    assert short.problem == "its space is not reserved, the storage is full"
+    assert short.is_mounted
+    images.reserve(host.storage, short)
     assert read(host)["/data"].allocated_bytes >= GIB
+    assert read(host)["/data"].problem == ""
     assert hashlib.sha256(path.read_bytes()).digest() == digest
-    host.commands.clear()
-    assert not images.ensure_reserved(host.storage, read(host).values())
-    assert host.commands == []
 
 
-def test_ensure_reserved_leaves_sparse_ones(host: Host):
-    made(host, size=None)
-    assert not images.ensure_reserved(host.storage, read(host).values())
-    assert read(host)["/data"].allocated_bytes < GIB
-
-
-def test_ensure_reserved_without_room(host: Host, caplog: pytest.LogCaptureFixture):
-    path, other = made(host), made(host, "/other")
-    really_run(images.FALLOCATE, "--dig-holes", str(path))
-    really_run(images.FALLOCATE, "--dig-holes", str(other))
+def test_reserve_without_room(host: Host):
+    made(host)
     host.failing = images.FALLOCATE
-    assert images.ensure_reserved(host.storage, read(host).values())
-    problem = "its space is not reserved, the storage is full"
-    assert {image.problem for image in read(host).values()} == {problem}
-    assert read(host)["/data"].is_mounted
-    for name in "/data", "/other":
-        assert f"share {name}: {images.FALLOCATE} " in caplog.text
-    host.failing = ""
-    assert images.ensure_reserved(host.storage, read(host).values())
-    assert {image.problem for image in read(host).values()} == {""}
+    with pytest.raises(ImagesError, match=f"share /data: {images.FALLOCATE} "):
+        images.reserve(host.storage, read(host)["/data"])
 
 
 def test_only_what_has_a_size_is_reserved(host: Host):
@@ -631,10 +903,9 @@ def test_only_what_has_a_size_is_reserved(host: Host):
 
 
 def test_ensure_mounted_units(host: Host):
-    images.make(host.storage, Work("/data", 1), APP)
+    images.make(host.storage, work("/data", 1), APP)
     assert images.ensure_mounted(host.storage, read(host).values())
     mount = (machine.UNIT_DIRECTORY / f"srv-nfs-{ID}.mount").read_text()
-    assert files.is_untouched(mount)
     assert settings_in(mount) == [
         "[Unit]",
         "Description=NFS share /data",
@@ -646,7 +917,7 @@ def test_ensure_mounted_units(host: Host):
         f"What={host.storage}/{ID}.img",
         f"Where=/srv/nfs/{ID}",
         "Type=ext4",
-        "Options=loop,noatime,nodev,nosuid,errors=remount-ro",
+        "Options=loop,nodev,nosuid,errors=remount-ro",
         "[Install]",
         "WantedBy=nfs-server.service",
     ]
@@ -661,7 +932,8 @@ def test_ensure_mounted_units(host: Host):
         "[Service]",
         "Type=oneshot",
         "RemainAfterExit=yes",
-        f"ExecStart=/usr/sbin/e2fsck -p {host.storage}/%i.img",
+        f"ExecStart=/usr/bin/flock --nonblock --conflict-exit-code 75 {host.storage}/%i.img"
+        f" /usr/sbin/e2fsck -p {host.storage}/%i.img",
         "SuccessExitStatus=1",
     ]
 
@@ -674,10 +946,10 @@ def test_udev_forbids_discard_where_space_is_reserved(host: Host):
     made(host, "/reserved")
     made(host, "/sparse", size=None)
     assert settings_in(host.rules) == [
-        'SUBSYSTEM!="block", GOTO="nfs_share_end"',
-        'KERNEL!="loop[0-9]*", GOTO="nfs_share_end"',
-        'ACTION!="add|change", GOTO="nfs_share_end"',
-        f'ATTR{{loop/backing_file}}!="{host.storage}/*.img", GOTO="nfs_share_end"',
+        'SUBSYSTEM=="block", KERNEL=="loop[0-9]*", ACTION=="add|change",'
+        f' ATTR{{loop/backing_file}}=="{host.storage}/*.img", GOTO="nfs_share"',
+        'GOTO="nfs_share_end"',
+        'LABEL="nfs_share"',
         'RUN+="/usr/sbin/losetup --direct-io=on $devnode"',
         f'ATTR{{loop/backing_file}}=="{host.storage}/{share_id("/sparse")}.img",'
         ' GOTO="nfs_share_end"',
@@ -687,35 +959,22 @@ def test_udev_forbids_discard_where_space_is_reserved(host: Host):
 
 
 def test_make_sparse(host: Host):
-    images.make(host.storage, Work("/data", 4, is_overcommitted=True), "")
+    images.make(host.storage, work("/data", 4, is_overcommitted=True), "")
     images.ensure_mounted(host.storage, read(host).values())
     image = read(host)["/data"]
-    assert (image.size, image.is_sparse, image.problem) == (4, True, "")
+    assert (image.size, image.is_sparse, image.problem) == (Size(4), True, "")
     assert image.allocated_bytes < GIB
     unit = (machine.UNIT_DIRECTORY / f"srv-nfs-{ID}.mount").read_text()
     assert "errors=remount-ro,discard\n" in unit
-    images.grow(host.storage, image, 5)
+    images.grow(host.storage, image, work("/data", 5))
     image = read(host)["/data"]
-    assert (image.size, image.is_sparse) == (5, True)
+    assert (image.size, image.is_sparse) == (Size(5), True)
     assert image.allocated_bytes < GIB
-    assert not images.ensure_reserved(host.storage, [image])
 
 
-@pytest.mark.parametrize(
-    ("hand", "logged"),
-    [
-        ("edit", "srv-nfs-{}.mount was changed by another hand"),
-        ("remove", "srv-nfs-{}.mount was removed"),
-        ("unmount", "share /data was not mounted"),
-        ("rules", "61-nfs-share-loop.rules was changed by another hand"),
-    ],
-)
-def test_ensure_mounted_after_another_hand(
-    host: Host, caplog: pytest.LogCaptureFixture, hand: str, logged: str
-):
-    caplog.set_level("WARNING")
+@pytest.mark.parametrize("hand", ["edit", "remove", "unmount", "rules"])
+def test_ensure_mounted_mends(host: Host, hand: str):
     made(host)
-    assert caplog.text == ""
     unit = machine.UNIT_DIRECTORY / f"srv-nfs-{ID}.mount"
     before = unit.read_text(), images.UDEV_RULES.read_text()
     if hand == "edit":
@@ -727,19 +986,50 @@ def test_ensure_mounted_after_another_hand(
     else:
         images.UDEV_RULES.write_text(before[1].replace("loop", "sd"))
     assert images.ensure_mounted(host.storage, read(host).values())
-    assert logged.format(ID) in caplog.text
     assert (unit.read_text(), images.UDEV_RULES.read_text()) == before
     assert read(host)["/data"].is_mounted
 
 
+def test_ensure_mounted_where_the_machine_takes_nothing(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+):
+    made(host)
+    (machine.UNIT_DIRECTORY / f"srv-nfs-{ID}.mount").unlink()
+
+    def fail(*_: object, **__: object) -> bool:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(machine, "write_atomically", fail)
+    with pytest.raises(ImagesError, match="Read-only file system"):
+        images.ensure_mounted(host.storage, read(host).values())
+
+
+def test_shares_are_closed_to_users_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    root = tmp_path / "srv/nfs"
+    monkeypatch.setattr(images, "EXPORT_ROOT", root)
+    owners: list[tuple[object, ...]] = []
+    monkeypatch.setattr(os, "chown", lambda *arguments: owners.append(arguments))
+    monkeypatch.setattr(images, "ANONYMOUS", os.getgid() + 1)
+    assert images._ensure_closed()
+    assert owners == [(root, 0, os.getgid() + 1)]
+    assert root.stat().st_mode & 0o7777 == 0o710
+    root.chmod(0o755)  # As older revisions left it.
+    monkeypatch.setattr(images, "ANONYMOUS", os.getgid())
+    assert images._ensure_closed()
+    assert root.stat().st_mode & 0o7777 == 0o710
+    assert images._ensure_closed() == (os.getuid() != 0)
+
+
 def test_ensure_mounted_now_and_at_boot(host: Host):
-    images.make(host.storage, Work("/data", 1), APP)
+    images.make(host.storage, work("/data", 1), APP)
     images.ensure_mounted(host.storage, read(host).values())
     assert read(host)["/data"].is_mounted
     unit = machine.UNIT_DIRECTORY / "nfs-server.service.wants" / f"srv-nfs-{ID}.mount"
     assert unit.resolve() == machine.UNIT_DIRECTORY / f"srv-nfs-{ID}.mount"
     host.commands.clear()
-    assert not images.ensure_mounted(host.storage, iter(read(host).values()))
+    assert not images.ensure_mounted(host.storage, read(host).values())
     assert host.commands == []
 
 
@@ -775,14 +1065,48 @@ def test_usage(host: Host, monkeypatch: pytest.MonkeyPatch):
     assert images.usage(replace(image, is_mounted=False)) == images.Usage()
 
 
-def test_is_any_mounted(host: Host):
-    assert not images.is_any_mounted()
+def test_mounted(host: Host):
+    assert images.mounted() == set()
     made(host)
-    assert images.is_any_mounted()
+    assert len(images.mounted()) == 1
 
 
 def still() -> None:
     """Let nothing go."""
+
+
+def test_users(host: Host):
+    made(host)
+    host.users[str(share_directory("/data"))] = ("bash (812)",)
+    assert images.users(read(host)["/data"]) == ("bash (812)",)
+    assert images.users(replace(read(host)["/data"], is_mounted=False)) == ()
+
+
+def test_unmount(host: Host):
+    made(host)
+    image = read(host)["/data"]
+    images.unmount(image, still)
+    assert not read(host)["/data"].is_mounted
+    assert host.checked == set()  # Else the next mount would go without a check.
+    assert host.reset == {f"nfs-share-fsck@{ID}*.service", "--", f"srv-nfs-{ID}.mount"}
+    assert not (machine.UNIT_DIRECTORY / f"srv-nfs-{ID}.mount").exists()
+    images.unmount(read(host)["/data"], still)
+
+
+def test_unmount_what_a_process_of_this_machine_uses(host: Host, monkeypatch: pytest.MonkeyPatch):
+    made(host)
+    where = str(share_directory("/data"))
+    host.busy.add(where)
+    host.users[where] = ("bash (812)", "vi (813)")
+    monkeypatch.setattr(images.time, "sleep", wait_in_vain)
+    with pytest.raises(ImagesError, match=r"share /data: .* in use here by bash \(812\), vi"):
+        images.unmount(read(host)["/data"], still)
+    assert read(host)["/data"].is_mounted
+    assert (machine.UNIT_DIRECTORY / f"srv-nfs-{ID}.mount").exists()
+
+
+def wait_in_vain(_: float) -> None:
+    raise AssertionError("a process does not end by being waited for")
 
 
 def test_unmount_all(host: Host):
@@ -790,7 +1114,7 @@ def test_unmount_all(host: Host):
     made(host, "/b")
     (machine.UNIT_DIRECTORY / "srv-nfs.mount").touch()
     before = names(host)
-    images.unmount_all(still)
+    assert images.unmount_all(still) == ()
     assert host.mounts == {}
     assert sorted(p.name for p in machine.UNIT_DIRECTORY.iterdir()) == [
         "nfs-server.service.wants",
@@ -798,11 +1122,20 @@ def test_unmount_all(host: Host):
     ]
     assert list((machine.UNIT_DIRECTORY / "nfs-server.service.wants").iterdir()) == []
     assert not images.UDEV_RULES.exists()
+    assert host.checked == set()
     assert names(host) == before
     assert {image.problem for image in read(host).values()} == {"not mounted"}
     host.commands.clear()
-    images.unmount_all(still)
+    assert images.unmount_all(still) == ()
     assert host.commands == []
+
+
+def test_unmount_all_reloads_systemd_once(host: Host):
+    for number in range(5):
+        made(host, f"/{number}")
+    images.unmount_all(still)
+    assert sum(argv[1:] == ("daemon-reload",) for argv in host.commands) == 1
+    assert sum(argv[1] == "stop" for argv in host.commands) == 1
 
 
 def test_unmount_all_takes_directories_away(host: Host, monkeypatch: pytest.MonkeyPatch):
@@ -810,7 +1143,7 @@ def test_unmount_all_takes_directories_away(host: Host, monkeypatch: pytest.Monk
     monkeypatch.setattr(images, "EXPORT_ROOT", host.root / "srv/nfs")
     (host.root / "srv/nfs" / ID).mkdir(parents=True)
     images.unmount_all(still)
-    assert list((host.root / "srv/nfs").iterdir()) == []
+    assert not (host.root / "srv/nfs").exists()
 
 
 def test_unmount_all_leaves_files_below_a_mount(
@@ -830,21 +1163,29 @@ def test_unmount_all_leaves_files_below_a_mount(
     assert not images.UDEV_RULES.exists()
 
 
-def test_unmount_all_busy(host: Host):
+def test_unmount_all_names_what_is_in_use(host: Host):
     made(host)
-    where = f"/srv/nfs/{ID}"
+    made(host, "/other")
+    where = str(share_directory("/data"))
     host.busy.add(where)
-    with pytest.raises(ImagesError, match=f"{where} can't be unmounted: .*target is busy"):
-        images.unmount_all(still)
-    assert read(host)["/data"].is_mounted
-    assert (machine.UNIT_DIRECTORY / f"srv-nfs-{ID}.mount").exists()
-    images.unmount_all(host.busy.clear)
+    host.users[where] = ("bash (812)",)
+    assert images.unmount_all(still) == (f"{where} stays mounted: in use here by bash (812)",)
+    # Nothing of it is left for the next boot.
+    assert list(host.mounts) == [where]
+    assert list(machine.UNIT_DIRECTORY.glob("*.mount")) == []
+    assert len(images.mounted()) == 1
+    host.busy.clear()
+    assert images.unmount_all(still) == ()
     assert host.mounts == {}
+    assert host.checked == set()
 
 
-def test_unmount_all_busy_for_a_moment(host: Host, monkeypatch: pytest.MonkeyPatch):
+def test_unmount_all_of_clients_that_hold_it_for_a_moment(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+):
     made(host)
-    host.busy.add(f"/srv/nfs/{ID}")
+    made(host, "/other")
+    host.busy |= {str(share_directory("/data")), str(share_directory("/other"))}
     pauses: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -853,5 +1194,23 @@ def test_unmount_all_busy_for_a_moment(host: Host, monkeypatch: pytest.MonkeyPat
             host.busy.clear()
 
     monkeypatch.setattr(images.time, "sleep", sleep)
-    images.unmount_all(still)
+    assert images.unmount_all(still) == ()
+    assert host.mounts == {}
+
+
+def test_unmount_all_of_what_nfsd_has_cached(host: Host):
+    made(host)
+    host.busy.add(str(share_directory("/data")))
+    assert images.unmount_all(host.busy.clear) == ()
+    assert host.mounts == {}
+
+
+def test_unmount_all_where_systemd_takes_nothing(host: Host, monkeypatch: pytest.MonkeyPatch):
+    made(host)
+
+    def fail(_: object) -> bool:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(machine, "remove_units", fail)
+    assert images.unmount_all(still) == ("shares' units stay: [Errno 30] Read-only file system",)
     assert host.mounts == {}

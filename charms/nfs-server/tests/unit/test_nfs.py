@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The NFS server's package and service, on files in a temporary directory."""
 
+import errno
+import os
+import re
+import shutil
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
-import files
 import nfs
 from nfs_charms import machine, packages
 from settings import Settings
@@ -25,15 +29,20 @@ class Host:
         self.started_with = ""
         """The settings that were there when the server first started."""
         self.fails = False
-        self.is_flushed = False
-        """Whether the kernel has forgotten what mountd told it."""
+        self.has_module = True
+        self.dpkg = ""
+        """What dpkg-query says of the package."""
 
     def run(self, *argv: str, timeout_s: float = 60.0) -> str:
         self.commands.append(argv)
-        if argv[0] == str(nfs.EXPORTFS):
-            assert argv[1:] == ("-f",)
-            self.is_flushed = True
+        if argv[0] == nfs.MODPROBE:
+            if not self.has_module:
+                raise machine.CommandError(argv, "exit status 1", "FATAL: Module nfsd not found")
             return ""
+        if argv[0] == nfs.DPKG_QUERY:
+            if not self.dpkg:
+                raise machine.CommandError(argv, "exit status 1", "no packages found")
+            return self.dpkg
         assert argv[0] == machine.SYSTEMCTL
         verb, *units = argv[1:]
         if verb == "disable":
@@ -48,7 +57,7 @@ class Host:
             assert units[-1] == "nfs-server.service"
             self._start(argv)
         else:
-            assert verb == "daemon-reload"
+            assert verb in {"daemon-reload", "reset-failed"}
         return ""
 
     def install(self, package: str) -> str:
@@ -83,6 +92,9 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
         (nfs, "THREADS"),
         (nfs, "VERSIONS"),
         (nfs, "CLIENTS"),
+        (nfs, "FILESYSTEMS"),
+        (nfs, "CONTAINER"),
+        (nfs, "RMTAB"),
         (nfs, "EXPORTFS"),
         (nfs, "RPCBIND"),
         (machine, "UNIT_DIRECTORY"),
@@ -95,10 +107,11 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     return fake
 
 
-def connect(client: int) -> Path:
-    path = nfs.CLIENTS / str(client) / "ctl"
-    path.parent.mkdir(parents=True)
-    path.touch()
+def connect(client: int, address: str = "10.0.0.5", status: str = "confirmed") -> Path:
+    path = nfs.CLIENTS / str(client)
+    path.mkdir(parents=True)
+    (path / "ctl").touch()
+    (path / "info").write_text(INFO.format(address=f"{address}:867", status=status))
     return path
 
 
@@ -118,7 +131,6 @@ def test_install(host: Host):
     assert governed() == {"rpcbind.service", "rpcbind.socket", "rpc-statd.service"}
     assert not nfs.LOCKD_CONFIGURATION.exists()
     assert "vers3=n" in host.started_with  # So it need not be restarted.
-    assert nfs.was_installed()
 
 
 def test_install_leaves_rpcbind_to_its_users(host: Host):
@@ -165,7 +177,7 @@ def test_write_configuration(
     ]
     drop_in = machine.UNIT_DIRECTORY / "nfs-mountd.service.d/nfs-server-charm.conf"
     lines = drop_in.read_text().splitlines()
-    assert lines[-4:-1] == ["[Service]", "Restart=always", "RestartSec=1"]
+    assert lines[-3:] == ["[Service]", "Restart=always", "RestartSec=1"]
 
 
 def test_write_configuration_nfsv3(host: Host):
@@ -185,7 +197,7 @@ def test_write_configuration_again_runs_nothing(host: Host):
 
 
 @pytest.mark.parametrize("lost", ["CONFIGURATION", "drop-in"])
-def test_write_configuration_mends(host: Host, lost: str, caplog: pytest.LogCaptureFixture):
+def test_write_configuration_mends(host: Host, lost: str):
     nfs.install(DEFAULTS)
     path = nfs.CONFIGURATION if lost == "CONFIGURATION" else None
     path = path or machine.UNIT_DIRECTORY / nfs.MOUNTD_DROP_IN
@@ -193,15 +205,62 @@ def test_write_configuration_mends(host: Host, lost: str, caplog: pytest.LogCapt
     path.write_text(f"{text}something=else\n")
     assert nfs.write_configuration(DEFAULTS)
     assert path.read_text() == text
-    assert f"{path} was changed by another hand" in caplog.text
-    assert "+something=else" in caplog.text
 
 
-def test_a_change_of_ours_is_not_taken_for_anothers(host: Host, caplog: pytest.LogCaptureFixture):
-    nfs.install(DEFAULTS)
-    assert nfs.write_configuration(Settings(threads=3))
-    assert "another hand" not in caplog.text
-    assert files.is_untouched(nfs.CONFIGURATION.read_text())
+def test_a_disk_that_takes_nothing(host: Host, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object, **__: object) -> bool:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(machine, "write_atomically", fail)
+    with pytest.raises(nfs.NfsError, match=r"can't be written: .*Read-only file system"):
+        nfs.install(DEFAULTS)
+    monkeypatch.setattr(Path, "unlink", fail)
+    with pytest.raises(nfs.NfsError, match=r"settings stay: .*Read-only file system"):
+        nfs.remove(is_used_by_others=False)
+
+
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [
+        ("", ""),
+        ("installed 1:2.6.4-3ubuntu5", "1:2.6.4-3ubuntu5"),
+        ("config-files 1:2.6.4-3ubuntu5", ""),
+    ],
+)
+def test_read_version(host: Host, said: str, version: str):
+    host.dpkg = said
+    assert nfs.read_version() == version
+
+
+BUILT_IN = "nodev\tproc\n\text4\nnodev\tnfsd\n"
+NOT_LOADED = "nodev\tproc\n\text4\nnodev\tnfs\n"
+MACHINE = "juju deploy nfs-server --constraints virt-type=virtual-machine"
+
+
+@pytest.mark.parametrize(
+    ("filesystems", "has_module", "container", "is_served", "refusal"),
+    [
+        pytest.param(BUILT_IN, False, "", False, "", id="machine"),
+        pytest.param(NOT_LOADED, True, "", False, "", id="before its module is loaded"),
+        pytest.param(NOT_LOADED, False, "", False, "of this machine has no NFS server", id="none"),
+        pytest.param(BUILT_IN, True, "lxc", False, r"from a container \(lxc\)", id="container"),
+        pytest.param(BUILT_IN, True, "lxc", True, "", id="container that serves already"),
+    ],
+)
+def test_find_refusal(
+    host: Host, filesystems: str, has_module: bool, container: str, is_served: bool, refusal: str
+):
+    nfs.FILESYSTEMS.parent.mkdir(parents=True, exist_ok=True)
+    nfs.FILESYSTEMS.write_text(filesystems)
+    host.has_module = has_module
+    if container:
+        nfs.CONTAINER.parent.mkdir(parents=True)
+        nfs.CONTAINER.write_text(f"{container}\n")
+    if is_served:
+        nfs.THREADS.parent.mkdir(parents=True)
+        nfs.THREADS.write_text("0\n")
+    found = nfs.find_refusal()
+    assert re.search(f"^The kernel .*{refusal}: {MACHINE}$", found) if refusal else found == ""
 
 
 def test_is_installed(host: Host):
@@ -305,29 +364,96 @@ def test_wait_for_clients_to_leave(host: Host, monkeypatch: pytest.MonkeyPatch):
     assert nfs.wait_for_clients_to_leave(0.0)
     client = connect(3)
     assert not nfs.wait_for_clients_to_leave(0.0)
-
-    def leave(_: float) -> None:
-        client.unlink()
-        client.parent.rmdir()
-
-    monkeypatch.setattr(nfs.time, "sleep", leave)
+    assert not nfs.wait_for_clients_to_leave(0.0, [ip_network("10.0.0.0/24")])
+    assert nfs.wait_for_clients_to_leave(0.0, [ip_network("10.0.1.0/24")])
+    assert nfs.wait_for_clients_to_leave(0.0, [])
+    monkeypatch.setattr(nfs.time, "sleep", lambda _: shutil.rmtree(client))
     assert nfs.wait_for_clients_to_leave(60.0)
 
 
-def test_release(host: Host):
-    nfs.release()
-    clients = [connect(1), connect(2)]
-    nfs.release()
-    assert [path.read_text() for path in clients] == ["expire\n", "expire\n"]
-    assert host.is_flushed
+def test_silent_clients_are_not_waited_for(host: Host):
+    connect(3, status="courtesy")
+    assert nfs.wait_for_clients_to_leave(0.0)
 
 
-def test_release_when_one_has_left(host: Host, monkeypatch: pytest.MonkeyPatch):
-    staying = connect(2)
-    found = [nfs.CLIENTS / "1/ctl", staying]
-    monkeypatch.setattr(Path, "glob", lambda *_: iter(found))
-    nfs.release()
-    assert staying.read_text() == "expire\n"
+# As a kernel 6.1 writes them.
+OPEN = (
+    "- 0x00000001e5d5056bd44adaa309000000: {{ type: open, access: rw, deny: --, "
+    'superblock: "{device}:12", filename: "/f", owner: "open id:\\x00\\x1f" }}\n'
+)
+LOCK = (
+    '- 0x00000001e5d5056bd54adaa30a000000: {{ type: lock, superblock: "{device}:12", '
+    'filename: "/f", owner: "lock id:\\x00" }}\n'
+)
+DELEGATION = (
+    "- 0x00000001e5d5056bd44adaa30a000000: {{ type: deleg, access: r, "
+    'superblock: "{device}:12", filename: "/f" }}\n'
+)
+OTHER = "07:99"
+
+
+@pytest.fixture
+def share(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Mount a share."""
+    monkeypatch.setattr(machine, "MOUNTINFO", tmp_path / "mountinfo")
+    machine.MOUNTINFO.write_text(f"40 22 7:0 / {tmp_path} rw - ext4 /dev/loop0 rw\n")
+    return tmp_path
+
+
+def here(share: Path) -> str:
+    device = share.stat().st_dev
+    return f"{os.major(device):02x}:{os.minor(device):02x}"
+
+
+def hold(client: int, *states: str) -> None:
+    (nfs.CLIENTS / str(client) / "states").write_text("".join(states))
+
+
+def test_holders(share: Path):
+    assert nfs.holders(share) == ()
+    for number in range(1, 8):
+        connect(number, f"10.0.0.{number}", "courtesy" if number == 5 else "confirmed")
+    device = here(share)
+    hold(1, OPEN.format(device=device), DELEGATION.format(device=OTHER), LOCK.format(device=OTHER))
+    hold(2, OPEN.format(device=OTHER), LOCK.format(device=OTHER))
+    hold(3, LOCK.format(device=device))
+    hold(4, "")
+    hold(5, DELEGATION.format(device=device))
+    # Of what a client chooses, nothing hides what it holds, or gives it to another.
+    hold(6, OPEN.format(device=OTHER).replace("/f", f'/x\\" superblock: \\"{device}:1'))
+    found = {str(it.address): it for it in nfs.holders(share)}
+    assert set(found) == {"10.0.0.1", "10.0.0.3", "10.0.0.5"}
+    assert {address for address, it in found.items() if it.has_locks} == {"10.0.0.3"}
+    assert {address for address, it in found.items() if it.is_elsewhere} == {"10.0.0.1"}
+    assert {address for address, it in found.items() if it.is_courtesy} == {"10.0.0.5"}
+    machine.MOUNTINFO.write_text("")
+    assert nfs.holders(share) == ()
+
+
+def test_expire_takes_nothing_from_others(share: Path):
+    for number in 1, 2, 3:
+        connect(number, f"10.0.0.{number}")
+        hold(number, OPEN.format(device=OTHER if number == 2 else here(share)))
+    holders = nfs.holders(share)
+    shutil.rmtree(nfs.CLIENTS / "3")  # It has left meanwhile.
+    nfs.expire(holders)
+    assert (nfs.CLIENTS / "1/ctl").read_text() == "expire\n"
+    assert (nfs.CLIENTS / "2/ctl").read_text() == ""
+
+
+def test_nfsv3_clients(host: Host):
+    where = Path("/srv/nfs/data")
+    assert nfs.nfsv3_clients(where) == ()
+    nfs.RMTAB.parent.mkdir(parents=True)
+    nfs.RMTAB.write_bytes(
+        b"10.0.0.5:/srv/nfs/data:0x00000001\n"
+        b"10.0.0.5:/srv/nfs/data/below:0x00000001\n"
+        b"fd00::5:/srv/nfs/data:0x00000002\n"
+        b"10.0.0.6:/srv/nfs/database:0x00000001\n"
+        b"caf\xe9:/srv/nfs/data:0x00000001\n"
+        b"torn line\n"
+    )
+    assert nfs.nfsv3_clients(where) == ("10.0.0.5", "caf\udce9", "fd00::5")
 
 
 @pytest.mark.parametrize("is_used_by_others", [False, True])

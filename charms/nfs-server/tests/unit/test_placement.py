@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which unit has which share: the rules as tables, and several units as a model of them."""
+"""Which unit has which share, whose it is and what each is told; several units as a model."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 
@@ -10,44 +10,85 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import placement
-from charms.storage_libs.v0.nfs_interfaces import Endpoint, Share, ShareRequest, parse_allowlist
-from placement import Answer, Decision, Placement, Report, ShareReport
-from shares import Wanted, share_directory
+import plan
+from charms.storage_libs.v0.nfs_interfaces import ANYONE, Endpoint, Network, is_in, parse_allowlist
+from placement import Decision, Told
+from values import (
+    GIB,
+    NO_LIMIT,
+    UNKNOWN,
+    Answer,
+    Found,
+    Image,
+    Placement,
+    Report,
+    Request,
+    ShareReport,
+    Size,
+    Storage,
+    Wanted,
+    share_directory,
+    share_name_of,
+)
 
 A, B, C = "nfs-server/0", "nfs-server/1", "nfs-server/10"
 PATH = str(share_directory("/data"))
 NETWORKS = parse_allowlist("10.0.0.1")
 NOT_HERE = "share /data: its image is not here; attach the storage that holds it"
+REMOTE, OTHER_REMOTE = f"remote-{'a' * 32}", f"remote-{'b' * 32}"
+MODEL, OTHER_MODEL = (
+    "0b5bd56d-6b2f-4ba1-bd3c-7a7f1e6c0e0a",
+    "1b5bd56d-6b2f-4ba1-bd3c-7a7f1e6c0e0b",
+)
 
 
 def request(
-    integration_id: int = 1, name: str = "/data", size: int | None = 10, error: str = ""
-) -> ShareRequest:
-    return ShareRequest(integration_id, f"app{integration_id}", name, size, (), NETWORKS, error)
+    integration_id: int = 1,
+    share: str = "/data",
+    size: int | None = 10,
+    error: str = "",
+    *,
+    application: str = "",
+    allowlist: str = "",
+    clients: str = "10.0.0.1",
+) -> Request:
+    return Request(
+        integration_id,
+        application or f"app{integration_id}",
+        share,
+        Size.of(size),
+        parse_allowlist(allowlist),
+        parse_allowlist(clients),
+        error,
+    )
 
 
 def report(free: int = 50, **shares: ShareReport) -> Report:
-    return Report(free, {f"/{name}": share for name, share in shares.items()})
+    return Report(free, shares={f"/{name}": share for name, share in shares.items()})
 
 
 def decide(
     before: Mapping[str, Placement], reports: Mapping[str, Report], **sizes: int | None
 ) -> Decision:
-    wanted = {f"/{name}": Wanted(size) for name, size in sizes.items()}
+    wanted = {f"/{name}": Wanted(Size.of(size)) for name, size in sizes.items()}
     before = placement.without_deleted(before, reports)
-    return placement.decide(before, {n: Wanted(0) for n in before} | wanted, reports)
+    return placement.decide(before, {n: Wanted(UNKNOWN) for n in before} | wanted, reports)
 
 
 def place(reports: Mapping[str, Report], **sizes: int | None) -> dict[str, str]:
     """Where new shares go."""
-    return {name: it.owner for name, it in decide({}, reports, **sizes).placements.items()}
+    return {name: it.unit for name, it in decide({}, reports, **sizes).placements.items()}
 
 
-HERE = ShareReport("u1", 10)
+HERE = ShareReport("u1", Size(10))
+THERE = ShareReport("u2", Size(10))
+
+
+# Where a share is.
 
 
 @pytest.mark.parametrize(
-    ("free", "owner"),
+    ("free", "unit"),
     [
         pytest.param({A: 50, B: 60}, B, id="most room"),
         pytest.param({A: 50, B: 50}, A, id="lowest of equals"),
@@ -55,29 +96,29 @@ HERE = ShareReport("u1", 10)
         pytest.param({A: 10, B: 9}, A, id="fits exactly"),
     ],
 )
-def test_new_share_is_placed(free: dict[str, int], owner: str):
-    assert place({unit: report(it) for unit, it in free.items()}, data=10) == {"/data": owner}
+def test_new_share_is_placed(free: dict[str, int], unit: str):
+    assert place({name: report(it) for name, it in free.items()}, data=10) == {"/data": unit}
 
 
 @pytest.mark.parametrize(
     ("size", "reason"),
     [
-        (51, "share /data: 51G asked, 50G free"),
-        (10**12, "share /data: 1000000000000G asked, 50G free"),
+        (51, "share /data: 51G requested, 50G free"),
+        (10**12, "share /data: 1000000000000G requested, 50G free"),
     ],
 )
 def test_what_fits_nowhere_is_refused(size: int, reason: str):
     reports = {A: report(40), B: report(50)}
     assert decide({}, reports, data=size) == Decision({}, {"/data": reason})
-    by_hand = Placement(by_hand=True, size=size)
-    made = decide({"/data": by_hand}, reports, data=size)
-    assert made == Decision({"/data": by_hand}, {"/data": reason})
+    manual = Placement(is_manual=True, size=Size(size))
+    made = decide({"/data": manual}, reports, data=size)
+    assert made == Decision({"/data": manual}, {"/data": reason})
 
 
 def test_no_limit_needs_a_first_gib():
     assert place({A: report(1)}, data=None) == {"/data": A}
     refused = decide({}, {A: report(0)}, data=None)
-    assert refused.refusals == {"/data": "share /data: no limit asked, 0G free"}
+    assert refused.refusals == {"/data": "share /data: no limit requested, 0G free"}
 
 
 def test_room_is_promised_once():
@@ -89,19 +130,19 @@ def test_room_is_promised_once():
 def test_growth_takes_room_from_what_comes_after():
     before = {"/old": Placement(A, "u1")}
     made = decide(before, {A: report(50, old=HERE)}, old=50, new=20)
-    assert made.refusals == {"/new": "share /new: 20G asked, 10G free"}
+    assert made.refusals == {"/new": "share /new: 20G requested, 10G free"}
     # One that can't be had takes none.
     made = decide(before, {A: report(50, old=HERE)}, old=500, new=20)
-    assert made.placements["/new"].owner == A
+    assert made.placements["/new"].unit == A
 
 
 def test_a_lost_share_takes_no_room():
     made = decide({"/lost": Placement(A, "u1")}, {A: report(50)}, lost=40, new=50)
-    assert made.placements["/new"].owner == A
+    assert made.placements["/new"].unit == A
 
 
 def test_request_with_an_error_is_placed_nowhere():
-    shares = placement.wanted([request(error="size 'ten'")], {})
+    shares = placement.wanted([request(size=0, error="size 'ten'")], {})
     assert placement.decide({}, shares, {A: report()}) == Decision({}, {})
 
 
@@ -124,7 +165,7 @@ def test_request_with_an_error_is_placed_nowhere():
         ),
         pytest.param(
             Placement(A),
-            {A: report(data=HERE), B: report(data=ShareReport("u2", 10))},
+            {A: report(data=HERE), B: report(data=THERE)},
             Placement(A, "u1"),
             id="made here and there",
         ),
@@ -145,7 +186,7 @@ def test_request_with_an_error_is_placed_nowhere():
         ),
         pytest.param(
             Placement(A, "u1"),
-            {A: report(), B: report(data=ShareReport("u2", 10))},
+            {A: report(), B: report(data=THERE)},
             Placement(A, "u1"),
             id="another image of that name",
         ),
@@ -196,147 +237,493 @@ def test_placement_follows_the_image(
 
 def test_what_nobody_wants_and_was_not_made_is_dropped():
     assert decide({"/data": Placement(A)}, {A: report()}).placements == {}
-    kept = {"/data": Placement(A, by_hand=True, size=5)}
+    kept = {"/data": Placement(A, is_manual=True, size=Size(5))}
     assert decide(kept, {A: report()}, data=5).placements == kept
 
 
-def test_wanted_is_of_all_that_ask_and_by_hand():
-    by_hand = {
-        "/data": Placement(A, size=20, grants=parse_allowlist("10.9.0.0/16")),
-        "/kept": Placement(A, "u"),
-        "/hand": Placement(A, by_hand=True, size=None),
-    }
-    requests = [request(3, "/z"), request(2), request(1, "/data", 5), request(4, "/z", None, "no")]
-    found = placement.wanted(requests, by_hand)
-    assert list(found) == ["/data", "/z", "/hand", "/kept"]
-    assert found["/data"] == Wanted(20, (ip_network("10.0.0.1/32"), ip_network("10.9.0.0/16")))
-    assert found["/z"] == Wanted(10, NETWORKS)
-    assert (found["/hand"].size, found["/kept"]) == (None, Wanted(0))
+def test_the_root_disk_takes_no_share_without_a_limit():
+    on_root, disk = Report(90, is_on_root=True), report(20)
+    assert place({A: on_root, B: disk}, data=None) == {"/data": B}
+    assert place({A: on_root, B: disk}, data=30) == {"/data": A}
+    reason = (
+        "share /data: no limit requested, but the shares are on the root disk, which it could"
+        " fill: request a size, or give nfs-server a storage"
+    )
+    assert decide({}, {A: on_root}, data=None) == Decision({}, {"/data": reason})
+    # It has what another storage could give it, and that is full.
+    full = decide({}, {A: on_root, B: report(0)}, data=None)
+    assert full.refusals == {"/data": "share /data: no limit requested, 90G free"}
 
 
-def test_a_slip_in_the_name_keeps_the_share():
-    told = {1: Share(1, Endpoint("h", PATH), 10), 2: Share(2), 3: Share(3, Endpoint("h", "/x"))}
-    slipped = [request(1, "", error="share name"), request(2, ""), request(3, "")]
-    noted = placement.note_slips({"/data": Placement(A, "u1")}, slipped, told)
-    assert noted == {"/data": Placement(A, "u1", slips=(1,))}
-    names = [it.name for it in placement.with_names(slipped, noted)]
-    assert names == ["/data", "", ""]
-    right = [request(1), request(2), request(3)]
-    assert placement.note_slips(noted, right, told) == {"/data": Placement(A, "u1")}
+def test_no_limit_takes_all_room():
+    assert place({A: report(50)}, a=None, b=1) == {"/a": A}
+    assert place({A: report(50), B: report(9)}, a=None, b=1) == {"/a": A, "/b": B}
+    growing = decide({"/old": Placement(A, "u1")}, {A: report(old=HERE)}, old=None, new=1)
+    assert list(growing.placements) == ["/old"]
 
 
-ENDPOINT = Endpoint("10.0.0.9", PATH)
-SERVED = ShareReport("u1", 10, networks=NETWORKS)
-MADE = Placement(B, "u1")
+def test_no_limit_that_is_refused_takes_none():
+    on_root = replace(report(50, old=HERE), is_on_root=True)
+    made = decide({"/old": Placement(A, "u1")}, {A: on_root}, old=None, new=20)
+    assert made.placements["/new"].unit == A
+
+
+# Whose a share is.
+
+
+def test_it_is_whose_request_came_first():
+    requests = [request(7), request(3), request(5)]
+    assert placement.assign(requests, {}) == {"/data": Placement(application="app3")}
 
 
 @pytest.mark.parametrize(
-    ("asked", "placed", "there", "told", "answer"),
+    ("before", "applications", "after"),
     [
-        pytest.param(request(), MADE, SERVED, None, (ENDPOINT, 10, ""), id="granted"),
-        pytest.param(request(), Placement(B), None, None, (None, None, ""), id="not made yet"),
+        pytest.param("app9", [1, 9], "app9", id="it stays with that one, whatever its number"),
+        pytest.param("app9", [1, 2], "app1", id="which has left"),
+        pytest.param("app9", [], "app9", id="nobody asks"),
+        pytest.param("", [2, 1], "app1", id="as an older revision left it"),
+    ],
+)
+def test_it_stays(before: str, applications: list[int], after: str):
+    placed = {"/data": Placement(A, "u1", before)}
+    made = placement.assign([request(it) for it in applications], placed)
+    assert made == {"/data": Placement(A, "u1", after)}
+
+
+def test_what_an_operator_made_stays_the_operators():
+    made = {"/data": Placement(A, "u1", is_manual=True)}
+    assert placement.assign([request()], made) == made
+    # What an application has stays its own, though an operator created it too.
+    both = {"/data": Placement(A, "u1", "app2", is_manual=True)}
+    assert placement.assign([request(1), request(2)], both) == both
+
+
+def test_who_names_nothing_gets_nothing():
+    assert placement.assign([request(share="")], {}) == {}
+    assert placement.wanted([request(share="")], {}) == {}
+
+
+# What a share is to be.
+
+
+def test_what_is_wanted_in_the_order_in_which_it_gets_room():
+    placements = {
+        "/data": Placement(A, "", "app1", size=Size(20), grants=parse_allowlist("10.9.0.0/16")),
+        "/kept": Placement(A, "u"),
+        "/hand": Placement(A, is_manual=True, size=NO_LIMIT),
+        "/z": Placement(application="app3"),
+    }
+    requests = [request(3, "/z"), request(2), request(1, "/data", 5), request(4, "/z", 0, "no")]
+    found = placement.wanted(requests, placements)
+    granted = (*NETWORKS, ip_network("10.9.0.0/16"))
+    assert found == {
+        "/data": Wanted(Size(20), granted, granted, ("app1", "app2")),
+        "/z": Wanted(Size(10), NETWORKS, NETWORKS, ("app3", "app4")),
+        "/hand": Wanted(NO_LIMIT),
+        "/kept": Wanted(UNKNOWN),
+    }
+    assert list(found) == ["/data", "/z", "/hand", "/kept"]
+
+
+OWNED = {"/data": Placement(A, "u1", "app1")}
+FIRST = request(1, allowlist="10.1.0.0/24")
+WIDE = "0.0.0.0/0,10.0.0.0/7,2000::/3,128.0.0.0/1"
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        pytest.param(request(2, allowlist="0.0.0.0/0"), id="opens it by its allowlist"),
+        pytest.param(request(2, allowlist="10.7.0.1"), id="lets others in"),
+        pytest.param(request(2, size=None), id="wants no limit"),
+        pytest.param(request(2, size=1000), id="wants more than there is"),
+        pytest.param(request(2, clients=WIDE), id="says that its units may be anywhere"),
+        pytest.param(
+            request(2, clients=",".join(f"{n}.0.0.0/8" for n in range(256))), id="in parts"
+        ),
+        pytest.param(request(2, size=0, error="size 'ten'"), id="can't be read"),
+    ],
+)
+@pytest.mark.parametrize("owner", ["app1", ""])
+def test_who_came_later_changes_nothing(later: Request, owner: str):
+    placed = {"/data": Placement(A, "u1", owner, is_manual=not owner)}
+    first = replace(FIRST, application=owner) if owner else None
+    alone = [first] if first else []
+    before = placement.wanted(alone, placed)["/data"]
+    after = placement.wanted([*alone, later], placed)["/data"]
+    assert after.size == before.size
+    mine = ip_network("10.0.0.1/32")  # The address of the later one's unit.
+    assert {*after.networks} <= {*before.networks, mine}
+    assert after.applications == (*before.applications, "app2")
+
+
+def test_whose_it_is_may_do_all_that():
+    owner = request(1, size=None, allowlist="0.0.0.0/0", clients=WIDE)
+    found = placement.wanted([owner, request(2)], OWNED)["/data"]
+    assert (found.size, found.networks) == (NO_LIMIT, ANYONE)
+
+
+@pytest.mark.parametrize(
+    ("network", "is_admitted"),
+    [
+        ("10.0.0.0/8", True),
+        ("10.0.0.0/7", False),
+        ("fd00::/32", True),
+        ("fd00::/31", False),
+        ("10.0.0.7", True),
+        ("::/0", False),
+    ],
+)
+def test_addresses_that_a_unit_may_have(network: str, is_admitted: bool):
+    found = placement.wanted([request(2, clients=network)], OWNED)["/data"]
+    assert bool(found.networks) == is_admitted
+
+
+_some_networks = st.lists(
+    st.builds(
+        lambda address, length: ip_network((address, min(length, address.max_prefixlen)), False),
+        st.ip_addresses(),
+        st.integers(0, 128),
+    )
+    | st.builds(
+        lambda n, bits: ip_network(f"10.0.0.{n}/{bits}", False),
+        st.integers(0, 255),
+        st.integers(24, 32),
+    )
+    | st.sampled_from([*ANYONE, ip_network("10.0.0.0/8")]),
+    max_size=8,
+)
+
+
+def _matches(networks: Iterable[Network], address: int, version: int) -> bool:
+    return any(
+        it.version == version and int(it.network_address) <= address <= int(it.broadcast_address)
+        for it in networks
+    )
+
+
+@given(_some_networks)
+def test_collapsed_networks_match_the_same_addresses(networks: list[Network]):
+    after = placement.collapsed(networks)
+    assert len(after) <= len(set(networks))
+    # None is in another.
+    assert all(not is_in(one, [it for it in after if it != one]) for one in after)
+    # The ends of all, and the addresses beside them.
+    for it in [*networks, *after]:
+        for end in int(it.network_address), int(it.broadcast_address):
+            for address in end - 1, end, end + 1:
+                assert _matches(networks, address, it.version) == _matches(
+                    after, address, it.version
+                )
+
+
+@given(
+    st.permutations([request(n, clients=f"10.0.{n}.0/24") for n in range(1, 5)]), _some_networks
+)
+def test_guests_let_in_nobody_but_themselves(requests: list[Request], networks: list[Network]):
+    guest = replace(request(9), clients=tuple(networks))
+    for it in placement.wanted([*requests, guest], OWNED)["/data"].networks:
+        is_theirs = it.version == 4 and is_in(it, [ip_network("10.0.0.0/16")])
+        assert is_theirs or it.prefixlen >= {4: 8, 6: 32}[it.version]
+
+
+# Names of other models.
+
+
+def test_a_guest_has_the_share_that_an_action_gave_it():
+    placements = {
+        "data": Placement(A, "u1", "mysql", guests=(REMOTE,)),
+        f"data@{MODEL}": Placement(A, "u2"),
+    }
+    its, others = f"data@{MODEL}", f"data@{OTHER_MODEL}"
+    asked = (
+        request(1, its, application=REMOTE),
+        request(2, others, application=OTHER_REMOTE),
+        request(3, f"logs@{MODEL}", application=REMOTE),
+        request(4, "data", application="mysql"),
+    )
+    names = [it.share for it in placement.resolve(asked, placements)]
+    assert names == ["data", others, f"logs@{MODEL}", "data"]
+
+
+def test_a_guest_may_have_another_models_share():
+    placements = {f"data@{OTHER_MODEL}": Placement(A, "u1", guests=(REMOTE,))}
+    asked = request(1, share_name_of(MODEL, f"data@{OTHER_MODEL}"), application=REMOTE)
+    assert placement.resolve([asked], placements)[0].share == f"data@{OTHER_MODEL}"
+
+
+_hostile_names = st.lists(
+    st.sampled_from(["a", "data", "@", f"@{MODEL}", f"@{OTHER_MODEL}"]), min_size=1, max_size=4
+).map("".join)
+
+
+@given(_hostile_names, st.lists(_hostile_names, max_size=4), _hostile_names, st.booleans())
+def test_no_name_reaches_another_models_share(
+    requested: str, local: list[str], granted: str, is_guest: bool
+):
+    placements = {
+        name: Placement(A, f"u{name}") for name in local if not name.endswith(f"@{MODEL}")
+    }
+    # The operator gave that one share to the other application, and perhaps one to this.
+    placements[granted] = Placement(
+        A, "ug", guests=(OTHER_REMOTE, REMOTE) if is_guest else (OTHER_REMOTE,)
+    )
+    asked = request(1, share_name_of(MODEL, requested), application=REMOTE)
+    (found,) = placement.resolve([asked], placements)
+    own = found.share == f"{requested}@{MODEL}"
+    assert own or (is_guest and found.share == granted == requested)
+
+
+def test_an_unreadable_name_keeps_the_share():
+    answered = {
+        1: Answer(Endpoint("h", PATH), Size(10)),
+        2: Answer(),
+        3: Answer(Endpoint("h", "/x")),
+    }
+    unreadable = [request(1, "", error="share name"), request(2, ""), request(3, "")]
+    noted = placement.note_unreadable({"/data": Placement(A, "u1")}, unreadable, answered)
+    assert noted == {"/data": Placement(A, "u1", unreadable=(1,))}
+    names = [it.share for it in placement.resolve(unreadable, noted)]
+    assert names == ["/data", "", ""]
+    right = [request(1), request(2), request(3)]
+    assert placement.note_unreadable(noted, right, answered) == {"/data": Placement(A, "u1")}
+
+
+# What is kept that another revision wrote.
+
+
+def test_every_rule_keeps_what_it_does_not_know():
+    extra = {"quota": 7}
+    before = {"/data": Placement(A, extra=extra)}
+    reports = {B: report(data=HERE)}
+    after = placement.without_deleted(before, reports)
+    after = placement.note_unreadable(after, [], {})
+    after = placement.assign([request()], after)
+    after = placement.decide(after, placement.wanted([request()], after), reports).placements
+    assert after == {"/data": Placement(B, "u1", "app1", extra=extra)}
+
+
+# What clients are told.
+
+ENDPOINT = Endpoint("10.0.0.9", PATH)
+SERVED = ShareReport("u1", Size(10), networks=NETWORKS)
+MADE = Placement(B, "u1", "app1")
+TOLD = Answer(ENDPOINT, Size(10))
+
+
+def tell(
+    asked: Request,
+    placed: Placement | None = MADE,
+    there: ShareReport | None = SERVED,
+    answered: Answer | None = None,
+    present: Collection[str] = (B,),
+    refusal: str = "",
+) -> Answer:
+    reports = {B: Report(shares={"/data": there} if there else {}, addresses={1: "10.0.0.9"})}
+    placements = {"/data": placed} if placed else {}
+    told = Told(placements, {"/data": refusal} if refusal else {}, reports, present)
+    return placement.answer(asked, told, answered or Answer())
+
+
+BROKEN = replace(SERVED, error="share /data: not mounted", networks=())
+
+
+@pytest.mark.parametrize(
+    ("asked", "placed", "there", "answered", "answer"),
+    [
+        pytest.param(request(), MADE, SERVED, None, (ENDPOINT, Size(10), ""), id="granted"),
+        pytest.param(request(), Placement(B), None, None, (None, UNKNOWN, ""), id="not made yet"),
+        pytest.param(
+            request(),
+            Placement(B),
+            ShareReport(refusal="share /data: no space left"),
+            None,
+            (None, UNKNOWN, "share /data: no space left"),
+            id="could not be made",
+        ),
         pytest.param(
             request(),
             MADE,
-            replace(SERVED, error="share /data: not mounted", networks=()),
+            BROKEN,
             None,
-            (None, 10, "share /data: not mounted"),
+            (None, Size(10), "share /data: not mounted"),
             id="not mounted",
         ),
         pytest.param(
             request(),
             MADE,
-            replace(SERVED, error="share /data: not mounted", networks=()),
-            Share(1, ENDPOINT, 10),
-            (ENDPOINT, 10, "share /data: not mounted"),
+            BROKEN,
+            TOLD,
+            (ENDPOINT, Size(10), "share /data: not mounted"),
             id="not mounted any more",
         ),
+        pytest.param(request(), MADE, None, TOLD, (ENDPOINT, Size(10), NOT_HERE), id="lost"),
         pytest.param(
-            request(), MADE, None, Share(1, ENDPOINT, 10), (ENDPOINT, 10, NOT_HERE), id="lost"
+            request(), MADE, None, None, (None, UNKNOWN, NOT_HERE), id="lost, requested anew"
         ),
-        pytest.param(request(), MADE, None, None, (None, None, NOT_HERE), id="lost, asked anew"),
         pytest.param(
             request(),
-            Placement("nfs-server/7", "u1"),
+            replace(MADE, unit="nfs-server/7"),
             None,
-            Share(1, ENDPOINT, 10),
-            (ENDPOINT, 10, "share /data was on nfs-server/7, which is gone"),
+            TOLD,
+            (ENDPOINT, Size(10), "share /data was on nfs-server/7, which is gone"),
             id="gone",
         ),
+        pytest.param(request(), None, None, TOLD, (None, UNKNOWN, ""), id="forgotten"),
         pytest.param(
-            request(), None, None, Share(1, ENDPOINT, 10), (None, None, ""), id="forgotten"
+            request(), Placement(B, "", "app1"), None, TOLD, (None, UNKNOWN, ""), id="made anew"
         ),
-        pytest.param(
-            request(1, "/logs"), MADE, SERVED, Share(1, ENDPOINT, 10), (None, None, ""), id="other"
-        ),
+        pytest.param(request(1, "/logs"), MADE, SERVED, TOLD, (None, UNKNOWN, ""), id="another"),
+        pytest.param(request(1, ""), MADE, SERVED, TOLD, (None, UNKNOWN, ""), id="none"),
         pytest.param(
             request(size=5),
             MADE,
             SERVED,
-            Share(1, ENDPOINT, 10),
-            (ENDPOINT, 10, "share /data: 5G asked, it has 10G; a share never shrinks"),
+            TOLD,
+            (
+                ENDPOINT,
+                Size(10),
+                "share /data: 5G requested, it has 10G; a share never shrinks",
+            ),
             id="shrink",
         ),
         pytest.param(
             request(size=5),
             MADE,
-            replace(SERVED, size=None),
-            Share(1, ENDPOINT, None),
-            (ENDPOINT, None, "share /data: 5G asked, it has no limit; a share never shrinks"),
+            replace(SERVED, size=NO_LIMIT),
+            Answer(ENDPOINT, NO_LIMIT),
+            (
+                ENDPOINT,
+                NO_LIMIT,
+                "share /data: 5G requested, it has no limit; a share never shrinks",
+            ),
             id="limit put on",
         ),
         pytest.param(
-            request(size=5), MADE, SERVED, None, (ENDPOINT, 5, ""), id="another asked for more"
+            request(size=5), MADE, SERVED, None, (ENDPOINT, Size(5), ""), id="it has more"
         ),
         pytest.param(
             request(size=5),
             MADE,
             SERVED,
-            Share(1, ENDPOINT, 5),
-            (ENDPOINT, 5, ""),
-            id="another that asked for more has left",
+            Answer(ENDPOINT, Size(5)),
+            (ENDPOINT, Size(5), ""),
+            id="it still has more",
         ),
         pytest.param(
             request(size=20),
             MADE,
-            replace(SERVED, error="share /data: 20G asked, 5G free"),
-            Share(1, ENDPOINT, 10),
-            (ENDPOINT, 10, "share /data: 20G asked, 5G free"),
+            replace(SERVED, refusal="share /data: 20G requested, 5G free"),
+            TOLD,
+            (ENDPOINT, Size(10), "share /data: 20G requested, 5G free"),
             id="growth refused",
         ),
         pytest.param(
-            request(size=None, error="size 'ten'"),
+            request(size=0, error="size 'ten'"),
             MADE,
             SERVED,
-            Share(1, ENDPOINT, 10),
-            (ENDPOINT, 10, "size 'ten'"),
-            id="error in the request",
+            TOLD,
+            (ENDPOINT, Size(10), "size 'ten'"),
+            id="unreadable",
         ),
     ],
 )
 def test_answer(
-    asked: ShareRequest,
+    asked: Request,
     placed: Placement | None,
     there: ShareReport | None,
-    told: Share | None,
-    answer: tuple[Endpoint | None, int | None, str],
+    answered: Answer | None,
+    answer: tuple[Endpoint | None, Size, str],
 ):
-    endpoint, size, error = answer
-    reports = {B: Report(shares={"/data": there} if there else {}, addresses={1: "10.0.0.9"})}
-    decision = Decision({"/data": placed} if placed else {}, {})
-    made = placement.answer(asked, decision, reports, told or Share(1))
-    admitted = there.networks if there and placed and asked.name == "/data" else ()
-    assert made == Answer(endpoint, size, error, admitted)
+    made = tell(asked, placed, there, answered)
+    admitted = there.networks if there and placed and asked.share == "/data" else ()
+    assert made == Answer(*answer, admitted)
 
 
 def test_answer_says_why_it_is_nowhere():
-    made = placement.answer(request(), Decision({}, {"/data": "no room"}), {}, Share(1))
-    assert made == Answer(error="no room")
+    assert tell(request(), None, None, refusal="no room") == Answer(error="no room")
 
 
-def test_strays():
-    reports = {A: report(data=HERE, x=HERE), B: report(data=ShareReport("u2", 1), y=ShareReport())}
-    found = placement.strays({"/data": Placement(B, "u2"), "/x": Placement(A)}, reports)
+GUEST = request(application="web")
+BELONGS = "share /data belongs to app1"
+
+
+@pytest.mark.parametrize(
+    ("asked", "size", "error"),
+    [
+        pytest.param(GUEST, Size(10), "", id="as it is"),
+        pytest.param(replace(GUEST, size=Size(5)), Size(5), "", id="less"),
+        pytest.param(
+            replace(GUEST, size=Size(1000)),
+            Size(10),
+            f"{BELONGS} and has 10G: 1000G requested by another is not granted",
+            id="more",
+        ),
+        pytest.param(
+            replace(GUEST, size=NO_LIMIT),
+            Size(10),
+            f"{BELONGS} and has 10G: no limit requested by another is not granted",
+            id="no limit",
+        ),
+        pytest.param(
+            replace(GUEST, allowlist=ANYONE),
+            Size(10),
+            f"{BELONGS}: another's allowlist is not granted",
+            id="opened",
+        ),
+        pytest.param(replace(GUEST, allowlist=NETWORKS), Size(10), "", id="who may already"),
+        pytest.param(
+            replace(GUEST, clients=ANYONE),
+            Size(10),
+            f"{BELONGS}: clients from so many addresses are not admitted",
+            id="wide",
+        ),
+    ],
+)
+def test_each_gets_an_answer_of_its_own(asked: Request, size: Size, error: str):
+    # What whose it is can't have is not for the others.
+    there = replace(SERVED, refusal="share /data: 20G requested, 5G free")
+    assert tell(asked, there=there) == Answer(ENDPOINT, size, error, NETWORKS)
+    owner = tell(request(size=20), there=there)
+    assert owner == Answer(ENDPOINT, Size(10), there.refusal, NETWORKS)
+
+
+def test_what_is_broken_is_for_all():
+    there = replace(SERVED, error="share /data: its file system has errors")
+    assert tell(GUEST, there=there).error == tell(request(), there=there).error == there.error
+
+
+def test_what_belongs_to_the_operator():
+    made = tell(request(size=20), Placement(B, "u1", is_manual=True))
+    assert made.error == (
+        "share /data belongs to the operator (create-share) and has 10G: 20G requested by another"
+        " is not granted"
+    )
+
+
+@pytest.mark.parametrize(
+    ("placed", "reports", "present", "lost"),
+    [
+        pytest.param(Placement(A), {}, (), "", id="not made"),
+        pytest.param(Placement(A, "u1"), {A: report(data=HERE)}, (A,), "", id="there"),
+        pytest.param(Placement(A, "u1"), {}, (A, B), "", id="there, and not heard of yet"),
+        pytest.param(Placement(A, "u1"), {A: report()}, (A,), NOT_HERE, id="not here"),
+        pytest.param(Placement(A, "u1"), {A: report(data=THERE)}, (A,), NOT_HERE, id="another"),
+        pytest.param(
+            Placement(A, "u1"), {}, (B,), f"share /data was on {A}, which is gone", id="gone"
+        ),
+    ],
+)
+def test_why_lost(
+    placed: Placement, reports: dict[str, Report], present: Collection[str], lost: str
+):
+    assert placement.why_lost("/data", placed, reports, present) == lost
+
+
+def test_misplaced():
+    reports = {A: report(data=HERE, x=HERE), B: report(data=THERE, y=ShareReport())}
+    found = placement.misplaced({"/data": Placement(B, "u2"), "/x": Placement(A)}, reports)
     assert found == {A: ["/data"], B: []}
 
 
@@ -347,9 +734,11 @@ def test_strays():
 class ModelUnit:
     """A unit: the images on its storage, what it exports, what it has said."""
 
-    images: dict[str, str] = field(default_factory=dict[str, str])
+    images: dict[str, Image] = field(default_factory=dict[str, Image])
     exported: set[str] = field(default_factory=set[str])
     said: Report = field(default_factory=Report)
+    seen: Mapping[str, Placement] = field(default_factory=dict[str, Placement])
+    """What was committed when its last hook began."""
 
 
 class Cluster:
@@ -358,49 +747,77 @@ class Cluster:
     def __init__(self, count: int):
         self.units = {f"nfs-server/{n}": ModelUnit() for n in range(count)}
         self.leader = "nfs-server/0"
-        self.requests: list[ShareRequest] = []
+        self.requests: list[Request] = []
         self.committed: dict[str, Placement] = {}
         self.next_uuid = 0
-        self.formatted: set[str] = set()
-        """Names that were exported once: none may ever be made again."""
+        self.served: dict[str, str] = {}
+        """UUIDs of what was exported once: the share of that name for all time."""
 
-    def hook(self, name: str, *, is_killed: bool = False) -> None:
-        """Run a hook of a unit; if it is killed, what it did stays and what it said is lost."""
+    def hook(self, name: str, *, killed_at: str = "", is_late: bool = False) -> None:
+        """Run a hook of a unit; where it is killed, what it did stays and what it said is lost.
+
+        One that is late began before the hooks of other units that ran since its last one.
+        """
         unit = self.units[name]
-        decided = self._decided(unit) if name == self.leader else self.committed
-        for share, it in decided.items():
-            if it.owner == name and not it.uuid and share not in unit.images:
-                assert share not in self.formatted, f"{share} made anew"
-                self.next_uuid += 1
-                unit.images[share] = f"u{self.next_uuid}"
-        # As World.exports: what the leader has committed, or it alone could have decided.
-        alone = len(self.units) == 1
-        sure = self._decided(unit) if name == self.leader and alone else self.committed
-        unit.exported = {
-            share
-            for share, uuid in unit.images.items()
-            if (it := sure.get(share)) and (it.owner, it.uuid) == (name, uuid)
-        }
-        self.formatted |= unit.exported
-        if is_killed:
+        if not is_late or name == self.leader:
+            unit.seen = self.committed
+        for image in self._plan(name).unused:
+            assert not image.is_served
+            del unit.images[image.name]
+        if killed_at == "deleting":
             return
+        for work in self._plan(name).work:
+            assert work.name not in unit.images, "nothing grows here"
+            self.next_uuid += 1
+            unit.images[work.name] = _image(work.name, f"u{self.next_uuid}")
+        if killed_at == "making":
+            return
+        unit.exported = set(self._plan(name).exports)
+        unit.images |= {
+            share: replace(unit.images[share], is_served=True) for share in unit.exported
+        }
+        for share in unit.exported:
+            uuid = unit.images[share].uuid
+            assert self.served.setdefault(share, uuid) == uuid, f"{share} made anew"
+        if killed_at == "exporting":
+            return
+        snapshot = self._read(name)
+        unit.said = plan.report(snapshot, plan.decide(snapshot, 1000), {})
         if name == self.leader:
-            self.committed = self._decided(unit)
-        unit.said = self._report(unit)
+            self.committed = dict(snapshot.placements)
 
-    def _decided(self, unit: ModelUnit) -> dict[str, Placement]:
-        reports = {name: it.said for name, it in self.units.items()}
-        reports[self.leader] = self._report(unit)
-        shares = placement.wanted(self.requests, self.committed)
-        return dict(placement.decide(self.committed, shares, reports).placements)
+    def _plan(self, name: str) -> plan.Plan:
+        return plan.decide(self._read(name), 1000)
 
-    def _report(self, unit: ModelUnit) -> Report:
-        shares = {name: ShareReport(uuid, 10) for name, uuid in unit.images.items()}
-        return Report(50 - 10 * len(shares), shares)
+    def _read(self, name: str) -> plan.Snapshot:
+        unit = self.units[name]
+        snapshot = plan.Snapshot(
+            name,
+            tuple(self.requests),
+            unit.seen,
+            committed=unit.seen,
+            present=self.units,
+            found=Found(unit.images),
+            # Room for 5 shares.
+            storage=Storage(100 * GIB, (52 - 10 * len(unit.images)) * GIB),
+        )
+        if name != self.leader:
+            return snapshot
+        reports = {it: other.said for it, other in self.units.items()}
+        reports[name] = plan.first_report(snapshot)
+        placements = placement.assign(self.requests, self.committed)
+        wanted = placement.wanted(self.requests, placements)
+        decided = placement.decide(placements, wanted, reports).placements
+        # As the reconciler: what it alone could have decided is sure.
+        sure = decided if len(self.units) == 1 else self.committed
+        return replace(snapshot, placements=decided, committed=sure)
 
     def check(self) -> None:
         exported = [share for unit in self.units.values() for share in unit.exported]
         assert len(exported) == len(set(exported)), "one share on two units"
+        there = {it.uuid for unit in self.units.values() for it in unit.images.values()}
+        made = {it.uuid for it in self.committed.values() if it.uuid}
+        assert made <= there, "an event deleted a share"
 
     def settle(self) -> None:
         for _ in range(4):
@@ -409,8 +826,16 @@ class Cluster:
                 self.check()
 
 
+def _image(name: str, uuid: str) -> Image:
+    size = 10 * GIB
+    return Image(name, uuid, size, size, size, True, is_mounted=True, is_served=False)
+
+
 _hooks = st.tuples(
-    st.sampled_from(["hook", "hook", "hook", "killed", "leader", "ask", "leave", "move"]),
+    st.sampled_from(
+        ["hook"] * 4
+        + ["late", "late", "deleting", "making", "exporting", "leader", "ask", "leave", "move"]
+    ),
     st.integers(0, 2),
     st.integers(0, 5),
 )
@@ -435,24 +860,25 @@ def test_any_history_of_several_units(count: int, history: list[tuple[str, int, 
                 if source is not target and not source.images.keys() & target.images.keys():
                     target.images |= source.images
                     source.images, source.exported, source.said = {}, set(), Report()
+            case "hook" | "late":
+                cluster.hook(unit, is_late=what == "late")
             case _:
-                cluster.hook(unit, is_killed=what == "killed")
+                cluster.hook(unit, killed_at=what)
         cluster.check()
     cluster.settle()
     before = dict(cluster.committed), [set(it.exported) for it in cluster.units.values()]
     cluster.settle()
     assert before == (cluster.committed, [it.exported for it in cluster.units.values()])
-    held = [(name, it.uuid) for name, it in cluster.committed.items() if it.uuid]
-    for name, uuid in held:
-        assert cluster.units[cluster.committed[name].owner].images[name] == uuid
-    wanted = {it.name for it in cluster.requests}
+    for name, it in cluster.committed.items():
+        assert not it.uuid or cluster.units[it.unit].images[name].uuid == it.uuid
+    wanted = {it.share for it in cluster.requests}
     assert wanted <= cluster.committed.keys() or sum(
         len(it.images) for it in cluster.units.values()
     ) >= 5 * count - len(wanted)
 
 
 @given(st.permutations(range(6)), st.permutations([A, B, C]))
-def test_same_facts_same_owners(order: list[int], units: list[str]):
+def test_same_facts_same_placements(order: list[int], units: list[str]):
     requests = [request(n, f"/s{n}", n + 1) for n in range(6)]
     reports = {unit: report(10 + len(unit)) for unit in [A, B, C]}
     expected = placement.decide({}, placement.wanted(requests, {}), reports)

@@ -1,128 +1,262 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The statuses, as tables of facts: of a unit the first thing that is wrong is shown."""
+"""The statuses, as tables of outcomes: of a unit the first thing that is wrong is shown."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import ops
 import pytest
 
-from shares import share_id
-from status import Facts, app_status, unit_status
+from charms.storage_libs.v0.nfs_interfaces import ANYONE
+from plan import Plan, Snapshot
+from reconciler import Outcome
+from status import app_status, unit_status
+from values import GIB, Answer, Found, Image, Placement, Request, Size, Storage, share_id
 
-GOOD = Facts("nfs-server/0")
-PROBLEMS = {"/b": "not mounted", "/a": "its file system has errors"}
-FOREIGN = ("a.img", "b.img", "c.img", "d.img")
+UNIT, OTHER = "nfs-server/0", "nfs-server/1"
+STORAGE = Storage(100 * GIB, 60 * GIB)
+NOTHING = Plan({}, (), {}, (), (), (), {})
+
+
+def image(name: str, *, problem: str = "", is_limited: bool = True, gib: int = 10) -> Image:
+    size = gib * GIB
+    return Image(name, "u", size, size, size, is_limited, problem=problem)
+
+
+def outcome(
+    *images: Image,
+    storage: Storage = STORAGE,
+    foreign: tuple[str, ...] = (),
+    missing: tuple[str, ...] = (),
+    misplaced: tuple[str, ...] = (),
+    placements: Mapping[str, Placement] | None = None,
+    requests: tuple[Request, ...] = (),
+) -> Outcome:
+    there = {it.name: it for it in images}
+    snapshot = Snapshot(
+        UNIT,
+        requests,
+        placements or {},
+        present=(UNIT, OTHER),
+        found=Found(there, tuple(map(Path, foreign))),
+        storage=storage,
+    )
+    decided = replace(NOTHING, images=there, missing=missing, misplaced=misplaced)
+    return Outcome(UNIT, snapshot=snapshot, plan=decided)
+
+
+GOOD = outcome(image("/a"))
+FOREIGN = outcome(foreign=("a\n.img", "b.img", "c.img", "d.img"))
+MISPLACED = outcome(
+    foreign=("x.img",), misplaced=("/a", "/b"), placements={"/a": Placement(OTHER, "u2")}
+)
+BAD = outcome(
+    image("/b", problem="not mounted"),
+    image("/a", problem="its file system has errors"),
+    missing=("/c",),
+)
+UNEXPECTED = (("/srv/nfs/a", "*"), ("/srv/nfs/b", "*"))
+
+# Each has what stands above it too, if it can.
+WRONG = [
+    pytest.param(
+        FOREIGN,
+        "Not shares of this application, move them off the storage: a\\n.img, b.img, c.img",
+        id="foreign",
+    ),
+    pytest.param(
+        MISPLACED,
+        f"share /a is on {OTHER}, another image of it is here: move it off the storage",
+        id="misplaced",
+    ),
+    pytest.param(
+        replace(MISPLACED, failures={"/z": "share /z: bad", "/d": "share /d: No space left"}),
+        "share /d: No space left",
+        id="failed",
+    ),
+    pytest.param(
+        replace(GOOD, failures={"/d": "share /d: bad"}, not_exported="exportfs: timed out"),
+        "The exports could not be changed: exportfs: timed out",
+        id="not exported",
+    ),
+    pytest.param(
+        replace(GOOD, not_exported="x", not_mounted="/srv/nfs is no directory"),
+        "/srv/nfs is no directory",
+        id="not mounted",
+    ),
+    pytest.param(
+        replace(GOOD, not_mounted="x", bad_setting="threads -1: use 1"),
+        "threads -1: use 1",
+        id="bad setting",
+    ),
+    pytest.param(
+        replace(GOOD, bad_setting="x", unexpected=UNEXPECTED),
+        "/srv/nfs/a is exported to *, not by this charm: take it out of /etc/exports.d/",
+        id="unexpected export",
+    ),
+    pytest.param(
+        replace(outcome(missing=("/c", "/d")), unexpected=UNEXPECTED),
+        "share /c: its image is not here; attach the storage that holds it",
+        id="missing",
+    ),
+    pytest.param(
+        BAD,
+        f"share /a: its file system has errors: see journalctl -u '*{share_id('/a')}*'",
+        id="problem",
+    ),
+    pytest.param(
+        replace(BAD, is_running=False),
+        "The NFS server does not run: see journalctl -u nfs-server",
+        id="not running",
+    ),
+    pytest.param(
+        replace(BAD, is_running=False, has_storage=False),
+        f"No storage: juju add-storage {UNIT} shares, or attach-storage",
+        id="no storage",
+    ),
+    pytest.param(
+        replace(BAD, has_storage=False, not_installed="it can't run in a container"),
+        "it can't run in a container",
+        id="not installed",
+    ),
+    pytest.param(
+        Outcome(UNIT, not_installed="it can't run"), "it can't run", id="not installed, no look"
+    ),
+    pytest.param(
+        replace(BAD, not_installed="x", other_unit="nfs/9"),
+        "nfs/9 serves this machine, which can have one nfs-server: remove this unit, or deploy it"
+        " to another machine",
+        id="another has the machine",
+    ),
+]
+
+
+@pytest.mark.parametrize(("it", "says"), WRONG)
+def test_what_is_wrong(it: Outcome, says: str):
+    assert unit_status(it) == ops.BlockedStatus(says)
 
 
 @pytest.mark.parametrize(
-    ("facts", "status"),
+    ("it", "status"),
     [
         pytest.param(GOOD, ops.ActiveStatus(), id="all is well"),
+        pytest.param(Outcome(UNIT), ops.MaintenanceStatus("Installing the NFS server"), id="new"),
         pytest.param(
-            replace(GOOD, space="scarce"), ops.ActiveStatus("scarce"), id="space is scarce"
+            replace(BAD, is_leaving=True, is_running=False, other_unit="x"),
+            ops.MaintenanceStatus("Leaving: the images of its shares stay on its storage"),
+            id="leaving",
         ),
         pytest.param(
-            replace(GOOD, space="gone", is_short_of_space=True),
-            ops.BlockedStatus("gone"),
-            id="space is gone",
+            outcome(image("/a"), storage=replace(STORAGE, is_root=True)),
+            ops.ActiveStatus("Shares are on the root disk"),
+            id="root disk",
         ),
         pytest.param(
-            replace(GOOD, bad_setting="threads -1: use 1", undone=("/d",)),
-            ops.BlockedStatus("threads -1: use 1"),
-            id="bad setting",
+            outcome(image("/a", gib=57)),
+            ops.ActiveStatus(),
+            id="half",
         ),
         pytest.param(
-            replace(GOOD, bad_setting="x", strangers=(("/srv/nfs/a", "*"), ("/srv/nfs/b", "*"))),
-            ops.BlockedStatus(
-                "/srv/nfs/a is exported to * by another hand: take it out of /etc/exports.d/"
+            outcome(image("/a", gib=57), storage=Storage(100 * GIB, 3 * GIB)),
+            ops.ActiveStatus("57G of 58G are allocated to shares"),
+            id="scarce",
+        ),
+        pytest.param(
+            outcome(
+                replace(image("/a", is_limited=False), allocated_bytes=GIB),
+                storage=Storage(100 * GIB, GIB),
             ),
-            id="strangers",
-        ),
-        pytest.param(
-            replace(GOOD, foreign=FOREIGN[:1]),
-            ops.BlockedStatus("Not shares of this application, move them off the storage: a.img"),
-            id="foreign",
-        ),
-        pytest.param(
-            replace(GOOD, foreign=FOREIGN),
             ops.BlockedStatus(
-                "Not shares of this application, move them off the storage: a.img, b.img, c.img"
+                "Only 1.0G of the storage are free, and when none is, writing to shares fails: add"
+                " storage, or delete files in shares"
             ),
-            id="many foreign",
+            id="in the reserve",
         ),
         pytest.param(
-            replace(GOOD, foreign=FOREIGN, strays={"/b": "nfs-server/2", "/a": "nfs-server/1"}),
-            ops.BlockedStatus(
-                "share /a is on nfs-server/1, another image of it is here: move it off the storage"
-            ),
-            id="strays",
-        ),
-        pytest.param(
-            replace(GOOD, undone=("/d",), lost=("/c",)),
-            ops.BlockedStatus("share /c: its image is not here; attach the storage that holds it"),
-            id="lost",
-        ),
-        pytest.param(
-            replace(GOOD, foreign=FOREIGN, undone=("/d", "/c")),
-            ops.BlockedStatus("share /c: could not be made or grown: see juju debug-log"),
-            id="undone",
-        ),
-        pytest.param(
-            replace(GOOD, undone=("/c",), problems=PROBLEMS),
-            ops.BlockedStatus(
-                f"share /a: its file system has errors: see journalctl -u '*{share_id('/a')}*'"
-            ),
-            id="problems",
-        ),
-        pytest.param(
-            replace(GOOD, problems=PROBLEMS, is_running=False),
-            ops.BlockedStatus("The NFS server does not run: see journalctl -u nfs-server"),
-            id="not running",
-        ),
-        pytest.param(
-            replace(GOOD, is_running=False, has_storage=False),
-            ops.BlockedStatus(
-                "No storage: juju add-storage nfs-server/0 shares, or attach-storage"
-            ),
-            id="no storage",
-        ),
-        pytest.param(
-            replace(GOOD, has_storage=False, is_running=False, is_installed=False),
-            ops.BlockedStatus(
-                "The package nfs-kernel-server was removed and can't be installed:"
-                " see juju debug-log"
-            ),
-            id="removed",
-        ),
-        pytest.param(
-            replace(GOOD, has_storage=False, is_installed=False, was_installed=False),
-            ops.MaintenanceStatus("Installing the NFS server"),
-            id="not installed",
+            outcome(image("/a", is_limited=False), storage=Storage(100 * GIB, GIB)),
+            ops.ActiveStatus(),
+            id="in the reserve, and nothing is to be written",
         ),
     ],
 )
-def test_unit_status(facts: Facts, status: ops.StatusBase):
-    assert unit_status(facts) == status
+def test_unit_status(it: Outcome, status: ops.StatusBase):
+    assert unit_status(it) == status
+
+
+def test_a_share_that_is_not_made_yet_is_not_wrong():
+    placements = {"/a": Placement(UNIT, application="web")}
+    assert unit_status(outcome(placements=placements)) == ops.ActiveStatus()
+
+
+# The application.
+
+
+def refused(*refusals: tuple[str, str]) -> Outcome:
+    told = tuple(
+        (Request(n, application, "/a", Size(5)), Answer(error=error))
+        for n, (application, error) in enumerate(refusals)
+    )
+    return replace(GOOD, answers=told)
 
 
 @pytest.mark.parametrize(
-    ("refusals", "message"),
+    ("it", "message"),
     [
-        pytest.param([], "", id="nothing"),
-        pytest.param([("web", "5G asked")], "Refused to web: 5G asked", id="one"),
+        pytest.param(Outcome(UNIT), "", id="nothing is known"),
+        pytest.param(GOOD, "", id="nothing"),
+        pytest.param(refused(("web", "")), "", id="granted"),
+        pytest.param(refused(("web", "5G")), "Refused to web: 5G", id="one"),
         pytest.param(
-            [("web", "5G asked"), ("mysql", "size 'ten'")],
-            "Refused to mysql: size 'ten'; web: 5G asked",
+            refused(("web", "5G"), ("db", ""), ("mysql", "size 'ten'")),
+            "Refused to mysql: size 'ten'; web: 5G",
             id="two, sorted",
+        ),
+        pytest.param(
+            outcome(placements={"/a": Placement(UNIT, "u", grants=ANYONE)}),
+            "share /a is open to all",
+            id="open",
+        ),
+        pytest.param(
+            outcome(
+                placements={"/a": Placement(UNIT, "u", "web")},
+                requests=(
+                    Request(1, "db", "/a", Size(5), ANYONE),
+                    Request(2, "web", "/a", Size(5)),
+                    Request(3, "log", "/b", Size(5)),
+                ),
+            ),
+            "share /a is shared by web, db",
+            id="shared, its own first",
         ),
     ],
 )
-def test_app_status(refusals: list[tuple[str, str]], message: str):
-    assert app_status(refusals, GOOD) == ops.ActiveStatus(message)
+def test_app_status(it: Outcome, message: str):
+    assert app_status(it) == ops.ActiveStatus(message)
+
+
+def test_refusals_come_first():
+    both = refused(("web", "5G"))
+    snapshot = outcome(placements={"/a": Placement(UNIT, "u", grants=ANYONE)}).snapshot
+    status = app_status(replace(both, snapshot=snapshot))
+    assert status.message == "Refused to web: 5G; share /a is open to all"
 
 
 def test_app_status_says_what_is_gone():
-    gone = replace(GOOD, gone={"/b": "nfs-server/2", "/a": "nfs-server/1"})
-    assert app_status([("web", "5G asked")], gone) == ops.BlockedStatus(
-        "share /a was on nfs-server/1, which is gone: attach its storage, or run forget-share"
+    placements = {
+        "/b": Placement("nfs-server/7", "u"),
+        "/a": Placement("nfs-server/8", "u"),
+        "/0": Placement("nfs-server/9"),  # It was not made.
+    }
+    gone = replace(outcome(placements=placements), answers=refused(("web", "5G")).answers)
+    assert app_status(gone) == ops.BlockedStatus(
+        "share /a was on nfs-server/8, which is gone: attach its storage, or run forget-share"
     )
+
+
+def test_who_has_not_been_seen_yet_is_not_gone():
+    # It is in goal-state before it is among the peers.
+    there = outcome(placements={"/a": Placement(OTHER, "u")})
+    assert there.snapshot
+    assert there.snapshot.reports == {}
+    assert app_status(there) == ops.ActiveStatus()

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One nfs-server a machine: /etc/exports, the NFS service and /srv/nfs are there once. No ops.
+
+The first unit on a machine claims it. It holds while that unit's charm is there, so that a unit
+that was removed by force holds nobody up.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import records
+from nfs_charms import machine
+from records import Field, Record
+
+CLAIM = Path("/var/lib/nfs-server-charm/claim.json")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Who has the machine."""
+
+    unit: str = ""
+    model: str = ""
+    """UUID of its model: two models may have units of the same name on a machine."""
+    charm: str = ""
+    """The directory of its charm."""
+    extra: Mapping[str, object] = field(default_factory=dict[str, object])
+    """What another revision of the charm keeps here."""
+
+    def is_by(self, other: "Claim") -> bool:
+        """Whether both are of one unit."""
+        return (self.unit, self.model) == (other.unit, other.model)
+
+
+_RECORD = Record(
+    Claim,
+    unit=Field("unit", records.text),
+    model=Field("model", records.text),
+    charm=Field("charm", records.text),
+)
+
+
+def _read() -> Claim:
+    return _RECORD.read(records.parse(machine.read_file(CLAIM) or b""))
+
+
+def find_other(mine: Claim) -> str:
+    """Find the unit that has this machine, if it is another one; empty: it may be claimed."""
+    held = _read()
+    return held.unit if not held.is_by(mine) and os.path.exists(held.charm) else ""
+
+
+def take(mine: Claim) -> bool:
+    """Claim this machine, which no other unit has; say whether that is new."""
+    held = _read()
+    kept = replace(mine, extra=held.extra) if held.is_by(mine) else mine
+    return machine.write_atomically(CLAIM, records.dump(_RECORD.write(kept)) + "\n")
+
+
+def release(mine: Claim) -> None:
+    """Give this machine up, if it is claimed by this unit."""
+    if not find_other(mine):
+        CLAIM.unlink(missing_ok=True)

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The clients, of both endpoints behind one face: requests in, answers out, by integration.
+
+`nfs-share` has a library that does it. `filesystem` is for filesystem-client and whoever else
+reads `filesystem_info` (version 0, in canonical/charmlibs): it has no request, so who integrates
+gets the share that the options of this charm name, and no word for a refusal. Its one key,
+`endpoint` in the server's application databag, is `nfs://(host)/path` or `(host:port)`, with what
+stands in parentheses percent-encoded: its reader takes a bare `:` or `[` there for a fault.
+"""
+
+import contextlib
+import functools
+import re
+from urllib.parse import quote, unquote
+
+import ops
+
+from charms.storage_libs.v0.nfs_interfaces import (
+    DEFAULT_PORT,
+    Endpoint,
+    NFSProvides,
+    ShareRequest,
+    client_networks,
+)
+from settings import Settings
+from values import UNKNOWN, Answer, Request, Size, is_remote, share_name_of
+
+NFS_SHARE = "nfs-share"
+FILESYSTEM = "filesystem"
+ENDPOINTS = (NFS_SHARE, FILESYSTEM)
+_URI = re.compile(r"nfs://\((?P<authority>[^()]+)\)(?P<path>/.*)")
+
+
+class Clients:
+    """Who asks for shares, what they were told last, and telling them."""
+
+    def __init__(self, charm: ops.CharmBase):
+        self._charm = charm
+        self._model = charm.model
+        self._nfs_share = NFSProvides(charm, NFS_SHARE)
+
+    def requests(self, settings: Settings) -> tuple[Request, ...]:
+        """Read what the clients ask for, in the order of their integrations."""
+        asked = [self._request(request) for request in self._nfs_share.requests()]
+        asked += [
+            Request(
+                integration_id=relation.id,
+                application=relation.app.name,
+                share=self._share(relation, settings.filesystem_share),
+                size=settings.filesystem_size,
+                clients=client_networks(relation),
+            )
+            for relation in self._model.relations[FILESYSTEM]
+            if relation.active  # Not one that is being removed.
+        ]
+        return tuple(sorted(asked, key=lambda request: request.integration_id))
+
+    def _request(self, request: ShareRequest) -> Request:
+        relation = self._relations[request.integration_id]
+        return Request(
+            integration_id=request.integration_id,
+            application=request.application,
+            share=self._share(relation, request.name),
+            # Another part of it that can't be read may be meant to change what this one means.
+            size=UNKNOWN if request.error else Size.of(request.size),
+            allowlist=request.allowlist,
+            clients=request.clients,
+            error=request.error,
+        )
+
+    def _share(self, relation: ops.Relation, name: str) -> str:
+        """Name the share of a client that asks for a name."""
+        if not is_remote(relation.app.name):
+            return name
+        model = relation.remote_model.uuid
+        return name if model == self._model.uuid else share_name_of(model, name)
+
+    @functools.cached_property
+    def _relations(self) -> dict[int, ops.Relation]:
+        """All integrations, of either endpoint."""
+        relations = (self._model.relations[endpoint] for endpoint in ENDPOINTS)
+        return {relation.id: relation for of_one in relations for relation in of_one}
+
+    def answered(self, integration_id: int) -> Answer:
+        """Read what a client was told last. On the leader; nothing elsewhere."""
+        relation = self._relations[integration_id]
+        if relation.name == NFS_SHARE:
+            share = self._nfs_share.answered(integration_id)
+            # No size stands there for no limit, and where nothing was granted.
+            size = Size.of(share.size) if share.endpoint else UNKNOWN
+            return Answer(share.endpoint, size, share.error)
+        leads = self._charm.unit.is_leader()
+        text = relation.data[self._charm.app].get("endpoint", "") if leads else ""
+        return Answer(_parse_uri(text))
+
+    def answer(self, integration_id: int, answer: Answer) -> None:
+        """Tell a client all that there is to tell it. On the leader."""
+        relation = self._relations[integration_id]
+        if relation.name == NFS_SHARE:
+            self._nfs_share.answer(
+                integration_id,
+                endpoint=answer.endpoint,
+                size=answer.size.plain,
+                error=answer.error,
+                admitted=answer.admitted,
+            )
+        else:
+            text = _format_uri(answer.endpoint) if answer.endpoint else ""
+            relation.data[self._charm.app].update({"endpoint": text})
+
+    def address(self, integration_id: int) -> str:
+        """Find where a client reaches this unit; empty if Juju doesn't know.
+
+        Asked once for an endpoint, since a hook may have a thousand integrations; but the way to
+        another model may be another one.
+        """
+        relation = self._relations[integration_id]
+        key = relation if is_remote(relation.app.name) else relation.name
+        binding = self._model.get_binding(key)
+        address = binding.network.ingress_address if binding else None
+        return str(address) if address else ""
+
+
+def _format_uri(endpoint: Endpoint) -> str:
+    """Write an endpoint in the form of `filesystem_info`."""
+    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+    port = "" if endpoint.port == DEFAULT_PORT else f":{endpoint.port}"
+    return f"nfs://({quote(host + port, safe='')}){endpoint.path}"
+
+
+def _parse_uri(text: str) -> Endpoint | None:
+    """Read what `_format_uri` wrote; None: it is something else."""
+    if match := _URI.fullmatch(text):
+        with contextlib.suppress(ValueError):
+            return Endpoint.parse(f"nfs://{unquote(match['authority'])}{match['path']}")
+    return None

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One unit's rules: what it has to make, to serve and to take away; and what it says. No I/O.
+
+Two questions are answered here and nowhere else: may this image be deleted (`why_keep`), and
+which image is the share of a name (`Plan.images`).
+"""
+
+import functools
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import placement
+import room
+from values import (
+    Export,
+    Found,
+    Image,
+    Placement,
+    Placements,
+    Report,
+    Reports,
+    Request,
+    ShareReport,
+    Storage,
+    Wanted,
+    Work,
+)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a unit's decisions rest on, read at one moment, and what the leader decides."""
+
+    unit: str
+    requests: tuple[Request, ...] = ()
+    placements: Placements = field(default_factory=dict[str, Placement])
+    """Where shares are to be; on the leader with what it decides in this hook."""
+    refusals: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Why shares are nowhere. On the leader."""
+    committed: Placements = field(default_factory=dict[str, Placement])
+    """Where they are for sure: what no other unit can come to decide otherwise."""
+    reports: Reports = field(default_factory=dict[str, Report])
+    """What the units say, this one's as it was said last."""
+    present: Collection[str] = ()
+    """The units that the application has, or is to have."""
+    found: Found = field(default_factory=Found)
+    storage: Storage = field(default_factory=Storage)
+    deleted: tuple[str, ...] = ()
+    """UUIDs of the shares that this unit has deleted and that still have a placement."""
+
+    @functools.cached_property
+    def wanted(self) -> dict[str, Wanted]:
+        """What each share shall be, wherever it is."""
+        return placement.wanted(self.requests, self.placements)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What follows for the unit."""
+
+    images: Mapping[str, Image]
+    """The images here that are the shares of their names."""
+    work: tuple[Work, ...]
+    """What is to be made and to be grown."""
+    refusals: Mapping[str, str]
+    """Why shares of this unit can't be as they are requested."""
+    unused: tuple[Image, ...]
+    """Made here for shares that are other images for sure, and never exported."""
+    misplaced: tuple[str, ...]
+    """Shares that are elsewhere and of which another image is here."""
+    missing: tuple[str, ...]
+    """Shares that were made here, and whose images are not here any more."""
+    exports: Mapping[str, Export]
+
+
+def decide(snapshot: Snapshot, max_entries: int) -> Plan:
+    """Decide what a unit has to do, exporting to so many clients and networks at most."""
+    unit, placements, found = snapshot.unit, snapshot.placements, snapshot.found.images
+    wanted = snapshot.wanted
+    images = {
+        name: image
+        for name, image in found.items()
+        if placement.is_placed(placements.get(name), unit, image.uuid)
+    }
+    others = [image for name, image in sorted(found.items()) if name not in images]
+    own = {
+        name: share
+        for name, share in wanted.items()
+        if (it := placements.get(name)) and it.unit == unit and (not it.uuid or name in images)
+    }
+    work, refusals = room.plan_work(own, images, snapshot.storage)
+    exports, too_many = _exports(wanted, images, snapshot.committed, max_entries)
+    return Plan(
+        images=images,
+        work=work,
+        refusals={**refusals, **too_many},
+        unused=tuple(it for it in others if _is_unused(it, snapshot)),
+        misplaced=tuple(
+            it.name
+            for it in others
+            if placement.is_misplaced(placements.get(it.name), unit, it.uuid)
+        ),
+        missing=tuple(
+            name
+            for name, it in sorted(placements.items())
+            if it.unit == unit and it.uuid not in {"", *snapshot.deleted} and name not in images
+        ),
+        exports=exports,
+    )
+
+
+def _is_unused(image: Image, snapshot: Snapshot) -> bool:
+    """Whether its share is another image for sure: while none is committed, it may become it."""
+    shares = [*snapshot.placements.values(), *snapshot.committed.values()]
+    is_placed = any(it.uuid == image.uuid for it in shares)
+    is_another = snapshot.committed.get(image.name, Placement()).uuid != ""
+    return is_another and not (is_placed or image.is_served)
+
+
+def _exports(
+    wanted: Mapping[str, Wanted],
+    images: Mapping[str, Image],
+    committed: Placements,
+    max_entries: int,
+) -> tuple[dict[str, Export], dict[str, str]]:
+    """Find what is exported, and what is not, as exportfs would take too long with it."""
+    exports: dict[str, Export] = {}
+    refusals: dict[str, str] = {}
+    count = 0
+    for name, share in wanted.items():
+        image = images.get(name)
+        is_sure = image and committed.get(name, Placement()).uuid == image.uuid
+        if not image or not is_sure or not share.networks:
+            continue
+        # Others that have a share must not keep it from whose it is.
+        networks = share.networks
+        if count + len(networks) > max_entries and share.own_networks:
+            networks = share.own_networks
+        if count + len(networks) > max_entries:
+            refusals[name] = (
+                f"share {name}: {len(networks)} more addresses and networks, and nfs-server"
+                f" exports to {max_entries} at most: use networks instead of addresses"
+            )
+            continue
+        count += len(networks)
+        exports[name] = Export(name, image.uuid, networks)
+    return dict(sorted(exports.items())), refusals
+
+
+@dataclass(frozen=True)
+class Use:
+    """What speaks for and against an image being deleted."""
+
+    is_confirmed: bool = False
+    """An operator ran delete-share and confirmed it."""
+    is_unused: bool = False
+    """It is one of `Plan.unused`."""
+    is_empty: bool = False
+    """Its file system was looked into, and holds nothing."""
+    applications: tuple[str, ...] = ()
+    """Which ask for it."""
+    clients: tuple[str, ...] = ()
+    """Which are connected and may mount it, or hold files of it open, or mounted it by NFSv3."""
+
+
+def why_keep(image: Image, use: Use) -> str:
+    """Say why an image must not be deleted; empty if it may. The one place where that is decided.
+
+    An event may only take back what the charm made and nobody can have used. All else takes an
+    operator's word, and that nobody has the share.
+    """
+    if not use.is_confirmed:
+        is_nobodys = use.is_unused and use.is_empty and not image.is_served
+        return "" if is_nobodys else f"share {image.name}: it may hold data"
+    if use.applications:
+        applications = ", ".join(use.applications)
+        return f"share {image.name} is requested by {applications}: remove that integration first"
+    return why_busy(image.name, use.clients)
+
+
+def why_busy(name: str, clients: Iterable[str]) -> str:
+    """Say which clients keep a share from being taken away; empty: none does."""
+    if not (clients := tuple(clients)):
+        return ""
+    return (
+        f"share {name}: {', '.join(clients)}; unmount it there, or take its access away and end"
+        " what uses it"
+    )
+
+
+def report(snapshot: Snapshot, plan: Plan, failures: Mapping[str, str]) -> Report:
+    """Say what this unit has, but for its addresses.
+
+    Args:
+        snapshot: what the unit read, after it did its work.
+        plan: what followed from it.
+        failures: why work on shares failed.
+    """
+    images = snapshot.found.images
+    names = {*images, *plan.refusals, *failures}
+    return Report(
+        free=room.free_gib(snapshot.storage, images.values()),
+        is_on_root=snapshot.storage.is_root,
+        shares={name: _share_report(name, snapshot, plan, failures) for name in sorted(names)},
+        # They may hold anything that a file system takes.
+        foreign=tuple(ascii(path.name)[1:-1] for path in snapshot.found.foreign),
+        deleted=snapshot.deleted,
+    )
+
+
+def _share_report(
+    name: str, snapshot: Snapshot, plan: Plan, failures: Mapping[str, str]
+) -> ShareReport:
+    image = snapshot.found.images.get(name)
+    refusal = "; ".join(filter(None, (plan.refusals.get(name, ""), failures.get(name, ""))))
+    if image is None:
+        return ShareReport(refusal=refusal)
+    if name not in plan.images:
+        return ShareReport(image.uuid, image.size)
+    error = f"share {name}: {image.problem}" if image.problem else ""
+    is_exported = image.is_mounted and name in plan.exports
+    networks = plan.exports[name].networks if is_exported else ()
+    return ShareReport(image.uuid, image.size, refusal, error, networks)
+
+
+def first_report(snapshot: Snapshot) -> Report:
+    """Say what a unit has, before it is decided what it is to have."""
+    images = snapshot.found.images
+    return Report(
+        free=room.free_gib(snapshot.storage, images.values()),
+        is_on_root=snapshot.storage.is_root,
+        shares={name: ShareReport(image.uuid, image.size) for name, image in images.items()},
+        deleted=snapshot.deleted,
+    )

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Placements, reports, identities and settings as JSON.
+
+Other revisions of the charm write them too, and people may. So what can be read is read; a value
+that can't counts as not said; and what isn't known is kept. No I/O, no ops.
+"""
+
+import contextlib
+import dataclasses
+import ipaddress
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
+
+from values import NO_LIMIT, Placement, Report, ShareReport, Size, parse_share_name
+
+_T = TypeVar("_T")
+# What a value that can't be read raises: a nest may be too deep for json to follow, a number too
+# large for a float.
+_UNREADABLE = (ValueError, TypeError, RecursionError, OverflowError)
+
+
+@dataclass(frozen=True)
+class Field:
+    """How an attribute stands in JSON."""
+
+    key: str
+    read: Callable[[Any], object]
+    """Raises one of `_UNREADABLE` for what it can't read."""
+    write: Callable[[Any], object] = lambda value: value
+
+
+class Record(Generic[_T]):
+    """A dataclass as a JSON object; its attribute `extra`, if it has one, is all the rest."""
+
+    def __init__(self, kind: type[_T], **fields: Field) -> None:
+        self._kind = kind
+        self._fields = fields
+        self._has_extra = any(it.name == "extra" for it in dataclasses.fields(cast("Any", kind)))
+
+    def read(self, plain: object) -> _T:
+        """Take what can be read."""
+        rest = _object(plain)
+        known: dict[str, object] = {}
+        for attribute, field in self._fields.items():
+            if field.key in rest:
+                with contextlib.suppress(*_UNREADABLE):
+                    known[attribute] = field.read(rest.pop(field.key))
+        return self._kind(**known, **({"extra": rest} if self._has_extra else {}))
+
+    def write(self, value: _T, *, is_whole: bool = False) -> dict[str, object]:
+        """Write what is set; or all."""
+        default = self._kind()
+        return {**getattr(value, "extra", {})} | {
+            field.key: field.write(getattr(value, attribute))
+            for attribute, field in self._fields.items()
+            if is_whole or getattr(value, attribute) != getattr(default, attribute)
+        }
+
+
+def parse(text: str | bytes) -> dict[str, object]:
+    """Read a JSON object; an empty one if it is something else."""
+    with contextlib.suppress(*_UNREADABLE):
+        return _object(json.loads(text))
+    return {}
+
+
+def dump(plain: Mapping[str, object]) -> str:
+    """Write a JSON object, always in the same way."""
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"))
+
+
+def _object(plain: object) -> dict[str, object]:
+    return {**cast("dict[str, object]", plain)} if isinstance(plain, dict) else {}
+
+
+def text(plain: object) -> str:
+    """Read a text."""
+    if isinstance(plain, str):
+        return plain
+    raise TypeError
+
+
+def flag(plain: object) -> bool:
+    """Read a truth value."""
+    if isinstance(plain, bool):
+        return plain
+    raise TypeError
+
+
+def number(plain: object) -> int:
+    """Read a whole number from 0 up."""
+    if isinstance(plain, int) and not isinstance(plain, bool) and plain >= 0:
+        return plain
+    raise TypeError
+
+
+def real(plain: object) -> float:
+    """Read a number."""
+    if isinstance(plain, (int, float)) and not isinstance(plain, bool):
+        return float(plain)
+    raise TypeError
+
+
+def size(plain: object) -> Size:
+    """Read a size: GiB, null for no limit."""
+    if plain is None:
+        return NO_LIMIT
+    if (read := Size(number(plain))) >= NO_LIMIT:
+        raise ValueError
+    return read
+
+
+def each(read: Callable[[object], _T]) -> Callable[[object], tuple[_T, ...]]:
+    """Read those items of an array that can be read."""
+
+    def read_all(plain: object) -> tuple[_T, ...]:
+        found: list[_T] = []
+        for item in cast("list[object]", plain) if isinstance(plain, list) else []:
+            with contextlib.suppress(*_UNREADABLE):
+                found.append(read(item))
+        return tuple(found)
+
+    return read_all
+
+
+def mapped(
+    key: Callable[[str], Any], read: Callable[[object], _T]
+) -> Callable[[object], dict[Any, _T]]:
+    """Read those members of an object whose key and value can be read."""
+
+    def read_all(plain: object) -> dict[Any, _T]:
+        found: dict[Any, _T] = {}
+        for name, value in _object(plain).items():
+            with contextlib.suppress(*_UNREADABLE):
+                found[key(name)] = read(value)
+        return found
+
+    return read_all
+
+
+def _texts(values: tuple[object, ...]) -> list[str]:
+    return [str(value) for value in values]
+
+
+def _plain_size(value: Size) -> int | None:
+    return value.plain
+
+
+_NETWORKS = each(lambda plain: ipaddress.ip_network(text(plain)))
+
+# The keys are those of the first revision, whatever the attributes are called since.
+PLACEMENT = Record(
+    Placement,
+    unit=Field("owner", text),
+    uuid=Field("uuid", text),
+    application=Field("application", text),
+    is_manual=Field("by-hand", flag),
+    size=Field("size", size, _plain_size),
+    grants=Field("grants", _NETWORKS, _texts),
+    guests=Field("guests", each(text), list),
+    unreadable=Field("slips", each(number), list),
+)
+SHARE_REPORT = Record(
+    ShareReport,
+    uuid=Field("uuid", text),
+    size=Field("size", size, _plain_size),
+    refusal=Field("refusal", text),
+    error=Field("error", text),
+    networks=Field("networks", _NETWORKS, _texts),
+)
+
+
+def _plain_shares(shares: Mapping[str, ShareReport]) -> dict[str, object]:
+    return {name: SHARE_REPORT.write(share) for name, share in shares.items()}
+
+
+def _plain_addresses(addresses: Mapping[int, str]) -> dict[str, str]:
+    return {str(key): address for key, address in addresses.items()}
+
+
+REPORT = Record(
+    Report,
+    free=Field("free", number),
+    is_on_root=Field("on-root", flag),
+    shares=Field("shares", mapped(parse_share_name, SHARE_REPORT.read), _plain_shares),
+    addresses=Field(
+        "addresses",
+        mapped(int, lambda plain: str(ipaddress.ip_address(text(plain)))),
+        _plain_addresses,
+    ),
+    foreign=Field("foreign", each(text), list),
+    deleted=Field("deleted", each(text), list),
+)
+read_placements = mapped(parse_share_name, PLACEMENT.read)
+
+
+def write_placements(placements: Mapping[str, Placement]) -> dict[str, object]:
+    """Write the placements of shares, by name."""
+    return {name: PLACEMENT.write(placement) for name, placement in placements.items()}

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+
+from pathlib import Path
+
+import pytest
+
+import ballast
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(ballast, "BALLAST", tmp_path / "ballast")
+    return tmp_path / "ballast"
+
+
+def test_kept_while_there_is_room(path: Path):
+    ballast.keep()
+    assert path.stat().st_blocks * 512 >= ballast.SIZE_BYTES
+    ballast.release()
+    ballast.keep()
+    assert path.exists()
+
+
+def test_given_up_on_a_full_disk(path: Path, monkeypatch: pytest.MonkeyPatch):
+    ballast.keep()
+    monkeypatch.setattr(ballast, "_free_bytes", lambda: 0)
+    ballast.release()
+    assert not path.exists()
+    ballast.release()
+    ballast.keep()
+    assert not path.exists()
+
+
+def test_nowhere_to_keep_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ballast, "BALLAST", Path("/nonexistent/ballast"))
+    ballast.keep()
+    ballast.release()

@@ -1,0 +1,390 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one unit does: which image is which share, what is exported, deleted and reported."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import plan
+from charms.storage_libs.v0.nfs_interfaces import Network, parse_allowlist
+from plan import Plan, Snapshot, Use
+from values import (
+    GIB,
+    NO_LIMIT,
+    Export,
+    Found,
+    Image,
+    Placement,
+    Report,
+    Request,
+    ShareReport,
+    Size,
+    Storage,
+    Work,
+)
+
+A, B = "nfs-server/0", "nfs-server/1"
+NETWORKS = parse_allowlist("10.0.0.1")
+STORAGE = Storage(100 * GIB, 52 * GIB)  # 50 GiB to allocate.
+
+
+def image(name: str = "/data", uuid: str = "u1", *, is_served: bool = True) -> Image:
+    return Image(name, uuid, 10 * GIB, 10 * GIB, 10 * GIB, True, False, True, is_served)
+
+
+def request(
+    integration_id: int = 1, share: str = "/data", size: int = 10, clients: str = "10.0.0.1"
+) -> Request:
+    return Request(
+        integration_id,
+        f"app{integration_id}",
+        share,
+        Size(size),
+        clients=parse_allowlist(clients),
+    )
+
+
+def snapshot(
+    *images: Image,
+    placements: Mapping[str, Placement] | None = None,
+    committed: Mapping[str, Placement] | None = None,
+    requests: tuple[Request, ...] = (),
+) -> Snapshot:
+    """What a unit reads; what is committed is what is decided, if nothing else is said."""
+    placements = placements or {}
+    return Snapshot(
+        A,
+        requests,
+        placements,
+        committed=placements if committed is None else committed,
+        present=(A, B),
+        found=Found({it.name: it for it in images}),
+        storage=STORAGE,
+    )
+
+
+def decide(it: Snapshot, max_entries: int = 100) -> Plan:
+    return plan.decide(it, max_entries)
+
+
+MADE = {"/data": Placement(A, "u1", "app1")}
+WORK = (Work("/data", 10),)
+
+
+def test_a_share_is_made_where_it_is_placed():
+    new = {"/data": Placement(A, application="app1"), "/far": Placement(B, application="app2")}
+    made = decide(snapshot(placements=new, requests=(request(), request(2, "/far"))))
+    assert made == Plan({}, WORK, {}, (), (), (), {})
+
+
+def test_a_share_without_placement_is_not_made():
+    assert decide(snapshot(requests=(request(),))).work == ()
+
+
+def test_a_share_is_never_made_anew():
+    made = decide(snapshot(placements=MADE, requests=(request(),)))
+    assert (made.work, made.missing) == ((), ("/data",))
+
+
+def test_nor_where_another_image_of_its_name_is():
+    made = decide(snapshot(image(uuid="u2"), placements=MADE, requests=(request(size=20),)))
+    assert made == Plan({}, (), {}, (), ("/data",), ("/data",), {})
+
+
+def test_a_deleted_share_is_not_missing():
+    it = replace(snapshot(placements=MADE), deleted=("u1",))
+    assert decide(it).missing == ()
+    assert decide(replace(it, deleted=("u2",))).missing == ("/data",)
+
+
+def test_what_does_not_fit_is_refused():
+    made = decide(snapshot(image(), placements=MADE, requests=(request(size=61),)))
+    assert made.work == ()
+    assert made.refusals == {"/data": "share /data: 61G requested, 50G free"}
+
+
+def test_what_is_elsewhere_takes_no_room():
+    placements = {"/far": Placement(B, "", "app1"), "/data": Placement(A, "", "app2")}
+    requests = (request(1, "/far", 50), request(2, "/data", 10))
+    made = decide(snapshot(placements=placements, requests=requests))
+    assert (made.work, made.refusals) == (WORK, {})
+
+
+# What is exported.
+
+
+def test_exports():
+    made = decide(snapshot(image(), placements=MADE, requests=(request(),)))
+    assert made.exports == {"/data": Export("/data", "u1", NETWORKS)}
+    assert str(made.exports["/data"].path) == "/srv/nfs/data_bd47413b5c03"
+
+
+@pytest.mark.parametrize(
+    "committed",
+    [
+        pytest.param({}, id="nothing"),
+        pytest.param({"/data": Placement(A)}, id="not made"),
+        pytest.param({"/data": Placement(A, "u2")}, id="another image"),
+        pytest.param({"/data": Placement(B)}, id="elsewhere, not made"),
+    ],
+)
+def test_what_is_not_committed_is_not_exported(committed: dict[str, Placement]):
+    it = snapshot(image(), placements=MADE, committed=committed, requests=(request(),))
+    made = decide(it)
+    assert made.exports == {}
+    assert list(made.images) == ["/data"]
+
+
+def test_a_share_that_came_with_its_storage_is_exported_at_once():
+    committed = {"/data": Placement(B, "u1", "app1")}
+    it = snapshot(image(), placements=MADE, committed=committed, requests=(request(),))
+    assert list(decide(it).exports) == ["/data"]
+
+
+def test_what_nobody_may_mount_is_not_exported():
+    assert decide(snapshot(image(), placements=MADE)).exports == {}
+
+
+def test_access_by_an_action_exports_too():
+    placed = {"/data": replace(MADE["/data"], grants=NETWORKS)}
+    made = decide(snapshot(image(), placements=placed))
+    assert made.exports == {"/data": Export("/data", "u1", NETWORKS)}
+
+
+def test_exports_are_limited():
+    names = ["/a", "/b", "/c"]
+    images = [image(name, f"u{name}") for name in names]
+    placements = {it.name: Placement(A, it.uuid) for it in images}
+    requests = (
+        request(1, "/c", clients="10.0.0.1,10.0.0.3"),
+        request(2, "/a", clients="10.1.0.1,10.1.0.3"),
+        request(3, "/b", clients="10.2.0.1"),
+    )
+    it = snapshot(*images, placements=placements, requests=requests)
+    assert decide(it, 5).refusals == {}
+    made = decide(it, 4)
+    # In the order of the integrations, and what still fits is exported.
+    assert list(made.exports) == ["/a", "/c"]
+    assert made.refusals == {
+        "/b": "share /b: 1 more addresses and networks, and nfs-server exports to 4 at most: use"
+        " networks instead of addresses"
+    }
+    assert list(decide(it, 3).exports) == ["/b", "/c"]
+    assert plan.report(it, made, {}).shares["/b"].refusal == made.refusals["/b"]
+
+
+def test_a_guest_with_many_addresses_keeps_the_share_from_nobody():
+    placed = {"/data": replace(MADE["/data"], application="app1")}
+    many = ",".join(f"10.1.0.{n}" for n in range(1, 20, 2))
+    guest = replace(request(2, clients=many), application="web")
+    made = decide(snapshot(image(), placements=placed, requests=(request(1), guest)), 5)
+    assert made.exports["/data"].networks == request(1).clients
+    assert made.refusals == {}
+
+
+def test_what_is_one_network_counts_as_one():
+    clients = ",".join(f"10.0.0.{n}" for n in range(256))
+    it = snapshot(image(), placements=MADE, requests=(request(clients=clients),))
+    assert decide(it, 1).exports["/data"].networks == (ip_network("10.0.0.0/24"),)
+
+
+# What is deleted.
+
+
+def test_an_image_that_was_made_for_a_share_elsewhere_is_unused():
+    there = image(is_served=False)
+    made = decide(snapshot(there, placements={"/data": Placement(B, "u2")}))
+    assert made.unused == (there,)
+
+
+@pytest.mark.parametrize(
+    ("there", "placements", "committed"),
+    [
+        pytest.param(image(is_served=True), {"/data": Placement(B, "u2")}, None, id="served"),
+        pytest.param(image(is_served=False), {"/data": Placement(A, "u1")}, None, id="it is it"),
+        pytest.param(
+            image(is_served=False),
+            {"/data": Placement(B, "u1")},
+            None,
+            id="it is it, come with its storage",
+        ),
+        pytest.param(image(is_served=False), {"/data": Placement(A)}, None, id="to become it"),
+        pytest.param(image(is_served=False), {}, None, id="nobody knows it"),
+        pytest.param(
+            image(is_served=False),
+            {"/data": Placement(B, "u2"), "/other": Placement(B, "u1")},
+            None,
+            id="its UUID is another share's",
+        ),
+        pytest.param(
+            image(is_served=False),
+            {"/data": Placement(B)},
+            None,
+            id="the leader may find it yet: none is made elsewhere",
+        ),
+        pytest.param(
+            image(is_served=False),
+            {"/data": Placement(B, "u2")},
+            {"/data": Placement(B)},
+            id="not committed: another leader may decide for it",
+        ),
+        pytest.param(
+            image(is_served=False),
+            {"/data": Placement(B, "u2")},
+            {"/data": Placement(B, "u1")},
+            id="it was it when that was committed",
+        ),
+    ],
+)
+def test_an_image_that_may_be_a_share_is_not_unused(
+    there: Image, placements: dict[str, Placement], committed: dict[str, Placement] | None
+):
+    assert decide(snapshot(there, placements=placements, committed=committed)).unused == ()
+
+
+UNUSED = Use(is_unused=True, is_empty=True)
+
+
+@given(st.booleans(), st.builds(Use, is_unused=st.booleans(), is_empty=st.booleans()))
+def test_an_event_deletes_only_what_nobody_can_have_used(is_served: bool, use: Use):
+    reason = plan.why_keep(image(is_served=is_served), use)
+    assert (reason == "") == (use == UNUSED and not is_served)
+    assert reason in {"", "share /data: it may hold data"}
+
+
+@pytest.mark.parametrize("is_served", [True, False])
+@pytest.mark.parametrize(
+    ("use", "reason"),
+    [
+        (Use(is_confirmed=True), ""),
+        (
+            Use(is_confirmed=True, applications=("web", "db"), clients=("10.0.0.1 is connected",)),
+            "share /data is requested by web, db: remove that integration first",
+        ),
+        (
+            Use(is_confirmed=True, clients=("10.0.0.1 is connected",)),
+            "share /data: 10.0.0.1 is connected; unmount it there, or take its access away and"
+            " end what uses it",
+        ),
+        (
+            replace(UNUSED, is_confirmed=True, clients=("10.0.0.1 has files of it open",)),
+            "share /data: 10.0.0.1 has files of it open; unmount it there, or take its access"
+            " away and end what uses it",
+        ),
+    ],
+)
+def test_an_operator_deletes_what_nobody_has(use: Use, reason: str, is_served: bool):
+    assert plan.why_keep(image(is_served=is_served), use) == reason
+
+
+def test_why_busy():
+    assert plan.why_busy("/data", ()) == ""
+    assert plan.why_busy("/data", ["a", "b"]).startswith("share /data: a, b; ")
+
+
+# What is misplaced.
+
+
+@pytest.mark.parametrize(
+    ("placed", "misplaced"),
+    [
+        pytest.param(None, False, id="of nobody"),
+        pytest.param(Placement(A, "u1"), False, id="it is it"),
+        pytest.param(Placement(A), False, id="to become it"),
+        pytest.param(Placement(B, "u1"), False, id="it, come with its storage"),
+        pytest.param(Placement(B, "u2"), True, id="elsewhere"),
+        pytest.param(Placement(A, "u2"), True, id="here, another one"),
+    ],
+)
+def test_misplaced(placed: Placement | None, misplaced: bool):
+    made = decide(snapshot(image(), placements={"/data": placed} if placed else {}))
+    assert made.misplaced == (("/data",) if misplaced else ())
+
+
+# What is reported.
+
+
+def report(it: Snapshot, failures: Mapping[str, str] | None = None) -> Report:
+    return plan.report(it, decide(it), failures or {})
+
+
+def test_report():
+    it = snapshot(image(), placements=MADE, requests=(request(),))
+    assert report(it) == Report(
+        free=50, shares={"/data": ShareReport("u1", Size(10), networks=NETWORKS)}
+    )
+
+
+def test_what_is_not_made_yet_has_not_failed():
+    it = snapshot(placements={"/data": Placement(A, "", "app1")}, requests=(request(),))
+    assert decide(it).work == WORK
+    assert report(it) == Report(free=50)
+
+
+def test_the_reason_of_a_failure_is_reported():
+    new = snapshot(placements={"/data": Placement(A)}, requests=(request(),))
+    failed = report(new, {"/data": "share /data: No space left on device"})
+    assert failed.shares == {"/data": ShareReport(refusal="share /data: No space left on device")}
+    there = snapshot(image(), placements=MADE, requests=(request(size=61),))
+    assert report(there, {"/data": "no space"}).shares["/data"].refusal == (
+        "share /data: 61G requested, 50G free; no space"
+    )
+
+
+def test_what_is_wrong_with_an_image_is_for_all_that_have_it():
+    bad = replace(image(), problem="not mounted", is_mounted=False)
+    it = snapshot(bad, placements=MADE, requests=(request(),))
+    assert report(it).shares["/data"] == ShareReport(
+        "u1", Size(10), error="share /data: not mounted"
+    )
+
+
+def test_of_an_image_that_is_not_the_share_only_itself_is_said():
+    bad = replace(image(), problem="not mounted")
+    it = snapshot(bad, placements={"/data": Placement(B, "u2", grants=NETWORKS)})
+    assert report(it).shares["/data"] == ShareReport("u1", Size(10))
+
+
+def test_of_the_storage():
+    unlimited = replace(image(), is_limited=False)
+    it = replace(
+        snapshot(unlimited, placements=MADE),
+        storage=replace(STORAGE, is_root=True),
+        deleted=("u0",),
+    )
+    foreign = Path("x\n\udcff.img")
+    it = replace(it, found=replace(it.found, foreign=(foreign,)))
+    said = report(it)
+    assert said == Report(
+        free=0,
+        is_on_root=True,
+        shares={"/data": ShareReport("u1", NO_LIMIT)},
+        foreign=(r"x\n\udcff.img",),
+        deleted=("u0",),
+    )
+    assert plan.first_report(it) == replace(said, foreign=())
+
+
+_networks = st.lists(
+    st.sampled_from(
+        ["10.0.0.0/8", "10.1.0.0/16", "10.0.0.0/9", "10.128.0.0/9", "::/0", "fd00::1"]
+    ).map(ip_network)
+    | st.ip_addresses().map(ip_network)
+).map(tuple)
+
+
+@given(st.lists(_networks, min_size=1, max_size=4), st.integers(0, 12))
+def test_never_more_entries_than_allowed(networks: list[tuple[Network, ...]], max_entries: int):
+    images = [image(f"/{n}", f"u{n}") for n in range(len(networks))]
+    placements = {it.name: Placement(A, it.uuid, f"app{it.name[1:]}") for it in images}
+    requests = tuple(replace(request(n, f"/{n}"), clients=it) for n, it in enumerate(networks))
+    made = decide(snapshot(*images, placements=placements, requests=requests), max_entries)
+    assert sum(len(it.networks) for it in made.exports.values()) <= max_entries
+    # None is left out for nothing.
+    empty = {f"/{n}" for n, it in enumerate(networks) if not it}
+    assert made.exports.keys() | made.refusals.keys() | empty == placements.keys()

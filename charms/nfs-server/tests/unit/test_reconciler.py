@@ -1,0 +1,492 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Juju and the machine are left with: others' shares, other models, other servers, hooks.
+
+The rules themselves are in the tests of plan, placement and room.
+"""
+
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import ops
+import pytest
+from fake_machine import FakeMachine
+from ops import hookcmds, testing
+from test_actions import do, plain, refused, results
+from test_charm import (
+    ENDPOINT,
+    HOLDER,
+    PEERS,
+    SHARES,
+    Context,
+    answers,
+    client,
+    new_context,
+    put_in,
+    relation_in,
+    state,
+    with_answer,
+)
+
+import charm
+import claim
+import peers
+import reconciler
+from charms.storage_libs.v0.nfs_interfaces import parse_allowlist
+from values import Placement, Size, share_directory
+
+OTHER = "nfs-server/1"
+REMOTE = "remote-" + "ab" * 16
+MODEL = "11111111-2222-3333-4444-555555555555"
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
+    return put_in(FakeMachine(), monkeypatch)
+
+
+@pytest.fixture
+def context() -> Context:
+    return new_context()
+
+
+def remote(relation: testing.Relation, model: str = MODEL) -> testing.Relation:
+    """A client of another model."""
+    return replace(relation, remote_app_name=REMOTE, remote_model_uuid=model)
+
+
+# -- Deleting
+
+
+@pytest.mark.parametrize("is_filled", [True, False])
+@pytest.mark.parametrize("leader", [True, False])
+def test_a_share_that_comes_with_its_storage_is_never_deleted(
+    machine: FakeMachine, context: Context, is_filled: bool, leader: bool
+):
+    """Made by create-share for nobody yet, its unit removed, its storage attached here."""
+    machine.add("/hand", 10, is_served=False)
+    machine.mounted.clear()
+    machine.filled = {"/hand"} if is_filled else set()
+    there = machine.on_storage["/hand"]
+    placed = {"/hand": Placement("nfs-server/7", there.uuid, is_manual=True, size=Size(10))}
+    machine.goal = {machine.unit: "active", OTHER: "active"}
+    peer = replace(PEERS, local_app_data=plain(placed), peers_data={1: {}})
+    now = replace(state(leader=leader), relations={peer}, planned_units=2)
+    context.run(context.on.storage_attached(SHARES), now)
+    assert machine.on_storage == {"/hand": there}
+
+
+@pytest.mark.parametrize("is_filled", [True, False])
+def test_what_was_made_for_nothing_goes_only_if_it_is_empty(
+    machine: FakeMachine, context: Context, is_filled: bool
+):
+    machine.add("/data", 10, is_served=False)
+    machine.filled = {"/data"} if is_filled else set()
+    machine.goal = {machine.unit: "active", OTHER: "active"}
+    peer = replace(
+        PEERS, local_app_data=plain({"/data": Placement(OTHER, "u1")}), peers_data={1: {}}
+    )
+    out = context.run(context.on.config_changed(), replace(state(leader=False), relations={peer}))
+    assert set(machine.on_storage) == ({"/data"} if is_filled else set())
+    assert out.unit_status == (
+        ops.BlockedStatus(
+            f"share /data is on {OTHER}, another image of it is here: move it off the storage"
+        )
+        if is_filled
+        else ops.ActiveStatus()
+    )
+
+
+def kept(context: Context) -> testing.State:
+    """A share whose client has left."""
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    now = context.run(context.on.relation_broken(relation_in(now, 1)), now)
+    return replace(now, relations={now.get_relation(PEERS.id)})
+
+
+def test_delete_share_with_a_file_open_on_a_client(machine: FakeMachine, context: Context):
+    now = kept(context)
+    machine.holders = {"/data": (HOLDER,)}
+    said = refused(context, now, "delete-share", share="/data", confirm="/data")
+    assert said.startswith("share /data: 10.0.1.1 has files of it open; ")
+    assert machine.sizes() == {"/data": 10}
+    assert machine.holders == {"/data": (HOLDER,)}  # Nobody is cut off by trying.
+
+
+def test_delete_share_takes_nothing_of_other_clients(machine: FakeMachine, context: Context):
+    now = kept(context)
+    machine.holders = {"/logs": (HOLDER,)}
+    do(context, now, "delete-share", share="/data", confirm="/data")
+    assert machine.holders == {"/logs": (HOLDER,)}
+    assert machine.on_storage == {}
+
+
+def test_delete_share_that_is_mounted_by_nfsv3(machine: FakeMachine, context: Context):
+    now = kept(context)
+    machine.nfsv3 = {"/data": ("10.0.1.1",)}
+    there = {"share": "/data", "confirm": "/data"}
+    said = refused(context, now, "delete-share", **there)
+    assert "10.0.1.1 mounted it by NFSv3 (ignore-nfsv3=true if it did not unmount)" in said
+    do(context, now, "delete-share", **there, **{"ignore-nfsv3": True})
+    assert machine.on_storage == {}
+
+
+@pytest.mark.parametrize(
+    ("holder", "why"),
+    [
+        (HOLDER, "10.0.1.1 holds a lock"),
+        (
+            replace(HOLDER, has_locks=False, is_elsewhere=True),
+            "10.0.1.1 has files of other shares open",
+        ),
+    ],
+)
+def test_check_share_makes_no_client_lose_anything(
+    machine: FakeMachine, context: Context, holder: Any, why: str
+):
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    machine.holders = {"/data": (holder,)}
+    machine.changes.clear()
+    assert why in refused(context, now, "check-share", share="/data")
+    assert machine.changes == []
+    assert machine.holders == {"/data": (holder,)}
+
+
+def test_check_share_that_does_not_end_gives_the_share_back(
+    machine: FakeMachine, context: Context
+):
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    machine.holders = {"/data": (replace(HOLDER, has_locks=False),)}
+    do(context, now, "check-share", share="/data")
+    assert (machine.mounted, machine.paused) == ({"/data"}, set())
+    assert machine.may_mount() == {"/data": {"10.0.1.1"}}
+    machine.busy = {"/data"}
+    assert "bash (812)" in refused(context, now, "check-share", share="/data")
+    assert (machine.mounted, machine.paused) == ({"/data"}, set())
+
+
+# -- Whose a share is
+
+
+@pytest.mark.parametrize(
+    ("params", "why"),
+    [
+        ({"allowlist": "0.0.0.0/0"}, "belongs to app1: another's allowlist is not granted"),
+        ({"size": "-1"}, "belongs to app1 and has 10G: no limit requested by another"),
+        ({"size": "1000"}, "belongs to app1 and has 10G: 1000G requested by another"),
+        ({"units": {0: "0.0.0.0/0"}}, ""),
+    ],
+)
+def test_who_comes_later_changes_nothing_of_the_first(
+    machine: FakeMachine, context: Context, params: dict[str, Any], why: str
+):
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    first = with_answer(c, now)
+    later = client(2, "/data", **({"size": "10"} | params))
+    now = context.run(context.on.relation_changed(later), state(first, later, stored=now))
+    assert answers(now)[1] == {"endpoint": ENDPOINT, "size": "10"}
+    assert answers(now)[2]["endpoint"] == ENDPOINT  # They share it: their operator said so.
+    assert why in answers(now)[2].get("error", "")
+    assert machine.sizes() == {"/data": 10}
+    assert machine.may_mount()["/data"] - {"10.0.2.1"} == {"10.0.1.1"}
+    assert now.unit_status == ops.ActiveStatus()
+    assert "share /data is shared by app1, app2" in now.app_status.message
+
+
+def test_another_model_never_meets_the_data(machine: FakeMachine, context: Context):
+    asking = client(1), remote(client(2)), remote(client(3, f"/data@{MODEL}"), "9" + MODEL[1:])
+    now = context.run(context.on.config_changed(), state(*asking))
+    named = {"/data", f"/data@{MODEL}", f"/data@{MODEL}@9{MODEL[1:]}"}
+    assert set(machine.on_storage) == named
+    assert len({it["endpoint"] for it in answers(now).values()}) == 3
+    assert machine.may_mount()["/data"] == {"10.0.1.1"}
+
+
+def test_an_offer_to_the_same_model_shares(machine: FakeMachine, context: Context):
+    same = context.run(context.on.start(), state()).model.uuid
+    asking = client(1), remote(client(2), same)
+    now = replace(state(*asking), model=testing.Model("m", uuid=same))
+    context.run(context.on.config_changed(), now)
+    assert set(machine.on_storage) == {"/data"}
+
+
+def test_an_operator_may_let_another_model_in(machine: FakeMachine, context: Context):
+    asking = client(1), remote(client(2))
+    now = context.run(context.on.config_changed(), state(*asking))
+    now = do(context, now, "grant-access", share="/data", application=REMOTE)
+    assert answers(now)[2]["endpoint"] == ENDPOINT
+    assert machine.may_mount()["/data"] == {"10.0.1.1", "10.0.2.1"}
+    now = do(context, now, "revoke-access", share="/data", application=REMOTE)
+    assert answers(now)[2]["endpoint"] != ENDPOINT
+    assert machine.may_mount()["/data"] == {"10.0.1.1"}
+    either = "name an allowlist or an application, one of the two"
+    assert refused(context, now, "grant-access", share="/data") == either
+    both = {"allowlist": "10.9.0.1", "application": REMOTE}
+    assert refused(context, now, "grant-access", share="/data", **both) == either
+    said = refused(context, now, "grant-access", share="/data", application="app1")
+    assert said == "application 'app1': name one of another model, as list-shares does"
+
+
+def test_another_model_keeps_what_it_had_of_an_older_revision(
+    machine: FakeMachine, context: Context
+):
+    machine.add("/data", 10)
+    uuid = machine.on_storage["/data"].uuid
+    had = {"endpoint": ENDPOINT, "size": "10"}
+    asking = replace(remote(client(2)), local_app_data=had)
+    peer = replace(PEERS, local_app_data=plain({"/data": Placement(machine.unit, uuid)}))
+    now = context.run(context.on.upgrade_charm(), replace(state(), relations={asking, peer}))
+    assert answers(now)[2] == had
+    assert set(machine.on_storage) == {"/data"}
+    now = do(context, now, "revoke-access", share="/data", application=REMOTE)
+    assert answers(now)[2]["endpoint"] != ENDPOINT
+
+
+def test_what_is_open_to_all_is_said(machine: FakeMachine, context: Context):
+    asking = client(allowlist="0.0.0.0/0")
+    now = context.run(context.on.relation_changed(asking), state(asking))
+    assert now.app_status == ops.ActiveStatus("share /data is open to all")
+    do(context, now, "list-shares")
+    (share,) = [it for it in results(context).values() if isinstance(it, dict)]
+    assert (share["state"], share["applications"]) == ("open to all", "app1")
+
+
+# -- Room
+
+
+def test_no_limit_on_the_root_disk(machine: FakeMachine, context: Context):
+    machine.is_root = True
+    asking = client(size="-1"), client(2, "/logs")
+    now = context.run(context.on.relation_changed(asking[0]), state(*asking))
+    assert "could fill: request a size" in answers(now)[1]["error"]
+    assert machine.sizes() == {"/logs": 10}
+    assert now.unit_status == ops.ActiveStatus("Shares are on the root disk")
+    said = refused(context, now, "create-share", share="/x", size=-1)
+    assert "the shares are on the root disk" in said
+    said = refused(context, now, "resize-share", share="/logs", size=-1)
+    assert "the shares are on the root disk" in said
+    do(context, now, "list-shares")
+    assert results(context)["storage-on-nfs-server-0"] == "root disk"
+
+
+def test_a_share_without_limit_leaves_no_room_for_others(machine: FakeMachine, context: Context):
+    asking = client(size="-1"), client(2, "/logs", "5")
+    now = context.run(context.on.relation_changed(asking[0]), state(asking[0]))
+    now = context.run(context.on.relation_changed(asking[1]), state(*asking, stored=now))
+    assert answers(now)[2] == {"error": "share /logs: 5G requested, 0G free"}
+    assert machine.sizes() == {"/data": None}
+
+
+# -- One server a machine
+
+
+def test_a_second_server_touches_nothing(machine: FakeMachine, context: Context, tmp_path: Path):
+    first = claim.Claim("other/0", "another model", str(tmp_path))
+    claim.take(first)
+    machine.is_installed = machine.is_running = False
+    asking = client()
+    for event in (
+        context.on.install(),
+        context.on.config_changed(),
+        context.on.relation_changed(asking),
+        context.on.storage_detaching(SHARES),
+        context.on.stop(),
+    ):
+        out = context.run(event, state(asking))
+    assert machine.changes == []
+    assert out.opened_ports == frozenset()
+    out = context.run(context.on.start(), state(asking))
+    assert out.unit_status == ops.BlockedStatus(
+        "other/0 serves this machine, which can have one nfs-server: remove this unit, or deploy"
+        " it to another machine"
+    )
+    assert claim.find_other(first) == ""
+
+
+def test_the_machine_of_a_server_that_is_gone_is_taken(machine: FakeMachine, context: Context):
+    claim.take(claim.Claim("other/0", "another model", "/nonexistent"))
+    out = context.run(context.on.config_changed(), state())
+    assert out.unit_status == ops.ActiveStatus()
+    assert out.opened_ports == {testing.TCPPort(2049)}
+
+
+# -- Hooks
+
+
+def test_a_container_is_told_before_anything_is_installed(machine: FakeMachine, context: Context):
+    machine.is_installed = machine.is_running = machine.is_configured = False
+    machine.is_container = True
+    out = context.run(context.on.install(), state())
+    assert out.unit_status == ops.BlockedStatus("This container can't serve NFS")
+    assert machine.changes == []
+
+
+def test_a_package_that_can_not_be_had_is_tried_again(machine: FakeMachine, context: Context):
+    machine.is_installed = machine.is_running = machine.is_configured = False
+    machine.can_install = False
+    out = context.run(context.on.install(), state())
+    assert out.unit_status == ops.BlockedStatus(
+        "nfs-kernel-server can't be installed, trying again: see juju debug-log"
+    )
+    machine.can_install = True
+    out = context.run(context.on.update_status(), out)
+    assert out.unit_status == ops.ActiveStatus()
+    assert out.workload_version == "1:2.6.4-3ubuntu5"
+
+
+def test_exports_that_fail_fail_no_hook(machine: FakeMachine, context: Context):
+    machine.can_export = False
+    out = context.run(context.on.relation_changed(c := client()), state(c))
+    assert out.unit_status == ops.BlockedStatus(
+        "The exports could not be changed: exportfs: it failed"
+    )
+    assert refused(context, out, "create-share", share="/x", size=1)
+
+
+def test_a_share_that_can_not_be_noted_is_not_exported(machine: FakeMachine, context: Context):
+    machine.add("/bad", 10, is_served=False)
+    machine.failing = {"/bad"}
+    asking = client(1, "/bad"), client(2, "/good")
+    out = context.run(context.on.config_changed(), state(*asking))
+    assert machine.may_mount() == {"/good": {"10.0.2.1"}}
+    assert out.unit_status == ops.BlockedStatus("share /bad: it failed")
+
+
+def test_a_new_unit_knows_its_peers_not_yet(machine: FakeMachine, context: Context):
+    machine.goal = {machine.unit: "waiting", OTHER: "active"}
+    peer = replace(PEERS, local_app_data=plain({"/data": Placement(OTHER, "u1")}), peers_data={})
+    now = replace(state(leader=False), relations={peer})
+    do(context, now, "list-shares")
+    (share,) = [it for it in results(context).values() if isinstance(it, dict)]
+    assert share["state"] == "not made yet"
+
+
+def test_what_is_pending_has_not_failed(machine: FakeMachine, context: Context):
+    """list-shares between the placement of a share and the hook that makes it."""
+    placed = {"/data": Placement(machine.unit, is_manual=True, size=Size(10))}
+    now = replace(state(leader=False), relations={replace(PEERS, local_app_data=plain(placed))})
+    out = do(context, now, "list-shares")
+    assert out.unit_status == ops.UnknownStatus()  # As it was.
+    (share,) = [it for it in results(context).values() if isinstance(it, dict)]
+    assert share["state"] == "not made yet"
+
+
+def test_an_action_that_looks_leaves_the_status(machine: FakeMachine, context: Context):
+    machine.failing = {"/data"}
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    out = do(context, now, "list-shares")
+    assert out.unit_status == now.unit_status == ops.BlockedStatus("share /data: it failed")
+    (share,) = [it for it in results(context).values() if isinstance(it, dict)]
+    assert share["state"] == "share /data: it failed"
+
+
+@pytest.mark.parametrize("is_peer", [True, False])
+def test_a_unit_that_leaves_does_nothing_more(
+    machine: FakeMachine, context: Context, is_peer: bool
+):
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    machine.goal = {machine.unit: "dying"}
+    now = context.run(context.on.storage_detaching(SHARES), now)
+    # Juju may run no further hook.
+    assert not machine.has_exports_file
+    assert not machine.is_configured
+    assert not claim.CLAIM.exists()
+    there = relation_in(now, 1)
+    relations = now.relations if is_peer else {there}
+    now = replace(now, storages=set(), relations=relations)
+    machine.changes.clear()
+    for event in (
+        context.on.relation_departed(there, remote_unit=0),
+        context.on.relation_broken(there),
+        context.on.config_changed(),
+    ):
+        out = context.run(event, now)
+        assert machine.changes == []
+        assert out.relations == now.relations
+        if is_peer:
+            assert out.unit_status == ops.MaintenanceStatus(
+                "Leaving: the images of its shares stay on its storage"
+            )
+    context.run(context.on.stop(), now)
+
+
+def test_removal_ends_whoever_uses_a_share(machine: FakeMachine, context: Context):
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    machine.busy = {"/data"}
+    machine.goal = {machine.unit: "dying"}
+    context.run(context.on.storage_detaching(SHARES), now)
+    context.run(context.on.stop(), replace(now, storages=set()))
+    assert machine.mounted == {"/data"}
+    said = f"{share_directory('/data')} stays mounted"
+    assert any(said in log.message for log in context.juju_log)
+
+
+def test_a_client_that_leaves_gets_the_time_to_unmount(
+    machine: FakeMachine, context: Context, monkeypatch: pytest.MonkeyPatch
+):
+    # ops.testing, unlike Juju, has no databag of a unit that departs.
+    monkeypatch.setattr(charm, "client_networks", lambda *_: parse_allowlist("10.0.0.2"))
+    both = client(units={0: "10.0.0.1/32", 1: "10.0.0.2/32"})
+    now = context.run(context.on.relation_changed(both), state(both))
+    machine.clients = (ip_address("10.0.0.1"), ip_address("10.0.0.2"))
+    one = with_answer(client(units={0: "10.0.0.1/32"}), now)
+    gone = context.on.relation_departed(one, remote_unit=1, departing_unit=1)
+    context.run(gone, state(one, stored=now))
+    assert machine.waited_s == reconciler.LEAVE_TIMEOUT_S
+    assert machine.clients == (ip_address("10.0.0.1"),)
+    assert machine.may_mount() == {"/data": {"10.0.0.1"}}
+
+
+def test_broken_without_the_name_of_the_other_side(
+    machine: FakeMachine, context: Context, monkeypatch: pytest.MonkeyPatch
+):
+    """After a restart of its agent, Juju may not say it (LP 1960934)."""
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    there = replace(relation_in(now, 1), remote_app_name="")
+    relations = {there, now.get_relation(PEERS.id)}
+    context.run(context.on.relation_broken(there), replace(now, relations=relations))
+    assert machine.may_mount() == {}
+
+
+def test_nothing_is_read_when_nothing_happened(
+    machine: FakeMachine, context: Context, monkeypatch: pytest.MonkeyPatch
+):
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+
+    def refuse(*_: object) -> None:
+        pytest.fail("update-status of a machine that is as it was")
+
+    monkeypatch.setattr(peers, "read_goal", refuse)
+    out = context.run(context.on.update_status(), now)
+    assert out.unit_status == now.unit_status
+    assert out.relations == now.relations
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        lambda machine: machine.mounted.clear(),
+        lambda machine: setattr(machine, "is_running", False),
+        lambda machine: setattr(machine, "foreign", (Path("/x.img"),)),
+        lambda machine: machine.add("/data", 5),
+    ],
+)
+def test_update_status_sees_what_happened(machine: FakeMachine, context: Context, happens: Any):
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    happens(machine)
+    assert context.run(context.on.update_status(), now).unit_status != now.unit_status or (
+        machine.mounted == {"/data"} and machine.is_running
+    )
+    assert not reconciler.SETTLED.exists() or machine.is_running
+
+
+def test_the_goal_is_read_as_juju_gives_it(monkeypatch: pytest.MonkeyPatch):
+    since = "2026-11-24 10:00:00Z"
+    units = {
+        "nfs-server/0": {"status": "active", "since": since},
+        OTHER: {"status": "dying", "since": since},
+    }
+    given = hookcmds.GoalState._from_dict({"units": units, "relations": {}})
+    monkeypatch.setattr(hookcmds, "goal_state", lambda: given)
+    assert peers.read_goal() == {"nfs-server/0": "active", OTHER: "dying"}

@@ -98,6 +98,7 @@ class Context:
     def environment(self) -> dict[str, str]:
         """Return the whole environment of the hook; nothing is inherited."""
         agent = f"{AGENTS_DIRECTORY}/{self.unit.tag}"
+        model_name, model_uuid = self.model.identity(self.unit.app)
         charm = f"{agent}/charm"
         hook_name = self.hook.name if self.hook else ""
         env = {
@@ -108,8 +109,8 @@ class Context:
             "JUJU_AGENT_SOCKET_ADDRESS": f"{agent}/agent.socket",
             "JUJU_AGENT_SOCKET_NETWORK": "unix",
             "JUJU_UNIT_NAME": self.unit.name,
-            "JUJU_MODEL_UUID": self.model.uuid,
-            "JUJU_MODEL_NAME": self.model.name,
+            "JUJU_MODEL_UUID": model_uuid,
+            "JUJU_MODEL_NAME": model_name,
             "JUJU_API_ADDRESSES": "10.77.0.1:17070",
             "JUJU_MACHINE_ID": self.unit.machine,
             "JUJU_PRINCIPAL_UNIT": self.unit.principal,

@@ -96,6 +96,7 @@ class Controller:
         config: Mapping[str, object] | None = None,
         storage: Mapping[str, str] | None = None,
         to: Sequence[str] | None = None,
+        other_model: str = "",
     ) -> None:
         """Deploy a packed charm."""
         found = _runnable(charm)
@@ -109,6 +110,7 @@ class Controller:
             config=config,
             storage=storage,
             to=to,
+            other_model=other_model,
         )
         self._changed()
 
@@ -127,6 +129,11 @@ class Controller:
     def remove_unit(self, units: Sequence[str], destroy_storage: bool = False) -> None:
         """Begin to remove units."""
         operations.remove_unit(self._model, units, destroy_storage=destroy_storage)
+        self._changed()
+
+    def lose_unit(self, unit: str) -> None:
+        """Remove a unit whose machine has no power, as `juju remove-unit --force` does."""
+        operations.lose_unit(self._model, unit)
         self._changed()
 
     def remove_application(self, application: str, destroy_storage: bool = False) -> None:
@@ -329,7 +336,10 @@ class Controller:
             self._tasks.create_task(self._bring_up(self._add_host(name)))
         for name in self._hosts.keys() - self._model.machines.keys():
             if not name.startswith("x"):
-                self._tasks.create_task(self._hosts.pop(name).machine.power_cut())
+                gone = self._hosts.pop(name)
+                # Its agents end, wherever they wait.
+                gone.ready.set()
+                self._tasks.create_task(gone.machine.power_cut())
         for name, unit in self._model.units.items():
             if name not in self._uniters:
                 host = self._hosts[unit.machine]

@@ -215,8 +215,8 @@ def _relation_set(context: Context, arguments: Arguments) -> object:
 
 
 def _relation_model_get(context: Context, arguments: Arguments) -> object:
-    context.relation(arguments.option("r"))
-    return {"uuid": context.model.uuid}
+    relation = context.relation(arguments.option("r"))
+    return {"uuid": context.model.identity(relation.remote_app(context.unit.app))[1]}
 
 
 def _port(text: str) -> str:

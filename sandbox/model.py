@@ -172,6 +172,8 @@ class Application:
     leader: str = ""
     status: Status | None = None
     workload_version: str = ""
+    other_model: str = ""
+    """The model that it is of, if that is another: it consumes an offer of this one."""
 
     def config(self) -> dict[str, Value]:
         """Return the options that are set or have a default."""
@@ -256,6 +258,13 @@ class Model:
     def is_leader(self, unit: Unit) -> bool:
         """Say whether the unit leads its application."""
         return self.applications[unit.app].leader == unit.name
+
+    def identity(self, app: str) -> tuple[str, str]:
+        """Return name and uuid of the model that an application is of."""
+        name = self.applications[app].other_model
+        if not name:
+            return self.name, self.uuid
+        return name, str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{name}.{self.uuid}"))
 
     def address(self, unit: Unit) -> str:
         """Return the address of the unit's machine."""

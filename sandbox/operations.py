@@ -65,8 +65,12 @@ def deploy(
     config: Mapping[str, object] | None = None,
     storage: Mapping[str, str] | None = None,
     to: Sequence[str] | None = None,
+    other_model: str = "",
 ) -> None:
-    """Deploy a charm as an application."""
+    """Deploy a charm as an application; of another model, if one is named.
+
+    One that consumes an offer has in this model the name that Juju gives to it there.
+    """
     if not APPLICATION_NAME.fullmatch(name):
         raise OperationError(f'invalid application name "{name}"')
     if name in model.applications:
@@ -76,7 +80,9 @@ def deploy(
     settings = _converted(charm, config or {})
     directives = _directives(charm, storage or {})
     _check_placement(model, num_units, to)
-    model.applications[name] = Application(name, charm, settings=settings, storage=directives)
+    model.applications[name] = Application(
+        name, charm, settings=settings, storage=directives, other_model=other_model
+    )
     _add_peer_relations(model, name)
     if num_units:
         add_unit(model, name, num_units, to)
@@ -234,6 +240,17 @@ def remove_unit(model: Model, names: Sequence[str], *, destroy_storage: bool = F
     for name in names:
         model.units[name].life = "dying"
         model.units[name].destroys_storage |= destroy_storage
+
+
+def lose_unit(model: Model, name: str) -> None:
+    """Remove a unit whose machine is gone, with its subordinates: no hook of theirs ever runs."""
+    lost = unit(model, name)
+    if model.machines[lost.machine].status.status != "down":
+        raise OperationError(f'machine {lost.machine} of "{name}" is up: take its power first')
+    for found in [*model.subordinates_of(lost), lost]:
+        for released in model.storage_of(found):
+            release_storage(model, released, found)
+        _remove_unit(model, found)
 
 
 def remove_application(model: Model, name: str, *, destroy_storage: bool = False) -> None:
@@ -578,13 +595,17 @@ def _is_finished(model: Model, found: Unit) -> bool:
 def _remove_units(model: Model) -> bool:
     finished = [found for found in model.units.values() if _is_finished(model, found)]
     for found in finished:
-        del model.units[found.name]
-        for relation in model.relations.values():
-            relation.in_scope.discard(found.name)
-        if not any(other.machine == found.machine for other in model.units.values()):
-            # Juju too removes a machine with the last unit on it.
-            del model.machines[found.machine]
+        _remove_unit(model, found)
     return bool(finished)
+
+
+def _remove_unit(model: Model, found: Unit) -> None:
+    del model.units[found.name]
+    for relation in model.relations.values():
+        relation.in_scope.discard(found.name)
+    if not any(other.machine == found.machine for other in model.units.values()):
+        # Juju too removes a machine with the last unit on it.
+        del model.machines[found.machine]
 
 
 def _remove_relations(model: Model) -> bool:

@@ -203,6 +203,29 @@ class Substrate:
         """Boot a machine that is not in the model."""
         return Bystander(str(await self._view.ask("add_bystander")), self._view)
 
+    async def lose_unit(self, unit: str) -> None:
+        """Take the power from a unit's machine for good, and remove the unit by force."""
+        await self.power_cut(unit)
+        await self._view.change("lose_unit", unit=unit)
+
+    async def deploy_elsewhere(
+        self, model: str, charm: Path, name: str, num_units: int = 1, **config: object
+    ) -> None:
+        """Deploy an application of another model; what it is integrated with here was offered.
+
+        One that consumes an offer is named as Juju names it in the model of the offer: `remote-`
+        and 32 hexadecimal digits. The other model sees the application that it consumes by the
+        name that it has here.
+        """
+        await self._view.change(
+            "deploy",
+            charm=str(charm.resolve()),
+            application=name,
+            num_units=num_units,
+            config=config,
+            other_model=model,
+        )
+
     async def lead(self, unit: str) -> None:
         """Make a unit the leader of its application."""
         await self._view.change("lead", unit=unit)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The server's power is cut at random moments, while shares are made and grown and one is written.
 
-Told once, for the test suite and for `./dev torture`. A cut takes all that the machine had not
-handed to its disk. What is looked at afterwards is what the disk has.
+A cut takes all that the machine had not handed to its disk. What is looked at afterwards is what
+the disk has.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ with open(path, "rb") as log:
 
 
 @dataclass
-class Torture:
+class PowerCuts:
     """The model, the chance, and what was promised so far."""
 
     model: Any
@@ -89,7 +89,7 @@ class Torture:
                 self.charms[CLIENT],
                 application_name=client,
                 num_units=0,
-                config={"mountpoint": mountpoint, "size": 1},
+                config={"mountpoint": mountpoint, "share-name": mountpoint, "size": 1},
             )
             await model.integrate(f"{client}:nfs-share", f"{SERVER}:nfs-share")
         await model.integrate(f"{CLIENT}:juju-info", f"{APP}:juju-info")
@@ -145,7 +145,7 @@ class Torture:
         size = self.granted[name] + 1
         if size > MAX_SIZE or self.chance.random() < 0.5:
             await self._make_room(name)
-            name, size = f"/torture{number}", self.chance.randint(1, 2)
+            name, size = f"/cut{number}", self.chance.randint(1, 2)
         config = {"share-name": name, "size": str(size)}
         await self.model.applications[OTHER_CLIENT].set_config(config)
         return name, size
@@ -201,14 +201,14 @@ class Torture:
 
 async def begin(
     ops_test: Any, substrate: Any, charms: Mapping[str, Path], seed: int, **more: Any
-) -> Torture:
-    """Deploy what is to be tortured; say the seed, whatever becomes of it."""
+) -> PowerCuts:
+    """Deploy what the power is to be cut of; say the seed, whatever becomes of it."""
 
     async def log() -> list[str]:
         _, text, _ = await ops_test.juju("debug-log")
         return text.splitlines()
 
-    torture = Torture(ops_test.model, substrate, charms, seed, ops_test.fast_forward, log, **more)
-    torture.say(f"seed: {seed}")
-    await torture.deploy()
-    return torture
+    cuts = PowerCuts(ops_test.model, substrate, charms, seed, ops_test.fast_forward, log, **more)
+    cuts.say(f"seed: {seed}")
+    await cuts.deploy()
+    return cuts

@@ -363,6 +363,27 @@ def test_juju_log_names_the_relation():
     assert logged == [("INFO", "share:1: hello you"), ("ERROR", "share:1: bad")]
 
 
+def test_an_application_of_another_model_has_that_models_identity():
+    model = started()
+    consumer = f"remote-{'0f' * 16}"
+    operations.deploy(model, CLIENT, consumer, other_model="elsewhere")
+    relation = operations.integrate(model, "server", consumer)
+    idle(model)
+    inside = at(model, f"{consumer}/0", Hook("relation-changed", relation.id, "share", "server"))
+    environment = inside.environment()
+    assert environment["JUJU_MODEL_NAME"] == "elsewhere"
+    theirs = environment["JUJU_MODEL_UUID"]
+    assert theirs != model.uuid
+    here = at(model)
+    assert here.environment()["JUJU_MODEL_NAME"] == "test"
+    said_uuids = [
+        json.loads(said(context, "relation-model-get", "-r", f"{number}", "--format=json"))["uuid"]
+        for context, number in ((here, relation.id), (inside, relation.id), (here, 1))
+    ]
+    assert said_uuids == [theirs, model.uuid, model.uuid]
+    assert said(here, "relation-list", "-r", f"{relation.id}") == f"{consumer}/0\n"
+
+
 def test_goal_state():
     model = started()
     operations.remove_unit(model, ["server/1"])

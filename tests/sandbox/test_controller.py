@@ -371,6 +371,20 @@ async def test_a_power_cut_in_a_hook_leaves_it_pending_and_start_follows_it():
 
 
 @asynchronous
+async def test_a_unit_that_is_lost_runs_nothing_more_and_its_actions_end():
+    async with world() as it:
+        it.controller.deploy(it.charm("a", ""), "a", num_units=2)
+        await it.idle("a/0", "a/1")
+        await it.controller.power_cut("0")
+        action = it.controller.enqueue_exec("a/0", "true")
+        it.controller.lose_unit("a/0")
+        assert (await it.controller.wait_action(action))["status"] == "cancelled"
+        await it.idle("a/1")
+        assert it.ran("a/0") == STARTUP
+        assert "0" not in it.controller.status()["machines"]
+
+
+@asynchronous
 async def test_a_reboot_runs_start_on_every_unit_of_the_machine():
     async with world() as it:
         it.controller.deploy(it.charm("a", ""), "a")

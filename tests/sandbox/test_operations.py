@@ -5,7 +5,7 @@ import pytest
 
 from sandbox import charm as charms
 from sandbox import operations
-from sandbox.model import Model
+from sandbox.model import Model, Status
 from sandbox.operations import OperationError
 
 SERVER = charms.parse(
@@ -164,6 +164,22 @@ def test_units_are_numbered_once_and_placed_where_told(model: Model):
     assert [unit.name for unit in model.units_of("plain")] == ["plain/2"]
     # Machine 1 went with plain/0; its number is not used again. The server's stays.
     assert list(model.machines) == ["0", "2"]
+
+
+def test_a_unit_whose_machine_is_gone_is_lost_with_no_hook(model: Model):
+    operations.deploy(model, SERVER, "b", num_units=2, storage={"one": "4G"})
+    operations.settle(model)
+    lost, other = model.units_of("b")
+    with pytest.raises(OperationError, match="is up: take its power first"):
+        operations.lose_unit(model, lost.name)
+    model.machines[lost.machine].status = Status("down")
+    disk = model.storage_of(lost)[0].id
+    operations.lose_unit(model, lost.name)
+    operations.settle(model)
+    assert model.units_of("b") == [other]
+    assert lost.machine not in model.machines
+    assert model.applications["b"].leader == other.name
+    assert (model.storage[disk].owner, model.storage[disk].life) == (None, "alive")
 
 
 def test_config_is_set_shown_and_reset(model: Model):

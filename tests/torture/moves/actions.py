@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The actions of the server, in any order."""
+
+import asyncio
+import re
+from typing import Any
+
+from tests.torture.ledger import Ledger
+from tests.torture.machines import OUTSIDER, SERVER, Machines, Outcome
+from tests.torture.moves.candidates import share_by_id, shares, unit_of
+from tests.torture.steps import IDLE_TIMEOUT_S, TOLD_TIMEOUT_S, move
+
+MAX_SIZE = 3
+OPERATORS_RECORDS = 20
+
+
+def _completed(outcome: Outcome, what: str) -> None:
+    assert outcome.completed or outcome.was_killed, f"{what}: {outcome.message}"
+
+
+@move(
+    lambda it: [(size, by) for size in (1, 2) for by in ("", OUTSIDER) if it.room() >= size],
+    weight=2,
+)
+async def create_share(machines: Machines, ledger: Ledger, size: int, allowlist: str) -> None:
+    """A share by hand, on which the operator puts data on the server."""
+    share = ledger.make(ledger.new_name(), size)
+    share.is_by_hand, share.granted = True, {allowlist} - {""}
+    outcome = await machines.act(
+        await machines.leader(), "create-share", share=share.name, size=size, allowlist=allowlist
+    )
+    _completed(outcome, f"create-share {share.name}")
+    async with asyncio.timeout(TOLD_TIMEOUT_S):
+        while not (found := _place(await machines.listed(share.name))):
+            await asyncio.sleep(0.5)
+    await machines.idle(IDLE_TIMEOUT_S)
+    unit, path = found
+    file = share.file("operator")
+    await machines.write_on_server(unit, path, file, OPERATORS_RECORDS)
+    ledger.acknowledge(file, OPERATORS_RECORDS)
+    share.storage = ledger.servers[unit]
+
+
+def _place(listed: Any) -> tuple[str, str] | None:
+    """Return unit and path of a share that list-shares lists, by whatever keys."""
+    words = [str(it) for it in listed.values()]
+    units = [it for it in words if re.fullmatch(rf"{SERVER}/\d+", it)]
+    paths = [it for it in words if re.fullmatch(r"/\S+/\S+", it) and it != listed.get("name")]
+    return (units[0], paths[0]) if units and paths else None
+
+
+@move(
+    lambda it: (
+        shares(
+            it,
+            lambda s: s.is_by_hand and not it.askers(s) and it.is_served(s) and s.size < MAX_SIZE,
+        )
+        if it.room() > 0
+        else []
+    )
+)
+async def resize_share(machines: Machines, ledger: Ledger, identity: str) -> None:
+    share = share_by_id(ledger, identity)
+    share.size += 1
+    leader = await machines.leader()
+    outcome = await machines.act(leader, "resize-share", share=share.name, size=share.size)
+    _completed(outcome, f"resize-share {share.name} {share.size}")
+
+
+@move(lambda it: shares(it, lambda s: it.is_served(s) and OUTSIDER not in s.granted))
+async def grant_access(machines: Machines, ledger: Ledger, identity: str) -> None:
+    share = share_by_id(ledger, identity)
+    share.granted.add(OUTSIDER)
+    leader = await machines.leader()
+    outcome = await machines.act(leader, "grant-access", share=share.name, allowlist=OUTSIDER)
+    _completed(outcome, f"grant-access {share.name}")
+
+
+@move(lambda it: shares(it, lambda s: it.is_served(s) and OUTSIDER in s.granted))
+async def revoke_access(machines: Machines, ledger: Ledger, identity: str) -> None:
+    share = share_by_id(ledger, identity)
+    share.granted.discard(OUTSIDER)
+    leader = await machines.leader()
+    outcome = await machines.act(leader, "revoke-access", share=share.name, allowlist=OUTSIDER)
+    _completed(outcome, f"revoke-access {share.name}")
+
+
+@move(lambda it: shares(it, lambda s: bool(s.storage) and it.is_served(s)), weight=4)
+async def delete_share(machines: Machines, ledger: Ledger, identity: str) -> None:
+    """Refused while somebody asks for it; else it is gone with its data, for good."""
+    share = share_by_id(ledger, identity)
+    outcome = await machines.act(
+        unit_of(ledger, share), "delete-share", share=share.name, confirm=share.name
+    )
+    if ledger.askers(share):
+        assert not outcome.completed, f"delete-share {share.name}: it is asked for"
+        return
+    _completed(outcome, f"delete-share {share.name}")
+    share.end = "deleted"
+
+
+@move(lambda it: shares(it, lambda s: bool(s.storage)))
+async def forget_share(machines: Machines, ledger: Ledger, identity: str) -> None:
+    """Refused unless it is lost; then whoever asks for it gets a new one."""
+    share = share_by_id(ledger, identity)
+    leader = await machines.leader()
+    outcome = await machines.act(leader, "forget-share", share=share.name, confirm=share.name)
+    if ledger.is_served(share):
+        assert not outcome.completed, f"forget-share {share.name}: it is there"
+        return
+    _completed(outcome, f"forget-share {share.name}")
+    askers = ledger.askers(share)
+    share.end = "forgotten"
+    for client in askers:
+        ledger.ask(client)
+
+
+@move(
+    lambda it: [
+        (*s, visited)
+        for s in shares(it, lambda s: bool(s.storage) and it.is_served(s))
+        for visited in (0, 1)
+    ]
+)
+async def check_share(machines: Machines, ledger: Ledger, identity: str, visited: int) -> None:
+    """With a shell in its directory on the server, perhaps: then it may be refused."""
+    share = share_by_id(ledger, identity)
+    server = unit_of(ledger, share)
+    place = _place(await machines.listed(share.name))
+    if visited and place:
+        command = f"systemd-run --quiet --unit=visit --working-directory={place[1]} sleep 600"
+        await machines.run(server, command)
+    outcome = await machines.act(server, "check-share", share=share.name)
+    if visited:
+        await machines.run(server, "systemctl stop visit; systemctl reset-failed visit || true")
+    if not visited and not ledger.askers(share):
+        _completed(outcome, f"check-share {share.name}")
+
+
+@move(lambda it: [(unit,) for unit in it.servers], weight=1)
+async def list_shares(machines: Machines, ledger: Ledger, unit: str) -> None:
+    outcome = await machines.act(unit, "list-shares")
+    _completed(outcome, "list-shares")
+    said = [str(it["name"]) for it in outcome.results.values() if isinstance(it, dict)]
+    for share in ledger.live:
+        assert outcome.was_killed or share.name in said, f"list-shares has no {share.name}: {said}"

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What fate does to machines."""
+
+import asyncio
+
+from tests.torture.ledger import Ledger
+from tests.torture.machines import Machines
+from tests.torture.steps import Arguments, move
+
+
+def _client_units(ledger: Ledger) -> list[Arguments]:
+    return [(unit,) for client in ledger.clients.values() for unit in client.units]
+
+
+@move(_client_units, weight=1, has_fate=False)
+async def reboot_client(machines: Machines, ledger: Ledger, unit: str) -> None:
+    await machines.stop_writing(unit)
+    await machines.substrate.reboot(unit)
+
+
+@move(_client_units, has_fate=False)
+async def cut_client(machines: Machines, ledger: Ledger, unit: str) -> None:
+    await machines.substrate.power_cut(unit)
+    await machines.substrate.boot(unit)
+
+
+@move(lambda it: [(unit, s) for unit in it.servers for s in (0, 5)], has_fate=False)
+async def cut_server(machines: Machines, ledger: Ledger, unit: str, seconds: int) -> None:
+    await machines.substrate.power_cut(unit)
+    await asyncio.sleep(seconds)  # That long it has no power.
+    await machines.substrate.boot(unit)
+
+
+@move(lambda it: [(unit,) for unit in it.servers], weight=1, has_fate=False)
+async def reboot_server(machines: Machines, ledger: Ledger, unit: str) -> None:
+    await machines.substrate.reboot(unit)
+
+
+@move(lambda it: [(unit, s) for unit in it.servers for s in (2, 8)], has_fate=False)
+async def unplug_server(machines: Machines, ledger: Ledger, unit: str, seconds: int) -> None:
+    await machines.substrate.unplug(unit)
+    await asyncio.sleep(seconds)  # That long nobody reaches it.
+    await machines.substrate.plug(unit)

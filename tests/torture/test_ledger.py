@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+
+import pytest
+
+from tests.torture.ledger import ANYONE, Client, Ledger, Share
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    """Two clients of the model and one of another; two servers with a storage each."""
+    clients = [
+        Client("alpha", "alpha", "alpha-app", "data", units={"alpha-app/0": "10.0.0.1"}),
+        Client("beta", "beta", "beta-app", "data", units={"beta-app/0": "10.0.0.2"}),
+        Client(
+            "gamma",
+            "remote-1",
+            "gamma-app",
+            "data",
+            "elsewhere",
+            units={"gamma-app/0": "10.0.0.3"},
+        ),
+    ]
+    servers = {"server/0": "shares/0", "server/1": "shares/1"}
+    return Ledger({it.name: it for it in clients}, servers)
+
+
+def asked(ledger: Ledger, *names: str) -> list[Share]:
+    """Let clients ask for their shares, which are all found on the first server."""
+    shares = [ledger.ask(ledger.clients[name]) for name in names]
+    for share in shares:
+        share.storage = "shares/0"
+    return shares
+
+
+def test_a_name_is_one_share_in_a_model_and_another_in_another(ledger: Ledger):
+    alphas, betas, gammas = asked(ledger, "alpha", "beta", "gamma")
+    assert alphas is betas
+    assert alphas is not gammas
+    assert (alphas.owner, gammas.owner) == ("alpha", "gamma")
+    assert ledger.mounts() == {"alpha-app/0": alphas, "beta-app/0": alphas, "gamma-app/0": gammas}
+
+
+def test_who_came_later_lets_nobody_in(ledger: Ledger):
+    share = asked(ledger, "alpha", "beta")[0]
+    ledger.clients["beta"].allowlist = ANYONE
+    assert ledger.may_admit(share) == {"10.0.0.1", "10.0.0.2"}
+    ledger.clients["alpha"].allowlist = "10.9.0.0/16"
+    share.granted.add("10.0.0.9")
+    assert ledger.must_admit(share) == {"10.0.0.1", "10.0.0.2", "10.9.0.0/16", "10.0.0.9"}
+
+
+def test_whose_it_is_when_the_owner_has_left_is_not_known(ledger: Ledger):
+    share = asked(ledger, "alpha", "beta")[0]
+    ledger.clients["beta"].allowlist = "10.9.0.0/16"
+    ledger.leave(ledger.clients["alpha"])
+    assert ledger.must_admit(share) == {"10.0.0.2"}
+    assert ledger.may_admit(share) == {"10.0.0.2", "10.9.0.0/16"}
+    assert ledger.is_size_known(share)
+    ledger.clients["beta"].size = 3
+    assert not ledger.is_size_known(share)
+
+
+def test_what_was_acknowledged_is_to_be_where_the_share_is(ledger: Ledger):
+    share = asked(ledger, "alpha")[0]
+    file = share.file("alpha-app/0")
+    ledger.acknowledge(file, 10)
+    ledger.acknowledge(file, 7)
+    assert ledger.missing({"server/0": {file: 12}, "server/1": {}}) == []
+    (fewer,) = ledger.missing({"server/0": {file: 9}, "server/1": {file: 12}})
+    assert fewer.endswith("10 acknowledged, 9 records")
+    (none,) = ledger.missing({"server/0": {}, "server/1": {}})
+    assert none.endswith("10 acknowledged, no such file")
+
+
+def test_a_deleted_share_has_nothing_and_a_forgotten_one_has_all(ledger: Ledger):
+    share = asked(ledger, "alpha")[0]
+    ledger.acknowledge(share.file("alpha-app/0"), 10)
+    share.end = "forgotten"
+    assert ledger.missing({"server/0": {}})
+    share.end = "deleted"
+    assert not ledger.missing({"server/0": {}})
+    again = ledger.ask(ledger.clients["alpha"])
+    assert again is not share
+    assert not again.acked
+
+
+def test_a_storage_that_nobody_has_takes_its_shares_along(ledger: Ledger):
+    share = asked(ledger, "alpha", "beta")[0]
+    file = share.file("alpha-app/0")
+    ledger.acknowledge(file, 10)
+    assert ledger.lose("server/0") == [share]
+    assert ledger.detached == ["shares/0"]
+    assert ledger.excused == {"alpha-app/0", "beta-app/0"}
+    assert ledger.mounts() == {}
+    assert ledger.missing({"server/1": {}}) == []
+    ledger.attach("server/2", "shares/0")
+    assert (ledger.detached, ledger.mounts()["beta-app/0"]) == ([], share)
+    assert ledger.missing({"server/1": {}, "server/2": {}})
+
+
+def test_what_a_client_has_and_asks_for(ledger: Ledger):
+    asked(ledger, "alpha", "beta")
+    alpha, beta = ledger.clients["alpha"], ledger.clients["beta"]
+    assert ledger.is_owner(alpha)
+    assert not ledger.is_alone(alpha)
+    assert ledger.is_granted_all(beta)
+    beta.allowlist = ANYONE
+    assert not ledger.is_granted_all(beta)
+    alpha.allowlist = ANYONE
+    assert ledger.is_granted_all(alpha)
+    alpha.size = 2
+    assert not ledger.is_granted_all(alpha)

@@ -61,7 +61,7 @@ class Story:
         for name, units, config in (
             (SERVER, 1, {}),
             (APP, 2, {}),
-            (CLIENT, 0, {"mountpoint": MOUNT, "size": 1}),
+            (CLIENT, 0, {"mountpoint": MOUNT, "share-name": MOUNT, "size": 1}),
         ):
             options = self.deploy_options if units else {}
             await self.model.deploy(

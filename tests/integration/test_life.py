@@ -52,7 +52,7 @@ async def test_deploy(story: Story, deploy_options: Mapping[str, Any], app_charm
     model = story.model
     await model.deploy(story.charms[SERVER], application_name=SERVER, **deploy_options)
     await model.deploy(app_charm, application_name=APP, **deploy_options)
-    config = {"mountpoint": MOUNT, "size": 40000}
+    config = {"mountpoint": MOUNT, "share-name": MOUNT, "size": 40000}
     await model.deploy(story.charms[CLIENT], application_name=CLIENT, num_units=0, config=config)
     await model.integrate(f"{CLIENT}:juju-info", f"{APP}:juju-info")
     await model.integrate(f"{CLIENT}:nfs-share", f"{SERVER}:nfs-share")
@@ -67,7 +67,9 @@ async def test_deploy(story: Story, deploy_options: Mapping[str, Any], app_charm
 @pytest.mark.abort_on_fail
 async def test_too_large_is_refused_with_the_reason(story: Story):
     await story.settle(CLIENT, status="blocked")
-    assert _message(story).startswith(f"{SERVER}: share {MOUNT}: 40000G asked, "), _message(story)
+    assert _message(story).startswith(f"{SERVER}: share {MOUNT}: 40000G requested, "), _message(
+        story
+    )
     assert f"Refused to {CLIENT}" in story.model.applications[SERVER].status_message
     assert not await story.run(SERVER_UNIT, f"ls -A {STORAGE}")
 
@@ -84,7 +86,7 @@ async def test_what_fits_is_granted(story: Story):
 async def test_shrinking_is_refused_and_the_share_stays(story: Story):
     await story.run(APP_UNIT, f"echo kept > {MOUNT}/file")
     await _configure(story, size="1", status="blocked")
-    assert "1G asked, it has 2G; a share never shrinks" in _message(story)
+    assert "1G requested, it has 2G; a share never shrinks" in _message(story)
     assert await story.run(APP_UNIT, f"cat {MOUNT}/file") == "kept"
     await _configure(story, size="2")
 
@@ -123,7 +125,7 @@ async def test_options_change_while_mounted(story: Story):
 
 async def test_a_mountpoint_with_files_in_it_is_refused(story: Story):
     await story.run(APP_UNIT, "mkdir -p /opt/mine && echo precious > /opt/mine/file")
-    await _configure(story, mountpoint="/opt/mine", share_name=MOUNT, status="blocked")
+    await _configure(story, mountpoint="/opt/mine", status="blocked")
     assert "/opt/mine: the directory is not empty" in _message(story)
     assert await story.run(APP_UNIT, f"cat /opt/mine/file {MOUNT}/file") == "precious\nkept"
     await _configure(story, mountpoint=MOUNT)

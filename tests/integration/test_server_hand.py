@@ -102,6 +102,11 @@ async def test_it_grows_while_in_use(story: Story, ops_test: Any):
     assert await story.size(APP_UNIT) == int(SIZE)
 
 
+def _readable(story: Story) -> str:
+    """What the names of the files of the client's share begin with: that of model and client."""
+    return re.sub("[^a-z0-9]+", "_", f"{story.model.name}/{CLIENT}".lower())[:24]
+
+
 @pytest_asyncio.fixture
 async def often(ops_test: Any) -> AsyncGenerator[None, None]:
     """Let update-status come at once."""
@@ -110,14 +115,14 @@ async def often(ops_test: Any) -> AsyncGenerator[None, None]:
 
 
 HANDS = {
-    # What is done: the command, how one sees that it is put right, what is logged.
+    # What is done: the command, how one sees that it is mended, what is logged.
     "exports widened": (
         "sed -i -E 's/no_root_squash/insecure,no_root_squash/; s/ [0-9.]+$/ */' /etc/exports"
         " && echo '/mnt 192.0.2.1(ro)' >> /etc/exports && exportfs -ra"
         " && exportfs -v | grep world",
         "! exportfs -v | grep -E 'world|insecure'"
         " && exportfs -v | grep -A 1 '^/mnt' && grep '^/mnt 192' /etc/exports.d/*",
-        "/etc/exports was changed by another hand",
+        "",
     ),
     "exports removed": ("rm /etc/exports; exportfs -ra; true", "test -e /etc/exports", ""),
     "unexported": ("exportfs -ua", "exportfs -v | grep /srv/nfs", "exportfs's table is not"),
@@ -134,23 +139,23 @@ HANDS = {
     "image unmounted": (
         "systemctl stop nfs-server && umount /srv/nfs/*",
         "findmnt /srv/nfs/* && systemctl is-active nfs-server",
-        f"share {MOUNT} was not mounted",
+        "was not mounted: mounting it",
     ),
     "mount unit edited": (
         f"sed -i s/nosuid/suid/ {UNITS}/srv-nfs-*.mount",
         f"grep nosuid {UNITS}/srv-nfs-*.mount",
-        ".mount was changed by another hand",
+        "",
     ),
     "mount unit removed": (
         f"rm {UNITS}/srv-nfs-*.mount && systemctl daemon-reload",
         f"grep nosuid {UNITS}/srv-nfs-*.mount",
-        ".mount was removed",
+        "",
     ),
     "settings edited": (
         "sed -i s/vers4.0=n/vers4.0=y/ /etc/nfs.conf.d/nfs-server-charm.conf"
         " && systemctl restart nfs-server && ! grep -e -4.0 /proc/fs/nfsd/versions",
         "grep -e -4.0 /proc/fs/nfsd/versions && systemctl is-active nfs-server",
-        "nfs-server-charm.conf was changed by another hand",
+        "",
     ),
     "threads taken away": ("echo 1 > /proc/fs/nfsd/threads", "grep 8 /proc/fs/nfsd/threads", ""),
     "udev rule removed": (
@@ -162,12 +167,12 @@ HANDS = {
         f"fallocate --dig-holes --offset 1GiB --length 1GiB {STORAGE}/*.img"
         f" && test $(stat -c %b {STORAGE}/*.img) -lt {BLOCKS}",
         f"test $(stat -c %b {STORAGE}/*.img) -ge {BLOCKS}",
-        "some of its space was given back",
+        "some of its space was freed",
     ),
     "package removed": (
         "apt-get -qq --yes remove nfs-kernel-server && ! test -e /usr/sbin/exportfs",
         "systemctl is-active nfs-server",
-        "the package nfs-kernel-server is gone",
+        "",
     ),
 }
 
@@ -194,7 +199,7 @@ async def test_what_cannot_be_put_right_is_in_the_status(story: Story):
     """It is not the charm's to take away what it did not put there."""
     other = "/etc/exports.d/other.exports"
     await story.run(SERVER_UNIT, f'echo "$(ls -d /srv/nfs/*) *(rw)" > {other} && exportfs -ra')
-    await _until_status(story, "blocked", "is exported to * by another hand")
+    await _until_status(story, "blocked", "is exported to *, not by this charm")
     await story.run(SERVER_UNIT, f"rm {other}")
     await _until_status(story, "active")
     assert "world" not in await story.run(SERVER_UNIT, "exportfs -v")
@@ -283,7 +288,7 @@ from ipaddress import ip_network
 from pathlib import Path
 import exports
 from charms.storage_libs.v0.nfs_interfaces import parse_allowlist, parse_name
-from shares import Export
+from values import Export
 
 def accepted(parse, texts):
     for text in texts:
@@ -329,7 +334,7 @@ async def test_exportfs_reads_what_was_meant(story: Story):
 
     What exportfs reads is compared with what the charm let in, parsed by Python's ipaddress.
     """
-    ours = await story.run(SERVER_UNIT, "exportfs -s | grep /srv/nfs/data_")
+    ours = await story.run(SERVER_UNIT, f"exportfs -s | grep /srv/nfs/{_readable(story)}")
     options = re.sub("fsid=[^,]+", "fsid={}", ours.rpartition("(")[2].rstrip(")"))
     corpus = base64.b64encode((REPOSITORY / "tests/injections.json").read_bytes()).decode()
     python = (
@@ -368,8 +373,10 @@ async def test_more_is_promised_than_there_is(story: Story):
     await story.run(APP_UNIT, f"rm {MOUNT}/big && sync -f {MOUNT}")
     await _until(story, SERVER_UNIT, f"sync; test $({taken}) -lt {empty + 100}")
     # What was reserved before stays reserved.
-    await story.run(SERVER_UNIT, f"test $(stat -c %b {STORAGE}/data_*.img) -ge {BLOCKS}")
-    await story.run(SERVER_UNIT, "! fstrim /srv/nfs/data_*")
+    await story.run(
+        SERVER_UNIT, f"test $(stat -c %b {STORAGE}/{_readable(story)}*.img) -ge {BLOCKS}"
+    )
+    await story.run(SERVER_UNIT, f"! fstrim /srv/nfs/{_readable(story)}*")
 
 
 async def test_an_application_without_requests_gets_what_the_options_say(
@@ -403,7 +410,7 @@ async def test_what_does_not_fit_is_refused_with_what_is_free(story: Story):
     await story.model.applications[CLIENT].set_config({"share-name": "/huge", "size": "5000"})
     await story.settle(CLIENT, status="blocked")
     said = story.model.units[f"{CLIENT}/0"].workload_status_message
-    assert re.fullmatch(rf"{SERVER}: share /huge: 5000G asked, \d+G free", said), said
+    assert re.fullmatch(rf"{SERVER}: share /huge: 5000G requested, \d+G free", said), said
     assert "huge" not in await story.run(SERVER_UNIT, f"ls -A {STORAGE}")
     await _request(story, share_name=MOUNT, size=SIZE)
 

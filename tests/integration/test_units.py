@@ -89,7 +89,7 @@ async def test_deploy(story: Story, deploy_options: Mapping[str, Any], app_charm
             story.charms[CLIENT],
             application_name=client,
             num_units=0,
-            config={"mountpoint": mountpoint, "size": 1},
+            config={"mountpoint": mountpoint, "share-name": mountpoint, "size": 1},
         )
         await model.integrate(f"{client}:juju-info", f"{APP}:juju-info")
         await model.integrate(f"{client}:nfs-share", f"{SERVER}:nfs-share")
@@ -100,7 +100,7 @@ async def test_deploy(story: Story, deploy_options: Mapping[str, Any], app_charm
 async def test_a_share_on_each_unit(story: Story):
     for name, unit in (DATA, FIRST), (LOGS, SECOND):
         share = await _share(story, FIRST, name)
-        assert (share["owner"], share["state"], share["size"]) == (unit, "exported", "1G")
+        assert (share["unit"], share["state"], share["size"]) == (unit, "exported", "1G")
         exports = await _exported(story, unit)
         assert exports.count("/srv/nfs/") == 1
         assert share["path"] in exports
@@ -128,12 +128,12 @@ async def test_a_share_by_hand(story: Story):
     said = await _refused(story, follower, "create-share", share="/hand", size=1)
     assert said == "run it on the leader: juju run nfs-server/leader create-share …"
     said = await _refused(story, leader, "create-share", share="/hand", size=400)
-    assert said.startswith("share /hand: 400G asked, "), said
+    assert said.startswith("share /hand: 400G requested, "), said
     client = await story.run(APP_UNIT, "hostname -I | cut -d' ' -f1")
     for _ in range(2):
         await _do(story, leader, "create-share", share="/hand", size=1, allowlist=client)
     share = await _share(story, leader, "/hand")
-    owner = share["owner"]
+    owner = share["unit"]
     assert (share["state"], share["size"], share["allowlist"]) == ("exported", "1G", client)
     await _mount(story, APP_UNIT, share, owner)
     await story.run(APP_UNIT, "echo by hand > /mnt/hand/file")
@@ -145,7 +145,7 @@ async def test_a_share_by_hand(story: Story):
     size = "df --block-size=1M --output=size /mnt/hand | tail -n 1"
     assert int(await story.run(APP_UNIT, size)) > 1900
     said = await _refused(story, leader, "resize-share", share="/hand", size=1)
-    assert said == "share /hand: 1G asked, it has 2G; a share never shrinks"
+    assert said == "share /hand: 1G requested, it has 2G; a share never shrinks"
     assert await story.run(APP_UNIT, "cat /mnt/hand/file && umount /mnt/hand") == "by hand"
 
 
@@ -155,24 +155,30 @@ async def test_access_by_hand(story: Story):
     await story.model.applications[CLIENT].set_config({"size": "2"})
     await story.settle(SERVER, CLIENT)
     share = await _share(story, leader, DATA)
-    assert share["allowlist-by-hand"] == "192.0.2.0/24"
-    assert "192.0.2.0/24" in await _exported(story, share["owner"])
+    assert share["granted-by-action"] == "192.0.2.0/24"
+    assert "192.0.2.0/24" in await _exported(story, share["unit"])
     client = await story.run(APP_UNIT, "hostname -I | cut -d' ' -f1")
     results = await _do(
         story, leader, "revoke-access", share=DATA, allowlist=f"192.0.2.0/24,{client}"
     )
     assert results["still-allowed"] == f"{client} by {CLIENT}"
-    assert "192.0.2.0" not in await _exported(story, share["owner"])
+    assert "192.0.2.0" not in await _exported(story, share["unit"])
     await story.run(APP_UNIT, f"cat {DATA}/file")
 
 
 async def test_a_check(story: Story):
     leader = await _leader(story)
     client = await story.run(APP_UNIT, "hostname -I | cut -d' ' -f1")
-    owner = (await _share(story, leader, "/hand"))["owner"]
-    data_owner = (await _share(story, leader, DATA))["owner"]
-    said = await _refused(story, data_owner, "check-share", share=DATA)
-    assert f"{client} is connected" in said
+    owner = (await _share(story, leader, "/hand"))["unit"]
+    data_owner = (await _share(story, leader, DATA))["unit"]
+    # Its clients wait meanwhile, and get back what they have open.
+    reader = f"exec 9< {DATA}/file; sleep 30; cat <&9 > /run/read"
+    await story.run(APP_UNIT, f"systemd-run --quiet --unit=reader sh -c '{reader}'")
+    results = await _do(story, data_owner, "check-share", share=DATA)
+    assert results["state"] == "clean", results
+    await story.run(APP_UNIT, f"echo after > {DATA}/after && sync {DATA}/after && cat {DATA}/file")
+    await story.run(APP_UNIT, "timeout 60 sh -c 'until test -s /run/read; do sleep 0.2; done'")
+    assert await story.run(APP_UNIT, "cat /run/read") == DATA
     await _do(story, leader, "revoke-access", share="/hand", allowlist=client)
     results = await _do(story, owner, "check-share", share="/hand", repair=True)
     assert results["state"] == "clean"
@@ -181,12 +187,12 @@ async def test_a_check(story: Story):
 
 async def test_a_share_is_deleted(story: Story):
     leader = await _leader(story)
-    owner = (await _share(story, leader, "/hand"))["owner"]
+    owner = (await _share(story, leader, "/hand"))["unit"]
     said = await _refused(story, owner, "delete-share", share="/hand", confirm="hand")
     assert said == "confirm: type the name of the share again, confirm=/hand"
-    data_owner = (await _share(story, leader, DATA))["owner"]
+    data_owner = (await _share(story, leader, DATA))["unit"]
     said = await _refused(story, data_owner, "delete-share", share=DATA, confirm=DATA)
-    assert said == f"share {DATA} is wanted by {CLIENT}: remove that integration first"
+    assert said == f"share {DATA} is requested by {CLIENT}: remove that integration first"
     await _do(story, owner, "delete-share", share="/hand", confirm="/hand")
     for unit in FIRST, SECOND:
         await story.run(unit, "! find / -xdev -path '*shares*' -name 'hand_*' | grep .")
@@ -215,7 +221,7 @@ async def test_a_share_comes_back_with_its_storage(story: Story):
     await story.model.wait_for_idle(apps=[SERVER], timeout=DEPLOY_TIMEOUT_S, idle_period=1)
     await story.settle(SERVER, CLIENT, OTHER_CLIENT)
     share = await _share(story, FIRST, LOGS)
-    assert (share["owner"], share["state"]) == (added.name, "exported")
+    assert (share["unit"], share["state"]) == (added.name, "exported")
     assert server.status_message == ""
     address = await story.run(added.name, "hostname -I | cut -d' ' -f1")
     source = await story.run(APP_UNIT, f"findmnt --noheadings --output SOURCE {LOGS}")
@@ -226,7 +232,7 @@ async def test_a_share_comes_back_with_its_storage(story: Story):
 
 async def test_a_lost_share_is_made_anew_only_when_it_is_forgotten(story: Story):
     server = story.model.applications[SERVER]
-    owner = (await _share(story, FIRST, LOGS))["owner"]
+    owner = (await _share(story, FIRST, LOGS))["unit"]
     said = await _refused(story, FIRST, "forget-share", share=LOGS, confirm=LOGS)
     assert said == f"share {LOGS} is on {owner}: use delete-share to delete its data"
     await server.destroy_unit(owner)
@@ -235,7 +241,7 @@ async def test_a_lost_share_is_made_anew_only_when_it_is_forgotten(story: Story)
     await _do(story, FIRST, "forget-share", share=LOGS, confirm=LOGS)
     await story.settle(SERVER, OTHER_CLIENT)
     assert await story.run(APP_UNIT, f"ls -A {LOGS}") == ""
-    assert (await _share(story, FIRST, LOGS))["owner"] == FIRST
+    assert (await _share(story, FIRST, LOGS))["unit"] == FIRST
 
 
 async def test_an_old_image_that_comes_back_too_late_is_named(story: Story):

@@ -210,7 +210,7 @@ class Uniter:
 
     def wake_up(self) -> None:
         """Look for something to run, and show whether there is."""
-        if self.has_work and self.unit.agent_status.status == "idle":
+        if not self.is_gone and self.has_work and self.unit.agent_status.status == "idle":
             self.unit.agent_status = Status("executing")
         self.wake.set()
 

@@ -10,6 +10,7 @@ import json
 import secrets
 import shlex
 from collections.abc import AsyncGenerator, Collection, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -110,6 +111,14 @@ class Substrate:
 
     async def kill_hook(self, unit: str, *at_exec: int) -> NoReturn:
         pytest.skip("Juju has no way to kill a hook at a given command")
+
+    async def lose_unit(self, unit: str) -> NoReturn:
+        pytest.skip("the power of Juju's machines is not the suite's to take for good")
+
+    async def deploy_elsewhere(
+        self, model: str, charm: Path, name: str, num_units: int = 1, **config: object
+    ) -> NoReturn:
+        pytest.skip("the suite has one model")
 
     async def lead(self, unit: str) -> NoReturn:
         pytest.skip("Juju's units choose their leader themselves")

@@ -276,6 +276,7 @@ class FakeExports:
         if not self._machine.can_export:
             raise real_exports.ExportsError("exportfs: it failed")
         wanted = {export.name: export for export in exports}
+        assert all(self._machine.on_storage[name].is_served for name in wanted), "not noted before"
         is_same = (wanted, squash) == (self._machine.exported, self._machine.squash)
         if is_same and set(paused) == self._machine.paused and self._machine.has_exports_file:
             return False

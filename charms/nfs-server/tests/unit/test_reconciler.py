@@ -11,7 +11,7 @@ from typing import Any
 
 import ops
 import pytest
-from fake_machine import FakeMachine
+from fake_machine import FakeImages, FakeMachine
 from ops import hookcmds, testing
 from test_actions import do, plain, refused, results
 from test_charm import (
@@ -31,6 +31,7 @@ from test_charm import (
 
 import charm
 import claim
+import images
 import peers
 import reconciler
 from charms.storage_libs.v0.nfs_interfaces import parse_allowlist
@@ -164,6 +165,20 @@ def test_check_share_that_does_not_end_gives_the_share_back(
     machine.busy = {"/data"}
     assert "bash (812)" in refused(context, now, "check-share", share="/data")
     assert (machine.mounted, machine.paused) == ({"/data"}, set())
+
+
+def test_check_share_that_fails_gives_the_share_back(
+    machine: FakeMachine, context: Context, monkeypatch: pytest.MonkeyPatch
+):
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+
+    def fail(*_: object, **__: object) -> None:
+        raise images.ImagesError("share /data: e2fsck: not done after 3600 s")
+
+    monkeypatch.setattr(FakeImages, "check", fail)
+    assert "not done" in refused(context, now, "check-share", share="/data")
+    assert (machine.mounted, machine.paused) == ({"/data"}, set())
+    assert machine.may_mount() == {"/data": {"10.0.1.1"}}
 
 
 # -- Whose a share is

@@ -377,6 +377,18 @@ def test_a_new_unit_knows_its_peers_not_yet(machine: FakeMachine, context: Conte
     assert share["state"] == "not made yet"
 
 
+def test_who_may_lose_the_lead_exports_only_what_is_committed(
+    machine: FakeMachine, context: Context
+):
+    """Another unit is to come, or is there and not seen yet: it may decide otherwise."""
+    machine.goal = {machine.unit: "active", OTHER: "waiting"}
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    assert machine.sizes() == {"/data": 10}
+    assert machine.exported == {}
+    context.run(context.on.config_changed(), now)
+    assert machine.may_mount() == {"/data": {"10.0.1.1"}}
+
+
 def test_what_is_pending_has_not_failed(machine: FakeMachine, context: Context):
     """list-shares between the placement of a share and the hook that makes it."""
     placed = {"/data": Placement(machine.unit, is_manual=True, size=Size(10))}

@@ -29,6 +29,6 @@ def keep() -> None:
 
 
 def _free_bytes() -> int:
-    """What root may still write: more than others may."""
+    """What anybody may still write. f_bfree has blocks that ext4 keeps from root too."""
     status = os.statvfs(BALLAST.parent)
-    return status.f_bfree * status.f_frsize
+    return status.f_bavail * status.f_frsize

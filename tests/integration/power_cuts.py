@@ -156,7 +156,7 @@ class PowerCuts:
             unit = self.model.units[SERVER_UNIT]
             action = await unit.run_action("delete-share", share=name, confirm=name)
             done = await action.wait()
-            assert done.status == "completed", done.results
+            assert done.status == "completed", done.message
             del self.granted[name]
 
     async def _shares_are_served(self) -> None:

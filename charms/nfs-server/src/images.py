@@ -566,7 +566,17 @@ def _list_root(path: Path) -> set[str]:
 
 def users(image: Image) -> tuple[str, ...]:
     """Name the processes of this machine that use a share, as "name (pid)"."""
-    return machine.find_users(share_directory(image.name)) if image.is_mounted else ()
+    return _find_users(share_directory(image.name)) if image.is_mounted else ()
+
+
+def _find_users(where: Path) -> tuple[str, ...]:
+    """Find who stays in a share: rpc.mountd opens each for a moment when it is asked for it."""
+    found = machine.find_users(where)
+    if not found:
+        return ()
+    time.sleep(UMOUNT_PAUSE_S)
+    still = machine.find_users(where)
+    return tuple(user for user in found if user in still)
 
 
 def unmount(image: Image, flush: Callable[[], None]) -> None:
@@ -730,7 +740,7 @@ def _unmount(places: Collection[Path], flush: Callable[[], None]) -> dict[Path, 
             time.sleep(UMOUNT_PAUSE_S)
         failures = {where: reason for where in left if (reason := _try_to_unmount(where))}
         if not attempt:
-            users = {where: machine.find_users(where) for where in failures}
+            users = {where: _find_users(where) for where in failures}
             used = {where: f"in use here by {', '.join(by)}" for where, by in users.items() if by}
         left = [where for where in failures if where not in used]
         if not left:

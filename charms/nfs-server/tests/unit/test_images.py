@@ -1082,6 +1082,13 @@ def test_users(host: Host):
     assert images.users(replace(read(host)["/data"], is_mounted=False)) == ()
 
 
+def test_who_passes_through_is_no_user(host: Host, monkeypatch: pytest.MonkeyPatch):
+    made(host)
+    seen = iter([("bash (812)", "rpc.mountd (7)"), ("bash (812)",)])
+    monkeypatch.setattr(machine, "find_users", lambda _: next(seen))
+    assert images.users(read(host)["/data"]) == ("bash (812)",)
+
+
 def test_unmount(host: Host):
     made(host)
     image = read(host)["/data"]
@@ -1098,15 +1105,13 @@ def test_unmount_what_a_process_of_this_machine_uses(host: Host, monkeypatch: py
     where = str(share_directory("/data"))
     host.busy.add(where)
     host.users[where] = ("bash (812)", "vi (813)")
-    monkeypatch.setattr(images.time, "sleep", wait_in_vain)
+    waits: list[float] = []
+    monkeypatch.setattr(images.time, "sleep", waits.append)
     with pytest.raises(ImagesError, match=r"share /data: .* in use here by bash \(812\), vi"):
         images.unmount(read(host)["/data"], still)
+    assert len(waits) == 1  # Whether it stays; a process does not end by being waited for.
     assert read(host)["/data"].is_mounted
     assert (machine.UNIT_DIRECTORY / f"srv-nfs-{ID}.mount").exists()
-
-
-def wait_in_vain(_: float) -> None:
-    raise AssertionError("a process does not end by being waited for")
 
 
 def test_unmount_all(host: Host):

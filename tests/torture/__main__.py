@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import random
 import secrets
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,17 +22,14 @@ from juju.errors import JujuError
 
 from sandbox import images
 from sandbox.ops_test import CHARMS, running_model
+from tests.integration.revisions import BEFORE, packed, packed_at
 from tests.integration.story import PACKAGES
 from tests.torture import moves  # noqa: F401 - imported, they are there.
 from tests.torture.judge import judge
 from tests.torture.ledger import Client, Ledger
-from tests.torture.machines import APP, CLIENT, SERVER, Machines
+from tests.torture.machines import APP, Machines
 from tests.torture.steps import MOVES, Step, choose, is_possible, play
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-BEFORE = "62dc48f"
-"""The commit that a history refreshes to and back from."""
-PACK_TIMEOUT_S = 600
 STEP_TIMEOUT_S = 900.0
 # Of the debug log, when a history fails.
 SHOWN_LINES = 120
@@ -72,7 +68,9 @@ def main() -> int:
     parser.add_argument("--loud", action="store_true", help="say what is waited for")
     options = parser.parse_args()
     first: int = secrets.randbits(32) if options.seed is None else options.seed
-    charms = packed_at(options.commit) if options.commit else packed()
+    (app,) = CHARMS.glob(f"{APP}_*.charm")
+    judged = packed_at(options.commit) if options.commit else packed()
+    charms = {**judged, APP: app}
     setting = Setting(charms, packed_at(BEFORE), options.loud)
     if not setting.before:
         print(f"git has no commit {BEFORE}: no history refreshes to it")
@@ -184,41 +182,6 @@ def _replayed(steps: Sequence[Step]) -> Next:
         return None
 
     return following
-
-
-def packed(root: Path = ROOT) -> dict[str, Path]:
-    """Return the packed charms of a tree."""
-    charms: dict[str, Path] = {}
-    for name, directory in (
-        (SERVER, root / ".cache/charms"),
-        (CLIENT, root / ".cache/charms"),
-        (APP, CHARMS),
-    ):
-        (charms[name],) = directory.glob(f"{name}_*.charm")
-    return charms
-
-
-def packed_at(commit: str) -> dict[str, Path]:
-    """Return the charms of a commit, packed if need be; nothing where git hasn't got it."""
-    tree = ROOT / ".cache/before" / commit
-    if not tree.exists():
-        archive = subprocess.run(
-            ["/usr/bin/git", "archive", commit],
-            cwd=ROOT,
-            capture_output=True,
-            check=False,
-            timeout=60,
-        )
-        if archive.returncode:
-            return {}
-        tree.mkdir(parents=True)
-        unpack = ["/usr/bin/tar", "-x", "-C", str(tree)]
-        subprocess.run(unpack, input=archive.stdout, check=True, timeout=60)
-    python = str(ROOT / ".cache/tox/pack/bin/python")
-    directories = [str(tree / "charms" / name) for name in (SERVER, CLIENT)]
-    command = [python, str(tree / "tools/pack.py"), *directories]
-    subprocess.run(command, check=True, timeout=PACK_TIMEOUT_S, stdout=subprocess.DEVNULL)
-    return packed(tree)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A refresh from an earlier commit and back again, under a writer that holds a lock."""
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from revisions import BEFORE, packed_at
+from story import APP, CLIENT, DEPLOY_TIMEOUT_S, MOUNT, SERVER, Story
+
+WRITER_UNIT, OTHER_UNIT = f"{APP}/0", f"{APP}/1"
+LOG = f"{MOUNT}/log"
+# One record after the other, each synced, under a lock; it ends with the first error.
+WRITER = f"""
+import fcntl, os
+log = os.open("{LOG}", os.O_RDWR | os.O_CREAT | os.O_APPEND)
+fcntl.lockf(log, fcntl.LOCK_EX)
+number = 0
+while True:
+    os.write(log, f"{{number}}\\n".encode())
+    os.fsync(log)
+    number += 1
+"""
+TRY_LOCK = f"""
+import fcntl
+try:
+    fcntl.lockf(open("{LOG}", "r+"), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    print("had")
+except BlockingIOError:
+    print("refused")
+"""
+
+
+@pytest.fixture(scope="module")
+def before() -> Mapping[str, Path]:
+    if not (charms := packed_at(BEFORE)):
+        pytest.skip(f"git has no commit {BEFORE} here")
+    return charms
+
+
+async def _python(story: Story, unit: str, program: str, prefix: str = "") -> str:
+    encoded = base64.b64encode(program.encode()).decode()
+    code = f"import base64; exec(base64.b64decode('{encoded}'))"
+    return await story.run(unit, f'{prefix} /usr/bin/python3 -c "{code}"')
+
+
+@pytest.mark.abort_on_fail
+@pytest.mark.skip_if_deployed
+async def test_deploy(
+    story: Story, before: Mapping[str, Path], deploy_options: Mapping[str, Any], app_charm: Path
+):
+    model = story.model
+    await model.deploy(before[SERVER], application_name=SERVER, **deploy_options)
+    await model.deploy(app_charm, application_name=APP, num_units=2, **deploy_options)
+    config = {"mountpoint": MOUNT, "share-name": MOUNT, "size": 1}
+    await model.deploy(before[CLIENT], application_name=CLIENT, num_units=0, config=config)
+    await model.integrate(f"{CLIENT}:juju-info", f"{APP}:juju-info")
+    await model.integrate(f"{CLIENT}:nfs-share", f"{SERVER}:nfs-share")
+    await model.wait_for_idle(
+        apps=[SERVER, APP, CLIENT], status="active", timeout=DEPLOY_TIMEOUT_S, idle_period=1
+    )
+    await _python(story, WRITER_UNIT, WRITER, "systemd-run --quiet --unit=writer")
+    await story.run(WRITER_UNIT, f"timeout 60 sh -c 'until test -s {LOG}; do sleep 0.1; done'")
+
+
+async def _mounts(story: Story) -> list[str]:
+    """Return the ID and options of each client's mount: a new mount has a new ID."""
+    command = f"findmnt --noheadings --output ID,SOURCE,OPTIONS {MOUNT}"
+    return [await story.run(unit, command) for unit in (WRITER_UNIT, OTHER_UNIT)]
+
+
+async def _refresh(story: Story, charms: Mapping[str, Path]) -> None:
+    """Refresh server and client; nobody has noticed."""
+    mounts = await _mounts(story)
+    for name in (SERVER, CLIENT):
+        await story.model.applications[name].refresh(path=charms[name])
+        await story.settle(SERVER, CLIENT)
+    assert await _mounts(story) == mounts
+    lines = int(await story.run(WRITER_UNIT, f"wc -l < {LOG}"))
+    more = f"until [ $(wc -l < {LOG}) -gt {lines} ]; do sleep 0.1; done"
+    await story.run(WRITER_UNIT, f"timeout 60 sh -c '{more}' && systemctl is-active writer")
+    assert await _python(story, OTHER_UNIT, TRY_LOCK) == "refused"
+    await story.run(WRITER_UNIT, f"head -n {lines} {LOG} | awk '$1 != NR - 1 {{ exit 1 }}'")
+
+
+@pytest.mark.abort_on_fail
+async def test_to_this_one(story: Story):
+    await _refresh(story, story.charms)
+
+
+async def test_and_back(story: Story, before: Mapping[str, Path]):
+    await _refresh(story, before)
+
+
+async def test_the_lock_can_be_lost(story: Story):
+    """The other unit gets the lock when the writer is gone: it was the lock that kept it out."""
+    await story.run(WRITER_UNIT, "systemctl stop writer")
+    assert await _python(story, OTHER_UNIT, TRY_LOCK) == "had"

@@ -199,6 +199,23 @@ def test_a_temporary_file_left_by_a_killed_hook_does_not_matter(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("module", "step"), [(Path, "replace"), (os, "fsync"), (os, "fchmod")])
+def test_what_fails_leaves_no_half_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: object, step: str
+):
+    path = tmp_path / "exports"
+    machine.write_atomically(path, "old\n")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, step, full)
+    with pytest.raises(OSError, match="No space"):
+        machine.write_atomically(path, "new\n")
+    assert path.read_text() == "old\n"
+    assert os.listdir(tmp_path) == ["exports"]
+
+
+@pytest.mark.parametrize(("module", "step"), [(Path, "replace"), (os, "fsync"), (os, "fchmod")])
 def test_killed_before_the_rename_the_old_text_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: object, step: str
 ):

@@ -139,12 +139,16 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> bool:
     descriptor = os.open(
         temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode
     )
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fchmod(file.fileno(), mode)  # The umask may have taken bits away.
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fchmod(file.fileno(), mode)  # The umask may have taken bits away.
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:  # On a full disk, its half would take room for nothing.
+        temporary.unlink()
+        raise
     sync_directory(path.parent)
     return True
 

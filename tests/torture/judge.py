@@ -187,29 +187,27 @@ def _exports(ledger: Ledger, server: str, its: Mapping[str, Any]) -> list[str]:
     here = {path: identity for identity, path in its["paths"].items()}
     exported: dict[str, set[str]] = {}
     for path, host in its["exports"]:
-        exported.setdefault(path, set()).add(_network(host))
+        exported.setdefault(path, set()).add("0.0.0.0/0" if host == "*" else host)
     for path, hosts in exported.items():
         share = next((it for it in ledger.shares if it.id == here.get(path)), None)
         if share is None:
             missing.append(
                 f"{server}: {path} is exported to {hosts}: it is no share that is known"
             )
-        elif beyond := hosts - _networks(ledger.may_admit(share)):
+        elif beyond := not_in(hosts, ledger.may_admit(share)):
             missing.append(f"{server}: share {share.name} is open to {beyond}")
     for identity, path in its["paths"].items():
         share = next((it for it in ledger.live if it.id == identity), None)
-        if share and (shut := _networks(ledger.must_admit(share)) - exported.get(path, set())):
+        if share and (shut := not_in(ledger.must_admit(share), exported.get(path, ()))):
             missing.append(f"{server}: share {share.name} is shut to {shut}")
     return missing
 
 
-def _networks(addresses: Iterable[str]) -> set[str]:
-    return {_network(it) for it in addresses}
-
-
-def _network(text: str) -> str:
-    """Return a host of an export or an entry of an allowlist in one form."""
-    return str(ipaddress.ip_network("0.0.0.0/0" if text == "*" else text))
+def not_in(inner: Iterable[str], outer: Iterable[str]) -> list[str]:
+    """Return the addresses and networks of one that the other, taken together, has not."""
+    whole = list(ipaddress.collapse_addresses(map(ipaddress.IPv4Network, outer)))
+    nets = map(ipaddress.IPv4Network, inner)
+    return [str(net) for net in nets if not any(net.subnet_of(it) for it in whole)]
 
 
 def _statuses(machines: Machines, ledger: Ledger) -> list[str]:

@@ -350,7 +350,8 @@ def _granted(request: Request, share: ShareReport, before: Answer) -> tuple[Size
 def _refused_to_guest(request: Request, placement: Placement, share: ShareReport) -> str:
     """Say what an application can't have of a share that is another's; empty: nothing."""
     owner = placement.application or "the operator (create-share)"
-    if request.size > share.size:
+    # No limit is what requests have that say nothing of a size: it takes what there is.
+    if request.size.is_limited and request.size > share.size:
         return (
             f"share {request.share} belongs to {owner} and has {share.size}: {request.size}"
             " requested by another is not granted"

@@ -216,12 +216,14 @@ def _statuses(machines: Machines, ledger: Ledger) -> list[str]:
     for client in ledger.clients.values():
         for unit in client.units:
             expected[machines.subordinate(unit)] = _client_statuses(ledger, client)
+    # Whose storage is detached is told by the unit that had it, whatever that one has now.
+    is_told = not all(ledger.is_served(it) for it in ledger.live)
     late = {it.storage for it in ledger.shares if it.end == "forgotten"}
     for server, storage in ledger.servers.items():
         if not storage:
             expected[server] = {"blocked"}
         else:
-            expected[server] = {"blocked", "active"} if storage in late else {"active"}
+            expected[server] = {"blocked", "active"} if is_told or storage in late else {"active"}
     units = machines.model.units
     wrong = {
         unit: wanted
@@ -235,7 +237,7 @@ def _statuses(machines: Machines, ledger: Ledger) -> list[str]:
         if unit in units
     ]
     server = machines.model.applications[SERVER]
-    if all(ledger.is_served(it) for it in ledger.live) and server.status != "active":
+    if not is_told and server.status != "active":
         said.append(f"{SERVER} is {server.status}: {server.status_message}")
     return said
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import cast
 
 from sandbox import charm as charms
-from sandbox import machines, operations
+from sandbox import hooks, machines, operations
 from sandbox.client import RUN, ControllerError, RunDirectory
 from sandbox.context import JUJU_VERSIONS, Action
 from sandbox.debug_log import DebugLog, Line
@@ -38,6 +38,7 @@ from sandbox.uniter import (
     Task,
     Uniter,
     note_boot,
+    note_elected,
     note_update_status,
 )
 
@@ -310,6 +311,27 @@ class Controller:
     def lead(self, unit: str) -> None:
         """Make a unit the leader of its application."""
         operations.lead(self._model, unit)
+        self._changed()
+
+    def integrate_many(
+        self, unit: str, endpoint: str, charm: str, remotes: Sequence[operations.Remote]
+    ) -> None:
+        """Integrate a unit with applications, all hooks of that held for run.
+
+        They are of one unit each, on a machine that never boots.
+        """
+        found = operations.unit(self._model, unit)
+        place = operations.integrate_many(
+            self._model, found.app, endpoint, _runnable(charm), remotes
+        )
+        self._add_host(place.id)
+        hooks.pass_over_relations(self._model, found)
+        self._changed()
+
+    def due(self, unit: str, hook: str) -> None:
+        """Let a unit run a hook that may come at any time."""
+        notes = {"leader-elected": note_elected, "update-status": note_update_status}
+        notes[hook](operations.unit(self._model, unit))
         self._changed()
 
     def kill_hook(self, unit: str, at_exec: list[int]) -> None:

@@ -508,6 +508,12 @@ UNSUPPORTED = frozenset(
 )
 
 
+def is_question(argv: Sequence[str]) -> bool:
+    """Whether a hook command asks for what no one else changes in a hook, as they may the lead."""
+    command = COMMANDS.get(argv[0])
+    return command is not None and command.has_output and argv[0] != "is-leader"
+
+
 def execute(context: Context, argv: Sequence[str], stdin: str = "") -> Answer:
     """Run one hook command; `argv[0]` is its name."""
     name = argv[0]

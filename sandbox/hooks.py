@@ -160,6 +160,12 @@ def _update_status(_model: Model, unit: Unit) -> Hook | None:
     return Hook("update-status") if unit.local.wants_update_status else None
 
 
+def pass_over_relations(model: Model, unit: Unit) -> None:
+    """Note the hooks of relations that are due as run, though nobody ran them."""
+    while (hook := next_hook(model, unit)) and hook.relation_id is not None:
+        unit.local = committed(unit.local, hook)
+
+
 _STATUS_BEFORE = {
     "install": "installing charm software",
     "stop": "stopping charm software",

@@ -45,6 +45,7 @@ from sandbox.status import (
 )
 
 _WATCH_INTERVAL_S = 0.2
+_WATCH_PAUSE = 10
 _EXEC_TIMEOUT_S = 300.0
 """Limit of a command that came without one; libjuju has none."""
 
@@ -112,12 +113,14 @@ class View:
     async def watch(self, interval_s: float = _WATCH_INTERVAL_S) -> None:
         """Look again and again, as libjuju's watcher does, until the controller is gone."""
         while True:
+            begun = time.monotonic()
             try:
                 await self.refresh()
             except ControllerError:
                 # Whoever asks next is told.
                 return
-            await asyncio.sleep(interval_s)
+            # A model of a thousand applications must not spend its time on being watched.
+            await asyncio.sleep(max(interval_s, _WATCH_PAUSE * (time.monotonic() - begun)))
 
     async def ask(self, method: str, **params: object) -> object:
         """Ask the controller; what it refuses is raised as libjuju raises it."""

@@ -282,9 +282,8 @@ class Model:
         Of a container scoped relation those units take part that are one another's principal
         and subordinate: a unit of the subordinate on another application's machine does not.
         """
-        for relation in sorted(self.relations.values(), key=lambda r: (r.is_peer, r.id)):
-            if unit.app not in relation.endpoints:
-                continue
+        own = [it for it in self.relations.values() if unit.app in it.endpoints]
+        for relation in sorted(own, key=lambda r: (r.is_peer, r.id)):
             principal = self.units.get(unit.principal)
             other_app = relation.remote_app(unit.app)
             if not (relation.is_container and principal) or principal.app == other_app:

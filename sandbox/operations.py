@@ -7,6 +7,7 @@ The checks and their messages are Juju's as far as a test or an operator would m
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TypedDict
 
 from sandbox import charm as charms
 from sandbox.charm import Charm, Endpoint, Value
@@ -32,6 +33,15 @@ STORAGE_ROOT = "/var/lib/juju/storage"
 
 class OperationError(Exception):
     """The operation is refused; the message is such as Juju gives."""
+
+
+class Remote(TypedDict):
+    """An application of one unit, the model that it is of if that is another, and its databags."""
+
+    application: str
+    other_model: str
+    app_data: dict[str, str]
+    unit_data: dict[str, str]
 
 
 def application(model: Model, name: str) -> Application:
@@ -338,6 +348,28 @@ def _can_join(model: Model, app_a: str, a: Endpoint, app_b: str, b: Endpoint) ->
         kinds = {model.applications[app].charm.is_subordinate for app in (app_a, app_b)}
         return kinds == {True, False}
     return True
+
+
+def integrate_many(
+    model: Model, app: str, endpoint: str, charm: Charm, remotes: Sequence[Remote]
+) -> Machine:
+    """Integrate an application with others, each of one unit, all on one machine that is down."""
+    place = add_machine(model)
+    place.status = Status("down")
+    relations: list[Relation] = []
+    for it in remotes:
+        name = it["application"]
+        deploy(model, charm, name, to=[place.id], other_model=it["other_model"])
+        [added] = model.units_of(name)
+        # As if its machine had been up.
+        added.local = replace(added.local, charm_version=1, is_installed=True)
+        relations.append(integrate(model, f"{app}:{endpoint}", name))
+    settle(model)
+    for it, relation in zip(remotes, relations, strict=True):
+        name = it["application"]
+        relation.app_bags[name].update(it["app_data"])
+        relation.unit_bags[model.applications[name].leader].update(it["unit_data"])
+    return place
 
 
 def remove_relation(model: Model, a: str, b: str) -> None:

@@ -7,7 +7,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,13 @@ from sandbox import controller, juju_command
 from sandbox.client import RUN, Client, RunDirectory
 from sandbox.libjuju import Model, View
 from sandbox.machines import Result
+from sandbox.operations import Remote
 from sandbox.status import table
 
 CHARMS = Path(__file__).resolve().parent.parent / ".cache" / "charms"
 """Where ``./dev pack`` leaves the packed charms."""
 
+_POLL_S = 0.2
 _INTERVAL = "update-status-hook-interval"
 _log = logging.getLogger(__name__)
 
@@ -40,12 +42,13 @@ class LogLine(TypedDict):
 
 
 class Dispatch(TypedDict):
-    """One hook or action that a unit ran."""
+    """One hook or action that a unit ran: its hook commands, and what it asked repeatedly."""
 
     hook: str
     returncode: int
     seconds: float
     commands: int
+    repeated: list[str]
 
 
 class OpsTest:
@@ -229,6 +232,34 @@ class Substrate:
     async def lead(self, unit: str) -> None:
         """Make a unit the leader of its application."""
         await self._view.change("lead", unit=unit)
+
+    async def integrate_many(
+        self, unit: str, endpoint: str, charm: Path, remotes: Sequence[Remote]
+    ) -> None:
+        """Integrate a unit with applications all at once, of one unit each, on no machine that is.
+
+        The unit's agent holds the hooks of these integrations for run; nobody ran them. So the
+        unit's charm meets them all in its next hook.
+        """
+        await self._view.change(
+            "integrate_many",
+            unit=unit,
+            endpoint=endpoint,
+            charm=str(charm.resolve()),
+            remotes=remotes,
+        )
+
+    async def run_hook(
+        self, unit: str, hook: Literal["leader-elected", "update-status"]
+    ) -> Dispatch:
+        """Let a unit that is idle run a hook that may come at any time; return its dispatch."""
+        before = len(await self.hooks(unit))
+        await self._view.ask("due", unit=unit, hook=hook)
+        while True:
+            for done in (await self.hooks(unit))[before:]:
+                if done["hook"] == hook:
+                    return done
+            await asyncio.sleep(_POLL_S)
 
     async def kill_hook(self, unit: str, *at_exec: int) -> None:
         """Let the unit's next dispatches be killed, each at the exec that a number names (from 1).

@@ -43,12 +43,13 @@ mv /etc/fstab.new /etc/fstab
 
 
 class Dispatch(TypedDict):
-    """One run of a hook or action: seconds it took, hook commands it made."""
+    """One run of a hook or action: its seconds, its hook commands, what it asked repeatedly."""
 
     hook: str
     returncode: int
     seconds: float
     commands: int
+    repeated: list[str]
 
 
 @dataclass(frozen=True)
@@ -375,12 +376,19 @@ class Uniter:
         `output` takes what it prints.
         """
         commands = 0
+        asked: set[tuple[str, ...]] = set()
+        repeated: list[str] = []
         kill_at_exec = self.kills_due.pop(0) if self.kills_due else None
         buffers = self._log_buffers(name)
 
         async def answer(call: machines.HookCall) -> machines.Result:
             nonlocal commands
             commands += 1
+            question = tuple(call.argv)
+            if question in asked:
+                repeated.append(" ".join(question))
+            elif hook_commands.is_question(question):
+                asked.add(question)
             found = hook_commands.execute(context, call.argv, call.stdin)
             if context.reboot == "now":
                 raise _RebootNowError
@@ -411,7 +419,13 @@ class Uniter:
                 buffer.close()
             seconds = round(time.monotonic() - started, 3)
             self.history.append(
-                Dispatch(hook=name, returncode=returncode, seconds=seconds, commands=commands)
+                Dispatch(
+                    hook=name,
+                    returncode=returncode,
+                    seconds=seconds,
+                    commands=commands,
+                    repeated=repeated,
+                )
             )
         if returncode != _TERMINATED[-1]:
             self.kills_due.clear()
@@ -433,6 +447,11 @@ def note_boot(model: Model, machine: str) -> None:
     for unit in model.units.values():
         if unit.machine == machine and unit.local.is_started:
             unit.local = replace(unit.local, is_rebooted=True)
+
+
+def note_elected(unit: Unit) -> None:
+    """Note that a leader lost the lead and won it again: leader-elected is to run anew."""
+    unit.local = replace(unit.local, leader_seen="")
 
 
 def note_update_status(unit: Unit) -> None:

@@ -5,6 +5,8 @@ dispatch: update-status of nfs-server, of nfs-client, and of an empty ops charm 
 machine. stall: the longest pause of a client that writes, while other shares come, grow and go,
 beside that of the same time with nothing happening. scale: what a share more costs, and an
 update-status, with 200 shares of 10 addresses each, beside the unit's first and second share.
+relations: update-status and leader-elected of a leader with 1,000 integrations, beside 1 and 100:
+seconds, hook commands, and which of those asked the same twice.
 """
 
 import argparse
@@ -14,12 +16,15 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sandbox import images
 from sandbox.libjuju import Model
+from sandbox.operations import Remote
 from sandbox.ops_test import Dispatch, RunningModel, Substrate, running_model
 from tests.integration.story import APP, CLIENT, PACKAGES, SERVER
 
@@ -28,7 +33,7 @@ ROUNDS = 10
 MAX_RATIO = 1.5
 
 
-PARTS = ("dispatch", "stall", "scale")
+PARTS = ("dispatch", "stall", "scale", "relations")
 SERVER_UNIT, APP_UNIT = f"{SERVER}/0", f"{APP}/0"
 
 SHARES = 200
@@ -53,10 +58,25 @@ while True:
 """
 
 
+INTEGRATIONS = (1, 100, 1000)
+SHARED_BY = 10
+# A disk: on the root disk nothing is overcommitted.
+STORAGE = {"shares": "8G"}
+OVERCOMMIT = {"overcommit-ratio": "100"}
+MAX_QUIET = 3.0
+# Whether it leads, ops asks again after half a minute.
+MAX_COMMANDS = 1.01
+# Run in a hook context: how many clients have an endpoint.
+GRANTED = f"""
+for id in $(relation-ids nfs-share); do relation-get -r "$id" --app endpoint {SERVER}; done |
+grep -c ^nfs://
+"""
+
+
 async def main() -> int:
     """Measure and print; the exit status says whether the targets were met."""
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="dispatch|stall|scale", help="default: all")
+    parser.add_argument("parts", nargs="*", metavar="|".join(PARTS), help="default: all")
     parts: list[str] = parser.parse_args().parts or [*PARTS]
     if unknown := set(parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
@@ -73,6 +93,9 @@ async def main() -> int:
         if "scale" in parts:
             async with running_model("bench-scale", image, Path(directory)) as running:
                 is_met &= await _scale(running)
+        if "relations" in parts:
+            async with running_model("bench-relations", image, Path(directory)) as running:
+                is_met &= await _relations(running)
     return 0 if is_met else 1
 
 
@@ -130,8 +153,9 @@ async def _longest_pause(running: RunningModel) -> float:
 
 async def _scale(running: RunningModel) -> bool:
     charm = await running.ops_test.build_charm("charms/nfs-server")
-    config = {"overcommit-ratio": "100"}
-    await running.ops_test.model.deploy(charm, application_name=SERVER, config=config)
+    await running.ops_test.model.deploy(
+        charm, application_name=SERVER, config=OVERCOMMIT, storage=STORAGE
+    )
     await running.ops_test.model.wait_for_idle(status="active", timeout=900, idle_period=1)
     first, quiet = await _add(running, 1), await _update_status(running)
     second = await _add(running, 2)
@@ -148,6 +172,123 @@ async def _scale(running: RunningModel) -> bool:
         f" {status:.2f} times (targets: the same commands, {MAX_GROWTH} times, {_met(is_met)})"
     )
     return is_met
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The hooks of a leader with so many integrations."""
+
+    integrations: int
+    granting: Dispatch
+    elected: Dispatch
+    quiet: Dispatch
+    reading: Dispatch
+
+    def hooks(self) -> dict[str, Dispatch]:
+        """Each hook, by what it does."""
+        return {
+            "leader-elected that grants what is new": self.granting,
+            "leader-elected": self.elected,
+            "update-status": self.quiet,
+            "update-status that reads all": self.reading,
+        }
+
+
+async def _relations(running: RunningModel) -> bool:
+    model, build = running.ops_test.model, running.ops_test.build_charm
+    charm = await build("charms/nfs-server")
+    await model.deploy(charm, application_name=SERVER, config=OVERCOMMIT, storage=STORAGE)
+    await model.wait_for_idle([SERVER], status="active", timeout=900, idle_period=1)
+    client = await build("tests/integration/charms/own-share")
+    found: list[Cost] = []
+    for before, count in pairwise((0, *INTEGRATIONS)):
+        clients = [_client(number) for number in range(before, count)]
+        await running.substrate.integrate_many(SERVER_UNIT, "nfs-share", client, clients)
+        found.append(await _cost(running, count))
+        _print_cost(found[-1])
+    return _report_relations(*found)
+
+
+def _client(number: int) -> Remote:
+    """An application that asks, as some others do, for a share: every other one across models."""
+    share, model = number // SHARED_BY, f"model-{number // SHARED_BY}"
+    is_elsewhere = share % 2 == 1
+    high, low = divmod(number, 128)
+    # No two are neighbours: nfs-server would make one network of them.
+    address = f"198.18.{high}.{2 * low}"
+    return {
+        "application": f"remote-a{number:031}" if is_elsewhere else f"client-{number}x",
+        "other_model": model if is_elsewhere else "",
+        "app_data": {"name": f"/relations/{share}", "size": "1", "allowlist": ""},
+        "unit_data": {"ingress-address": address, "egress-subnets": f"{address}/32"},
+    }
+
+
+async def _cost(running: RunningModel, count: int) -> Cost:
+    """Grant what so many integrations ask for, and measure the hooks that follow."""
+    granting = await _hook(running, "leader-elected")
+    granted = await _run_in_hook(running, GRANTED)
+    assert int(granted) == count, f"{granted} of {count} got their shares"
+    times = 1 if count == INTEGRATIONS[-1] else 3  # It is a long one.
+    elected = [await _hook(running, "leader-elected") for _ in range(times)]
+    quiet = [await _hook(running, "update-status") for _ in range(7)]
+    reading: list[Dispatch] = []
+    for _ in range(times):
+        await _run(running, SERVER_UNIT, "rm /run/nfs-server-charm/settled")
+        reading.append(await _hook(running, "update-status"))
+    return Cost(count, granting, _median(elected), _median(quiet), _median(reading))
+
+
+async def _hook(
+    running: RunningModel, hook: Literal["leader-elected", "update-status"]
+) -> Dispatch:
+    done = await running.substrate.run_hook(SERVER_UNIT, hook)
+    assert done["returncode"] == 0, done
+    return done
+
+
+async def _run_in_hook(running: RunningModel, command: str) -> str:
+    unit = running.ops_test.model.units[SERVER_UNIT]
+    done = await (await unit.run(command, timeout=600)).wait()
+    assert done.results["return-code"] == 0, done.results
+    return str(done.results["stdout"]).strip()
+
+
+def _print_cost(cost: Cost) -> None:
+    for what, it in cost.hooks().items():
+        print(
+            f"{cost.integrations} integrations, {what}: {it['seconds']:.2f} s,"
+            f" {it['commands']} hook commands",
+            flush=True,
+        )
+        for question in sorted({*it["repeated"]})[:10]:
+            print(f"    asked {it['repeated'].count(question) + 1} times: {question}", flush=True)
+
+
+def _median(dispatches: Sequence[Dispatch]) -> Dispatch:
+    return sorted(dispatches, key=lambda it: it["seconds"])[len(dispatches) // 2]
+
+
+def _report_relations(one: Cost, some: Cost, many: Cost) -> bool:
+    quiet = many.quiet["seconds"] / one.quiet["seconds"]
+    commands, seconds = (
+        _each_more(some, many, key) / _each_more(one, some, key) for key in ("commands", "seconds")
+    )
+    is_once = not any(it["repeated"] for cost in (one, some, many) for it in cost.hooks().values())
+    is_met = quiet <= MAX_QUIET and commands <= MAX_COMMANDS and seconds <= MAX_RATIO and is_once
+    print(
+        f"with {many.integrations} integrations: update-status takes {quiet:.2f} times as long as"
+        f" with 1; each after the first {some.integrations} costs leader-elected {commands:.2f}"
+        f" times the hook commands and {seconds:.2f} times the seconds of each before; hook"
+        f" commands were {'' if is_once else 'not '}asked once for a thing and hook"
+        f" (targets: {MAX_QUIET}, {MAX_COMMANDS}, {MAX_RATIO}, once, {_met(is_met)})"
+    )
+    return is_met
+
+
+def _each_more(few: Cost, many: Cost, key: Literal["commands", "seconds"]) -> float:
+    """What an integration more costs leader-elected."""
+    return (many.elected[key] - few.elected[key]) / (many.integrations - few.integrations)
 
 
 async def _add(running: RunningModel, number: int) -> tuple[int, float]:

@@ -28,7 +28,7 @@ from sandbox.charm import CharmError
 from sandbox.client import RUN, Client, ControllerError, ask
 from sandbox.controller import Controller, start
 from sandbox.model import Model
-from sandbox.operations import OperationError
+from sandbox.operations import OperationError, Remote
 
 WAIT_S = 30.0
 DISPATCH = """#!/bin/sh
@@ -512,6 +512,48 @@ async def test_update_status_comes_as_often_as_is_set():
             it.controller.set_model_config({"x": "1"})
         with pytest.raises(OperationError, match='invalid duration "soon"'):
             it.controller.set_model_config({"update-status-hook-interval": "soon"})
+
+
+@asynchronous
+async def test_a_hook_that_may_come_at_any_time_comes_when_it_is_let():
+    async with world() as it:
+        it.controller.deploy(it.charm("a", ""), "a")
+        await it.idle("a/0")
+        for hook in ("leader-elected", "update-status"):
+            it.controller.due("a/0", hook)
+            await it.until(lambda hook=hook: it.ran("a/0")[-1] == (hook, 0))
+        assert len(it.ran("a/0")) == len(STARTUP) + 2
+
+
+@asynchronous
+async def test_what_a_hook_asks_repeatedly_is_noted():
+    async with world() as it:
+        asks = "storage-list; config-get a; config-get; storage-list; storage-list"
+        it.script("start", f"{asks}; is-leader; is-leader; juju-log x; juju-log x")
+        it.controller.deploy(it.charm("a", ""), "a")
+        await it.idle("a/0")
+        last = it.controller.hooks("a/0")[-1]
+        assert (last["commands"], last["repeated"]) == (9, ["storage-list", "storage-list"])
+
+
+@asynchronous
+async def test_a_unit_meets_many_integrations_in_its_next_hook():
+    async with world() as it:
+        provides = "provides: {share: {interface: nfs_share}}"
+        it.controller.deploy(it.charm("server", provides), "server")
+        await it.idle("server/0")
+        reader = it.charm("reader", "requires: {share: {interface: nfs_share}}")
+        remotes: list[Remote] = [
+            {"application": name, "other_model": "", "app_data": {}, "unit_data": {}}
+            for name in ("a", "b")
+        ]
+        it.controller.integrate_many("server/0", "share", reader, remotes)
+        it.script("update-status", "juju-log -- $(relation-ids share)")
+        it.controller.due("server/0", "update-status")
+        await it.until(lambda: it.ran("server/0") == [*STARTUP, ("update-status", 0)])
+        assert it.controller.log("server/0")[-1]["message"] == "share:0 share:1"
+        assert list(it.machines) == ["0", "1"]
+        assert not it.machines["1"].is_running
 
 
 @asynchronous

@@ -751,3 +751,31 @@ def test_any_series_of_operations_ends_and_each_unit_has_a_proper_history(juju, 
         assert (app.leader in alive) if alive else not app.leader
     assert not [u for u in it.model.units.values() if u.life == "dying"]
     assert not [r for r in it.model.relations.values() if r.life == "dying"]
+
+
+def test_a_unit_can_have_many_integrations_that_no_hook_told_it_of():
+    it = world("3.6", ("server", 1))
+    remotes: list[operations.Remote] = [
+        {
+            "application": name,
+            "other_model": model,
+            "app_data": {"name": f"/{name}"},
+            "unit_data": {"ingress-address": address},
+        }
+        for name, model, address in (("a", "", "192.0.2.1"), ("remote-b", "m", "192.0.2.2"))
+    ]
+    place = operations.integrate_many(it.model, "server", "share", READER, remotes)
+    server = it.model.units["server/0"]
+    assert hooks.next_hook(it.model, server)
+    hooks.pass_over_relations(it.model, server)
+    assert it.step("server/0") is None
+    assert place.status.status == "down"
+    context = Context(it.model, server)
+    shares = [it for it in context.active_relations() if not it.is_peer]
+    asked = [context.read_bag(it, it.remote_app("server"))["name"] for it in shares]
+    [[first], [second]] = (context.members[it.id] for it in shares)
+    assert (asked, first, second) == (["/a", "/remote-b"], "a/0", "remote-b/0")
+    assert context.read_bag(shares[1], second)["ingress-address"] == "192.0.2.2"
+    # What changes from now on it is told.
+    shares[0].app_bags["a"].update({"name": "/other"})
+    assert describe(it.step("server/0")) == "share-relation-changed a"

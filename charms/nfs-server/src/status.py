@@ -11,6 +11,10 @@ from plan import Plan, Snapshot
 from reconciler import Outcome
 from values import share_id
 
+# status-set takes it as one argument, of 128 KiB at most (MAX_ARG_STRLEN of execve(2)); else the
+# hook fails. An argument is in UTF-8, and nobody reads as much.
+_MAX_MESSAGE = 10_000
+
 
 def unit_status(outcome: Outcome) -> ops.StatusBase:
     """Decide the unit's status: the first thing that keeps it from its work."""
@@ -94,4 +98,9 @@ def app_status(outcome: Outcome) -> ops.StatusBase:
             remarks.append(f"share {name} is open to all")
         if len(share.applications) > 1:
             remarks.append(f"share {name} is shared by {', '.join(share.applications)}")
-    return ops.ActiveStatus("; ".join(remarks))
+    message = "; ".join(remarks)
+    if len(message) > _MAX_MESSAGE:
+        message = (
+            f"{message[:_MAX_MESSAGE]}…; for the rest see list-shares and the clients' statuses"
+        )
+    return ops.ActiveStatus(message)

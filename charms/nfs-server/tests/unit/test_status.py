@@ -242,6 +242,14 @@ def test_refusals_come_first():
     assert status.message == "Refused to web: 5G; share /a is open to all"
 
 
+def test_a_thousand_refusals_are_no_more_than_a_hook_command_takes():
+    status = app_status(refused(*((f"client-{n}x", "é" * 200) for n in range(1000))))
+    assert isinstance(status, ops.ActiveStatus)
+    assert len(status.message.encode()) < 32 * 4096
+    assert status.message.startswith("Refused to client-0x: é")
+    assert status.message.endswith("é…; for the rest see list-shares and the clients' statuses")
+
+
 def test_app_status_says_what_is_gone():
     placements = {
         "/b": Placement("nfs-server/7", "u"),

@@ -316,7 +316,7 @@ class Reconciler:
         images.remove_unfinished(self.directory)
         failures, not_mounted = self._ensure_images(self.directory)
         _, decided = self.read()
-        unserved = self._note_served(self.directory, decided.images, decided.exports)
+        unserved = self._note_served(decided.images, decided.exports)
         failures |= unserved
         served = [it for name, it in decided.exports.items() if name not in unserved]
         not_exported = self._export(served, leaving)
@@ -350,10 +350,10 @@ class Reconciler:
         for image in decided.images.values():
             if not image.is_sparse and image.allocated_bytes < image.file_bytes:
                 logger.warning("share %s: some of its space was freed: reserving it", image.name)
-                _try(image.name, images.reserve, directory, image)  # Else it is its `problem`.
+                _try(image.name, images.reserve, image)  # Else it is its `problem`.
                 is_changed = True  # There is less room now.
         for image in decided.unused:
-            is_changed |= self._take_back(directory, image)
+            is_changed |= self._take_back(image)
         if is_changed:
             _, decided = self._read_again()
         failures: dict[str, str] = {}
@@ -374,26 +374,24 @@ class Reconciler:
 
     def _do(self, directory: Path, work: Work, image: Image | None) -> dict[str, str]:
         if image:
-            return _try(work.name, images.grow, directory, image, work)
+            return _try(work.name, images.grow, image, work)
         return _try(work.name, images.make, directory, work, self.application)
 
-    def _take_back(self, directory: Path, image: Image) -> bool:
+    def _take_back(self, image: Image) -> bool:
         """Delete an image that was made for a share that is elsewhere after all."""
-        use = Use(is_unused=True, is_empty=images.is_empty(directory, image))
+        use = Use(is_unused=True, is_empty=images.is_empty(image))
         if reason := plan.why_keep(image, use):
             logger.warning("%s, so it is kept though the share is elsewhere", reason)
             return False
         # Its share was placed here for a moment, and nobody has mounted or filled it.
-        return not _try(image.name, images.delete, directory, image, exports.flush)
+        return not _try(image.name, images.delete, image, exports.flush)
 
-    def _note_served(
-        self, directory: Path, own: Mapping[str, Image], names: Iterable[str]
-    ) -> dict[str, str]:
+    def _note_served(self, own: Mapping[str, Image], names: Iterable[str]) -> dict[str, str]:
         """Note, before the first export, that there may be data in images from now on."""
         failures: dict[str, str] = {}
         for name in names:
             if not own[name].is_served:
-                failures |= _try(name, images.note_served, directory, own[name])
+                failures |= _try(name, images.note_served, own[name])
         return failures
 
     def _export(self, served: Collection[Export], leaving: Collection[Network]) -> str:
@@ -492,7 +490,7 @@ class Reconciler:
         exports.ensure(others, self.settings.squash)
         try:
             # An operator confirmed it, and nobody has it any more.
-            images.delete(self._storage(), image, exports.flush)
+            images.delete(image, exports.flush)
             own = snapshot.reports.get(self._unit, Report())
             self._peers.write_report(replace(own, deleted=(*own.deleted, image.uuid)))
         finally:
@@ -522,14 +520,9 @@ class Reconciler:
             exports.ensure(decided.exports.values(), self.settings.squash, paused={image.name})
             nfs.expire(holders)  # They come back, wait, and get back what they had open.
             images.unmount(image, exports.flush)
-            return images.check(self._storage(), image, repair=repair)
+            return images.check(image, repair=repair)
         finally:
             self.run()  # Mounts and exports it again.
-
-    def _storage(self) -> Path:
-        directory = self.directory
-        assert directory, "an image of this unit lies on its storage"  # noqa: S101 - for pyright.
-        return directory
 
     def _refuse_if_used_here(self, image: Image) -> None:
         if users := images.users(image):

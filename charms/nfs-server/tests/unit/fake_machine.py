@@ -101,6 +101,7 @@ class FakeMachine:
         length = (TOTAL if size is None else size) * GIB
         self.on_storage[name] = Image(
             name=name,
+            path=Path(f"/storage/{share_id(name)}.img"),
             uuid=f"uuid {self.made} of {share_id(name)}, made on {self.unit}",
             file_bytes=length,
             filesystem_bytes=length,
@@ -174,7 +175,7 @@ class FakeImages:
         there = replace(there, file_bytes=length, filesystem_bytes=length)
         self._machine.on_storage[work.name] = there
 
-    def note_served(self, directory: Path, image: Image) -> None:
+    def note_served(self, image: Image) -> None:
         assert not self._machine.on_storage[image.name].is_served
         if image.name in self._machine.failing:
             raise real_images.ImagesError(f"share {image.name}: it failed")
@@ -182,7 +183,7 @@ class FakeImages:
         there = self._machine.on_storage[image.name]
         self._machine.on_storage[image.name] = replace(there, is_served=True)
 
-    def grow(self, directory: Path, image: Image, work: Work) -> None:
+    def grow(self, image: Image, work: Work) -> None:
         assert image.name in self._machine.mounted
         self._note(True, f"{image.name} grown")
         if image.name in self._machine.failing:
@@ -194,7 +195,7 @@ class FakeImages:
         )
         self._set_length(work)
 
-    def reserve(self, directory: Path, image: Image) -> None:
+    def reserve(self, image: Image) -> None:
         self._note(True, "reserved")
         if not self._machine.can_reserve:
             raise real_images.ImagesError(f"share {image.name}: no space left")
@@ -206,7 +207,7 @@ class FakeImages:
         self._machine.mounted |= missing - self._machine.damaged
         return self._note(bool(missing), "mounted")
 
-    def is_empty(self, directory: Path, image: Image) -> bool:
+    def is_empty(self, image: Image) -> bool:
         return image.name not in self._machine.filled
 
     def users(self, image: Image) -> tuple[str, ...]:
@@ -224,12 +225,12 @@ class FakeImages:
         self._machine.mounted.discard(image.name)
         self._note(True, f"{image.name} unmounted")
 
-    def delete(self, directory: Path, image: Image, flush: Callable[[], None]) -> None:
+    def delete(self, image: Image, flush: Callable[[], None]) -> None:
         self.unmount(image, flush)
         del self._machine.on_storage[image.name]
         self._note(True, f"{image.name} deleted")
 
-    def check(self, directory: Path, image: Image, *, repair: bool) -> tuple[bool, str]:
+    def check(self, image: Image, *, repair: bool) -> tuple[bool, str]:
         assert image.name not in self._machine.mounted
         if repair:
             self._machine.unclean.discard(image.name)

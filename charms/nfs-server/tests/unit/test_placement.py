@@ -4,6 +4,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -828,7 +829,7 @@ class Cluster:
 
 def _image(name: str, uuid: str) -> Image:
     size = 10 * GIB
-    return Image(name, uuid, size, size, size, True, is_mounted=True, is_served=False)
+    return Image(name, uuid, Path(), size, size, size, True, is_mounted=True, is_served=False)
 
 
 _hooks = st.tuples(

@@ -34,7 +34,7 @@ STORAGE = Storage(100 * GIB, 52 * GIB)  # 50 GiB to allocate.
 
 
 def image(name: str = "/data", uuid: str = "u1", *, is_served: bool = True) -> Image:
-    return Image(name, uuid, 10 * GIB, 10 * GIB, 10 * GIB, True, False, True, is_served)
+    return Image(name, uuid, Path(), 10 * GIB, 10 * GIB, 10 * GIB, True, False, True, is_served)
 
 
 def request(

@@ -21,7 +21,7 @@ NOTHING = Plan({}, (), {}, (), (), (), {})
 
 def image(name: str, *, problem: str = "", is_limited: bool = True, gib: int = 10) -> Image:
     size = gib * GIB
-    return Image(name, "u", size, size, size, is_limited, problem=problem)
+    return Image(name, "u", Path(), size, size, size, is_limited, problem=problem)
 
 
 def outcome(

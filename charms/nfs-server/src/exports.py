@@ -5,14 +5,13 @@ The file belongs to the charm. What was in it before goes to /etc/exports.d/, wh
 it just the same.
 """
 
-import contextlib
 import itertools
 import logging
 import os
 import re
 import time
 import uuid
-from collections.abc import Collection, Generator, Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from charms.storage_libs.v0.nfs_interfaces import Network
@@ -59,14 +58,6 @@ logger = logging.getLogger(__name__)
 
 class ExportsError(Exception):
     """The exports could not be put in place; the message has what exportfs said."""
-
-
-@contextlib.contextmanager
-def _failing() -> Generator[None, None, None]:
-    try:
-        yield
-    except (machine.CommandError, OSError) as error:
-        raise ExportsError(str(error)) from error
 
 
 def render(exports: Iterable[Export], squash: str, paused: Collection[str] = ()) -> str:
@@ -129,7 +120,7 @@ def ensure(exports: Collection[Export], squash: str, *, paused: Collection[str] 
     """
     wanted = _entries(exports, squash, paused)
     text = render(exports, squash, paused)
-    with _failing():
+    with machine.failing_as(ExportsError):
         is_written = machine.is_file_with(EXPORTS, text)
         if is_written and not _missing(wanted) and not unexpected(exports):
             return False
@@ -272,7 +263,7 @@ def remove() -> None:
         ExportsError: exportfs failed.
     """
     ensure((), "none")
-    with _failing():
+    with machine.failing_as(ExportsError):
         EXPORTS.unlink(missing_ok=True)
 
 

@@ -16,7 +16,7 @@ import stat
 import struct
 import time
 import uuid
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -76,15 +76,6 @@ logger = logging.getLogger(__name__)
 
 class ImagesError(Exception):
     """Work on an image failed; the message says which and why."""
-
-
-@contextlib.contextmanager
-def _failing_as(subject: str) -> Generator[None, None, None]:
-    """Tell what fails as a fault of one share, or of what `subject` says."""
-    try:
-        yield
-    except (machine.CommandError, OSError) as error:
-        raise ImagesError(f"{subject}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -305,7 +296,7 @@ def make(directory: Path, work: Work, application: str) -> None:
         is_served=False,
         is_overcommitted=work.is_overcommitted,
     )
-    with _failing_as(f"share {work.name}"):
+    with machine.failing_as(ImagesError, f"share {work.name}"):
         try:
             _write_image(temporary, work, identity)
             _write_identity(image, identity)
@@ -370,7 +361,7 @@ def note_served(image: Image) -> None:
     Raises:
         ImagesError: it could not be noted.
     """
-    with _failing_as(f"share {image.name}"):
+    with machine.failing_as(ImagesError, f"share {image.name}"):
         _change_identity(image, is_served=True)
 
 
@@ -395,7 +386,7 @@ def grow(image: Image, work: Work) -> None:
     if mount is None or _read_backing_files().get(mount.source) != str(path):
         raise ImagesError(f"share {image.name}: {path} is not mounted, so it can't grow")
     is_sparse = image.is_sparse or not work.is_limited
-    with _failing_as(f"share {image.name}"):
+    with machine.failing_as(ImagesError, f"share {image.name}"):
         if image.is_limited and not work.is_limited:
             _change_identity(image, is_limited=False)
         try:
@@ -418,7 +409,7 @@ def reserve(image: Image) -> None:
     Raises:
         ImagesError: the storage has no room for it.
     """
-    with _failing_as(f"share {image.name}"):
+    with machine.failing_as(ImagesError, f"share {image.name}"):
         _set_length(image.path, image.file_bytes // GIB, is_sparse=False)
 
 
@@ -434,7 +425,7 @@ def ensure_mounted(directory: Path, images: Collection[Image]) -> bool:
     for image in images:
         if not image.is_mounted and (machine.UNIT_DIRECTORY / _unit(image)).exists():
             logger.warning("share %s was not mounted: mounting it", image.name)
-    with _failing_as("shares can't be mounted"):
+    with machine.failing_as(ImagesError, "shares can't be mounted"):
         changed = _ensure_closed()
         changed |= _ensure_rules(directory, images)
         changed |= machine.ensure_units(_render_units(directory, images))
@@ -591,7 +582,7 @@ def unmount(image: Image, flush: Callable[[], None]) -> None:
     where = share_directory(image.name)
     if reason := _unmount([where], flush).get(where):
         raise ImagesError(f"share {image.name}: {reason}")
-    with _failing_as(f"share {image.name}"):
+    with machine.failing_as(ImagesError, f"share {image.name}"):
         _remove_units([_unit(image)])
     _remove_directory(where)
 
@@ -603,7 +594,7 @@ def delete(image: Image, flush: Callable[[], None]) -> None:
         ImagesError: it is in use, or can't be deleted.
     """
     unmount(image, flush)
-    with _failing_as(f"share {image.name}"):
+    with machine.failing_as(ImagesError, f"share {image.name}"):
         image.path.unlink(missing_ok=True)
         image.path.with_suffix(".json").unlink(missing_ok=True)
         machine.sync_directory(image.path.parent)
@@ -670,7 +661,7 @@ def unmount_all(flush: Callable[[], None]) -> tuple[str, ...]:
     places = mounted() | {EXPORT_ROOT / Path(unit).stem[len("srv-nfs-") :] for unit in units}
     failures = list(_unmount(sorted(places), flush).values())
     try:
-        with _failing_as("shares' units stay"):
+        with machine.failing_as(ImagesError, "shares' units stay"):
             _remove_units(sorted(units), FSCK_UNIT)
             UDEV_RULES.unlink(missing_ok=True)
     except ImagesError as error:

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Collection, Generator, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,14 +58,6 @@ logger = logging.getLogger(__name__)
 
 class NfsError(Exception):
     """The NFS server could not be installed or started; the message says why."""
-
-
-@contextlib.contextmanager
-def _failing_as(what: str) -> Generator[None, None, None]:
-    try:
-        yield
-    except (machine.CommandError, OSError) as error:
-        raise NfsError(f"{what}: {error}") from error
 
 
 def find_refusal() -> str:
@@ -140,7 +132,7 @@ def write_configuration(settings: Settings) -> bool:
     units = {MOUNTD_DROP_IN: machine.render(drop_in, machine.UNIT_DIRECTORY / MOUNTD_DROP_IN)}
     if not RPCBIND.exists():  # Else somebody may be using it.
         units |= _govern_rpcbind()
-    with _failing_as("the NFS server's settings can't be written"):
+    with machine.failing_as(NfsError, "the NFS server's settings can't be written"):
         changed = machine.write_atomically(CONFIGURATION, text)
         changed |= _write_lockd_configuration(settings.nfsv3)
         return machine.ensure_units(units) or changed
@@ -202,7 +194,7 @@ def ensure_running(settings: Settings) -> bool:
     Raises:
         NfsError: it does not start.
     """
-    with _failing_as(f"{SERVICE} does not start"):
+    with machine.failing_as(NfsError, f"{SERVICE} does not start"):
         if not is_running():
             logger.warning("%s did not run: starting it", SERVICE)
             _set_lockd_ports(settings.nfsv3)
@@ -372,7 +364,7 @@ def remove(*, is_used_by_others: bool) -> None:
     Raises:
         NfsError: systemd failed, or files can't be removed.
     """
-    with _failing_as("the NFS server's settings stay"):
+    with machine.failing_as(NfsError, "the NFS server's settings stay"):
         if is_installed() and not is_used_by_others:
             machine.systemctl("disable", "--now", SERVICE)
         CONFIGURATION.unlink(missing_ok=True)

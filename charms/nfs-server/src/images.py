@@ -141,13 +141,16 @@ def image_path(directory: Path, name: str) -> Path:
     return directory / f"{share_id(name)}.img"
 
 
-def read_storage(directory: Path) -> Storage:
+def read_storage(directory: Path, overcommit_ratio: float) -> Storage:
     """Read how much room the storage has."""
     status = os.statvfs(directory)
+    is_root = directory.stat().st_dev == Path("/").stat().st_dev
     return Storage(
         status.f_blocks * status.f_frsize,
         status.f_bavail * status.f_frsize,
-        is_root=directory.stat().st_dev == Path("/").stat().st_dev,
+        is_root=is_root,
+        # What is overcommitted could fill the machine's root disk.
+        overcommit_ratio=1.0 if is_root else overcommit_ratio,
     )
 
 

@@ -52,6 +52,9 @@ NFSV3_DROP_INS = tuple(f"{unit}.d/nfs-server-charm.conf" for unit in NFSV3_UNITS
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 # Starting waits for the images' file systems to be checked.
 START_TIMEOUT_S = 300.0
+# How long clients that leave may take to unmount before their access is taken away. Juju runs the
+# hooks of the two sides up to half a minute apart.
+LEAVE_TIMEOUT_S = 60.0
 
 logger = logging.getLogger(__name__)
 
@@ -218,8 +221,6 @@ class Holder:
     """Whether there are locks (fcntl(2), flock(2)) among it, which it loses when it is expired."""
     is_elsewhere: bool
     """Whether it holds something on other file systems too."""
-    is_courtesy: bool
-    """Whether it has not been heard of since its lease ended."""
     control: Path
     """Its file `ctl`."""
 
@@ -255,7 +256,6 @@ def holders(image_where: Path) -> tuple[Holder, ...]:
                     address=_find_address(info) or ipaddress.IPv4Address(0),
                     has_locks="lock" in here,
                     is_elsewhere=any(where != superblock for _, where in held),
-                    is_courtesy=_is_courtesy(info),
                     control=path.with_name("ctl"),
                 )
             )
@@ -336,13 +336,13 @@ def _is_rpcbind_ours() -> bool:
 
 
 def wait_for_clients_to_leave(
-    timeout_s: float, networks: Collection[Network] | None = None
+    networks: Collection[Network] | None = None, timeout_s: float = LEAVE_TIMEOUT_S
 ) -> bool:
     """Wait until no client is connected; False if some still are after `timeout_s` seconds.
 
     Args:
-        timeout_s: how long at most.
         networks: only those from there count; None: all do.
+        timeout_s: how long at most.
     """
     deadline = time.monotonic() + timeout_s
     while any(_is_in(client, networks) for client in read_clients()):

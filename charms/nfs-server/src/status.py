@@ -41,7 +41,7 @@ def _reasons(outcome: Outcome) -> Iterator[str]:
     if outcome.snapshot is None or outcome.plan is None:
         return
     if not outcome.has_storage:
-        yield f"No storage: juju add-storage {outcome.unit} shares, or attach-storage"
+        yield f"No storage: juju add-storage {outcome.snapshot.unit} shares, or attach-storage"
         return
     if not outcome.is_running:
         yield "The NFS server does not run: see journalctl -u nfs-server"

@@ -144,9 +144,10 @@ class FakeImages:
             problem = "its space is not reserved, the storage is full"
         return replace(image, is_mounted=is_mounted, problem=problem)
 
-    def read_storage(self, directory: Path) -> Storage:
+    def read_storage(self, directory: Path, overcommit_ratio: float) -> Storage:
         free = (self._machine.free_gib + RESERVE) * GIB
-        return Storage(TOTAL * GIB, free, self._machine.is_root)
+        is_root = self._machine.is_root
+        return Storage(TOTAL * GIB, free, is_root, 1.0 if is_root else overcommit_ratio)
 
     def files(self) -> tuple[Path, ...]:
         return ()
@@ -382,7 +383,9 @@ class FakeNfs:
         return next((it for it in self._machine.on_storage if share_directory(it) == where), "")
 
     def wait_for_clients_to_leave(
-        self, timeout_s: float, networks: Collection[Network] | None = None
+        self,
+        networks: Collection[Network] | None = None,
+        timeout_s: float = real_nfs.LEAVE_TIMEOUT_S,
     ) -> bool:
         def is_meant(client: real_nfs.Address) -> bool:
             return networks is None or any(client in network for network in networks)

@@ -793,13 +793,16 @@ def test_read_another_users_loop_device(host: Host):
 
 def test_read_storage(tmp_path: Path):
     usage = shutil.disk_usage(tmp_path)
-    storage = images.read_storage(tmp_path)
+    storage = images.read_storage(tmp_path, 2.0)
     assert storage.total_bytes == usage.total
     # Others write to it too.
     assert abs(storage.free_bytes - usage.free) < usage.total / 4
     assert storage.is_root == (os.stat(tmp_path).st_dev == os.stat("/").st_dev)
-    assert images.read_storage(Path("/var")).is_root == (not os.path.ismount("/var"))
-    assert not images.read_storage(Path("/proc")).is_root
+    assert images.read_storage(Path("/var"), 2.0).is_root == (not os.path.ismount("/var"))
+    assert not images.read_storage(Path("/proc"), 2.0).is_root
+    # What is overcommitted could fill the root disk.
+    assert images.read_storage(Path("/"), 2.0).overcommit_ratio == 1.0
+    assert images.read_storage(Path("/proc"), 2.0).overcommit_ratio == 2.0
 
 
 @pytest.mark.parametrize("size", [2, 3, None])

@@ -43,7 +43,7 @@ def outcome(
         storage=storage,
     )
     decided = replace(NOTHING, images=there, missing=missing, misplaced=misplaced)
-    return Outcome(UNIT, snapshot=snapshot, plan=decided)
+    return Outcome(snapshot=snapshot, plan=decided)
 
 
 GOOD = outcome(image("/a"))
@@ -121,7 +121,7 @@ WRONG = [
         id="not installed",
     ),
     pytest.param(
-        Outcome(UNIT, not_installed="it can't run"), "it can't run", id="not installed, no look"
+        Outcome(not_installed="it can't run"), "it can't run", id="not installed, no look"
     ),
     pytest.param(
         replace(BAD, not_installed="x", other_unit="nfs/9"),
@@ -141,7 +141,7 @@ def test_what_is_wrong(it: Outcome, says: str):
     ("it", "status"),
     [
         pytest.param(GOOD, ops.ActiveStatus(), id="all is well"),
-        pytest.param(Outcome(UNIT), ops.MaintenanceStatus("Installing the NFS server"), id="new"),
+        pytest.param(Outcome(), ops.MaintenanceStatus("Installing the NFS server"), id="new"),
         pytest.param(
             replace(BAD, is_leaving=True, is_running=False, other_unit="x"),
             ops.MaintenanceStatus("Leaving: the images of its shares stay on its storage"),
@@ -203,7 +203,7 @@ def refused(*refusals: tuple[str, str]) -> Outcome:
 @pytest.mark.parametrize(
     ("it", "message"),
     [
-        pytest.param(Outcome(UNIT), "", id="nothing is known"),
+        pytest.param(Outcome(), "", id="nothing is known"),
         pytest.param(GOOD, "", id="nothing"),
         pytest.param(refused(("web", "")), "", id="granted"),
         pytest.param(refused(("web", "5G")), "Refused to web: 5G", id="one"),

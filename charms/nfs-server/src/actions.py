@@ -20,12 +20,12 @@ from charms.storage_libs.v0.nfs_interfaces import (
     sorted_networks,
 )
 from maintenance import RefusedError
-from plan import Plan, Snapshot
+from placement import Snapshot
+from plan import Plan
 from reconciler import Reconciler
 from values import (
     Image,
     Placement,
-    Report,
     ShareReport,
     Size,
     is_remote,
@@ -98,7 +98,7 @@ class Actions(ops.Object):
         name = _parsed(parse_share_name, params["share"])
         size = Size.of(_parsed(parse_size, str(params["size"])))
         snapshot, _ = self._reader.read()
-        before = snapshot.placements.get(name, Placement())
+        before = snapshot.placement(name)
         if before.uuid and (has := _made(name, snapshot).size) != size:
             raise RefusedError(f"share {name} exists, it has {has}: use resize-share")
         after = replace(before, is_manual=True, size=size, grants=_granted(before, params))
@@ -179,7 +179,7 @@ class Actions(ops.Object):
             raise RefusedError(reason)
         outcome = self._server.place(decision.placements)
         snapshot, plan = self._reader.read()
-        report = _report(name, snapshot)
+        report = snapshot.reported(name)
         if reason := report.refusal or report.error or outcome.not_exported:
             raise RefusedError(reason)
         return _describe(name, snapshot, plan)
@@ -196,14 +196,13 @@ class Actions(ops.Object):
 
 def _describe(name: str, snapshot: Snapshot, plan: Plan) -> Results:
     """Describe a share to an operator; what only its own unit knows, on that alone."""
-    placed = snapshot.placements.get(name, Placement())
-    report = _report(name, snapshot)
+    placed, report = snapshot.placement(name), snapshot.reported(name)
     image = plan.images.get(name)
     return {
         "name": name,
         "unit": placed.unit,
         "applications": _applications(name, snapshot),
-        "state": _state(name, placed, report, snapshot),
+        "state": _state(name, snapshot),
         "size": str(report.size),
         "path": str(share_directory(name)),
         "allowlist": _hosts(report.networks),
@@ -223,9 +222,9 @@ def _describe_use(image: Image, plan: Plan) -> Results:
     }
 
 
-def _state(name: str, placed: Placement, report: ShareReport, snapshot: Snapshot) -> str:
-    lost = placement.why_lost(name, placed, snapshot.reports, snapshot.present)
-    if reason := lost or report.error or report.refusal:
+def _state(name: str, snapshot: Snapshot) -> str:
+    report = snapshot.reported(name)
+    if reason := placement.why_lost(name, snapshot) or report.error or report.refusal:
         return reason
     if not report.uuid:
         return "not made yet"
@@ -267,16 +266,10 @@ def _placed(name: str, snapshot: Snapshot) -> Placement:
     return snapshot.placements[name]
 
 
-def _report(name: str, snapshot: Snapshot) -> ShareReport:
-    unit = snapshot.placements.get(name, Placement()).unit
-    return snapshot.reports.get(unit, Report()).shares.get(name, ShareReport())
-
-
 def _made(name: str, snapshot: Snapshot) -> ShareReport:
     """Find what is reported of a share, which has to be served."""
-    before = _placed(name, snapshot)
-    lost = placement.why_lost(name, before, snapshot.reports, snapshot.present)
-    report = placement.held(name, before, snapshot.reports)
+    report = placement.held(name, _placed(name, snapshot), snapshot.reports)
+    lost = placement.why_lost(name, snapshot)
     if lost or report is None:
         raise RefusedError(lost or f"share {name} is not made yet: see list-shares")
     return report

@@ -17,7 +17,8 @@ import placement
 import plan
 import settings
 from clients import Clients
-from plan import Plan, Snapshot
+from placement import Snapshot
+from plan import Plan
 from settings import Settings
 from values import Found, Placements, Report, Storage
 

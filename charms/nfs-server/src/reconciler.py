@@ -22,7 +22,8 @@ import plan
 import settings
 import settled
 from charms.storage_libs.v0.nfs_interfaces import Network
-from plan import Plan, Snapshot, Use
+from placement import Snapshot
+from plan import Plan, Use
 from reading import Reader
 from values import Answer, Export, Image, Placements, Request
 
@@ -248,11 +249,8 @@ class Reconciler:
         return replace(outcome, snapshot=snapshot, plan=decided, answers=answers)
 
     def _answer(self, request: Request, snapshot: Snapshot) -> Answer:
-        told = placement.Told(
-            snapshot.placements, snapshot.refusals, snapshot.reports, snapshot.present
-        )
         clients = self.reader.clients
-        answer = placement.answer(request, told, clients.answered(request.integration_id))
+        answer = placement.answer(request, snapshot, clients.answered(request.integration_id))
         clients.answer(request.integration_id, answer)
         return answer
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import ops
 
 import room
-from placement import NOT_HERE
-from plan import Plan, Snapshot
+from placement import NOT_HERE, Snapshot
+from plan import Plan
 from reconciler import Outcome
 from values import share_id
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 import plan
 from charms.storage_libs.v0.nfs_interfaces import Network, parse_allowlist
-from plan import Plan, Snapshot, Use
+from placement import Snapshot
+from plan import Plan, Use
 from values import (
     GIB,
     NO_LIMIT,

@@ -9,7 +9,8 @@ import ops
 import pytest
 
 from charms.storage_libs.v0.nfs_interfaces import ANYONE
-from plan import Plan, Snapshot
+from placement import Snapshot
+from plan import Plan
 from reconciler import Outcome
 from status import app_status, unit_status
 from values import GIB, Answer, Found, Image, Placement, Request, Size, Storage, share_id

@@ -205,7 +205,7 @@ def _describe(name: str, snapshot: Snapshot, plan: Plan) -> Results:
         "state": _state(name, snapshot),
         "size": str(report.size),
         "path": str(share_directory(name)),
-        "allowlist": _hosts(report.networks),
+        "allowlist": " ".join(exports.hosts(report.networks)),
         "granted-by-action": " ".join([*map(exports.host, placed.grants), *placed.guests]),
         **(_describe_use(image, plan) if image else {}),
     }
@@ -234,10 +234,6 @@ def _state(name: str, snapshot: Snapshot) -> str:
 
 def _key(name: str) -> str:
     return share_id(name).replace("_", "-")  # Juju wants keys of [a-z0-9-].
-
-
-def _hosts(networks: Iterable[Network]) -> str:
-    return " ".join(dict.fromkeys(map(exports.host, networks)))
 
 
 def _applications(name: str, snapshot: Snapshot) -> str:

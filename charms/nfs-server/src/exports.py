@@ -70,7 +70,7 @@ def _lines(
 ) -> list[tuple[str, str, list[str]]]:
     """Write path, options and hosts of each share."""
     return [
-        (str(it.path), _options(it, squash, is_paused=it.name in paused), _hosts(it))
+        (str(it.path), _options(it, squash, is_paused=it.name in paused), hosts(it.networks))
         for it in exports
     ]
 
@@ -100,9 +100,9 @@ def host(network: Network) -> str:
     return str(network.network_address) if is_one_address else str(network)
 
 
-def _hosts(export: Export) -> list[str]:
-    """Write the networks, each text once: exportfs refuses a file that says `* *`."""
-    return list(dict.fromkeys(map(host, export.networks)))
+def hosts(networks: Iterable[Network]) -> list[str]:
+    """Write networks, each text once: exportfs refuses a file that says `* *`."""
+    return list(dict.fromkeys(map(host, networks)))
 
 
 def ensure(exports: Collection[Export], squash: str, *, paused: Collection[str] = ()) -> bool:

@@ -317,7 +317,8 @@ def _has_versions(is_nfsv3: bool) -> bool:
 def _restart(is_nfsv3: bool) -> None:
     """Restart the server, with mountd, which listens for NFSv3 alone."""
     machine.systemctl("stop", SERVICE, MOUNTD_SERVICE)
-    if not is_nfsv3 and _is_rpcbind_ours():
+    is_rpcbind_ours = (machine.UNIT_DIRECTORY / NFSV3_DROP_INS[0]).exists()
+    if is_rpcbind_ours and not is_nfsv3:
         machine.systemctl("stop", *NFSV3_UNITS)
     _set_lockd_ports(is_nfsv3)
     machine.systemctl("start", SERVICE, timeout_s=START_TIMEOUT_S)
@@ -329,10 +330,6 @@ def _set_lockd_ports(is_nfsv3: bool) -> None:
     for name in ("nlm_tcpport", "nlm_udpport"):
         with contextlib.suppress(FileNotFoundError):  # Not loaded; see _write_lockd_configuration.
             (LOCKD_PARAMETERS / name).write_text(f"{port}\n")
-
-
-def _is_rpcbind_ours() -> bool:
-    return (machine.UNIT_DIRECTORY / NFSV3_DROP_INS[0]).exists()
 
 
 def wait_for_clients_to_leave(

@@ -267,6 +267,7 @@ class FakeExports:
     EXPORTS = real_exports.EXPORTS
     ETAB = real_exports.ETAB
     host = staticmethod(real_exports.host)
+    hosts = staticmethod(real_exports.hosts)
 
     def __init__(self, machine: FakeMachine):
         self._machine = machine

@@ -55,6 +55,17 @@ def test_failure_says_what_there_is_to_say(script: str, said: str):
     assert caught.value.output == said[-2000:]
 
 
+@pytest.mark.parametrize(("what", "said"), [("", ""), ("share /data", "share /data: ")])
+@pytest.mark.parametrize("script", [f"{SH} -c false", "/no/such/program"])
+def test_a_failure_is_told_as_a_module_tells_it(what: str, said: str, script: str):
+    with (
+        pytest.raises(RuntimeError, match=f"^{said}.*{script}") as caught,
+        machine.failing_as(RuntimeError, what),
+    ):
+        machine.run(*script.split(" "))
+    assert str(caught.value) == said + str(caught.value.__cause__)
+
+
 def test_death_by_a_signal_is_a_failure():
     with pytest.raises(machine.CommandError, match="exit status -15"):
         machine.run(SH, "-c", "kill -TERM $$")

@@ -147,7 +147,7 @@ def row_starts(row: str, words: str) -> bool:
 # Where a refusal is put in words: in calls, or anywhere in some functions.
 CALLS = {
     SERVER / "actions.py": {"RefusedError"},
-    SERVER / "reconciler.py": {"RefusedError"},
+    SERVER / "maintenance.py": {"RefusedError"},
     SERVER / "images.py": {"ImagesError"},
     SERVER / "exports.py": {"ExportsError"},
     CLIENT / "charm.py": {"event.fail"},
@@ -155,7 +155,8 @@ CALLS = {
 }
 FUNCTIONS = {
     SERVER / "images.py": {"_find_problem", "_unmount", "_run_e2fsck"},
-    SERVER / "reconciler.py": {"why_not_ready", "check_share", "_find_clients"},
+    SERVER / "reading.py": {"why_not_ready"},
+    SERVER / "maintenance.py": {"check_share", "_find_clients"},
 }
 # The rules: what begins so is a reason, wherever it stands.
 RULES = [SERVER / f"{name}.py" for name in ("placement", "plan", "room")]

@@ -9,6 +9,7 @@ import ops
 
 import exports
 import images
+import maintenance
 import placement
 import room
 from charms.storage_libs.v0.nfs_interfaces import (
@@ -18,12 +19,13 @@ from charms.storage_libs.v0.nfs_interfaces import (
     parse_size,
     sorted_networks,
 )
-from plan import Plan, Snapshot
-from reconciler import Reconciler, RefusedError, connected
+from maintenance import RefusedError
+from placement import Snapshot
+from plan import Plan
+from reconciler import Reconciler
 from values import (
     Image,
     Placement,
-    Report,
     ShareReport,
     Size,
     is_remote,
@@ -44,6 +46,7 @@ class Actions(ops.Object):
         super().__init__(charm, "actions")
         self._charm = charm
         self._server = server
+        self._reader = server.reader
         self._anywhere: Mapping[str, Callable[[Params], Results]] = {
             "list-shares": self._list_shares,
             "check-share": self._check_share,
@@ -67,16 +70,16 @@ class Actions(ops.Object):
             event.fail(str(error))
 
     def _do(self, name: str, params: Params) -> Results:
-        if reason := self._server.why_not_ready():
+        if reason := self._reader.why_not_ready():
             raise RefusedError(reason)
-        if name in self._on_leader and not self._charm.unit.is_leader():
+        if name in self._on_leader and not self._reader.is_leader:
             leader = f"{self._charm.app.name}/leader"
             raise RefusedError(f"run it on the leader: juju run {leader} {name} …")
         act = self._anywhere.get(name) or self._on_leader[name]
         return act(params)
 
     def _list_shares(self, _: Params) -> Results:
-        snapshot, plan = self._server.read()
+        snapshot, plan = self._reader.read()
         names = sorted({*snapshot.placements, *snapshot.found.images})
         results: Results = {_key(name): _describe(name, snapshot, plan) for name in names}
         results["count"] = len(names)
@@ -94,8 +97,8 @@ class Actions(ops.Object):
     def _create_share(self, params: Params) -> Results:
         name = _parsed(parse_share_name, params["share"])
         size = Size.of(_parsed(parse_size, str(params["size"])))
-        snapshot, _ = self._server.read()
-        before = snapshot.placements.get(name, Placement())
+        snapshot, _ = self._reader.read()
+        before = snapshot.placement(name)
         if before.uuid and (has := _made(name, snapshot).size) != size:
             raise RefusedError(f"share {name} exists, it has {has}: use resize-share")
         after = replace(before, is_manual=True, size=size, grants=_granted(before, params))
@@ -104,7 +107,7 @@ class Actions(ops.Object):
     def _resize_share(self, params: Params) -> Results:
         name = _parsed(parse_share_name, params["share"])
         size = Size.of(_parsed(parse_size, str(params["size"])))
-        snapshot, _ = self._server.read()
+        snapshot, _ = self._reader.read()
         before, there = _placed(name, snapshot), _made(name, snapshot)
         if size < there.size:
             raise RefusedError(
@@ -118,7 +121,7 @@ class Actions(ops.Object):
 
     def _grant_access(self, params: Params) -> Results:
         name = _parsed(parse_share_name, params["share"])
-        before = _placed(name, self._server.read()[0])
+        before = _placed(name, self._reader.read()[0])
         application = params.get("application", "")
         if bool(application) == bool(params.get("allowlist", "")):
             raise RefusedError("name an allowlist or an application, one of the two")
@@ -127,7 +130,7 @@ class Actions(ops.Object):
         return self._change(name, replace(before, grants=_granted(before, params)))
 
     def _revoke_access(self, params: Params) -> Results:
-        snapshot, _ = self._server.read()
+        snapshot, _ = self._reader.read()
         before = _placed(name := _parsed(parse_share_name, params["share"]), snapshot)
         revoked = _parsed(parse_allowlist, params.get("allowlist", ""))
         application = params.get("application", "")
@@ -142,7 +145,7 @@ class Actions(ops.Object):
 
     def _forget_share(self, params: Params) -> Results:
         name = _confirmed(params)
-        snapshot, _ = self._server.read()
+        snapshot, _ = self._reader.read()
         before = _placed(name, snapshot)
         is_there = before.unit in snapshot.present
         if is_there and placement.held(name, before, snapshot.reports):
@@ -154,33 +157,36 @@ class Actions(ops.Object):
 
     def _delete_share(self, params: Params) -> Results:
         image = self._own(_confirmed(params))
-        self._server.delete_share(image, ignore_nfsv3=bool(params.get("ignore-nfsv3")))
+        maintenance.delete_share(
+            self._server, image, ignore_nfsv3=bool(params.get("ignore-nfsv3"))
+        )
         return {"name": image.name, "state": "deleted"}
 
     def _check_share(self, params: Params) -> Results:
         image = self._own(_parsed(parse_share_name, params["share"]))
-        is_clean, said = self._server.check_share(image, repair=bool(params.get("repair")))
+        repair = bool(params.get("repair"))
+        is_clean, said = maintenance.check_share(self._server, image, repair=repair)
         state = "clean" if is_clean else "has errors; repair=true repairs them"
         return {"name": image.name, "state": state, "e2fsck": said}
 
     def _change(self, name: str, after: Placement) -> Results:
         """Decide something of a share by an action, if it can be, and make it so."""
-        snapshot, _ = self._server.read()
+        snapshot, _ = self._reader.read()
         changed = {**snapshot.placements, name: after}
         wanted = placement.wanted(snapshot.requests, changed)
         decision = placement.decide(changed, wanted, snapshot.reports)
         if reason := decision.refusals.get(name):
             raise RefusedError(reason)
         outcome = self._server.place(decision.placements)
-        snapshot, plan = self._server.read()
-        report = _report(name, snapshot)
+        snapshot, plan = self._reader.read()
+        report = snapshot.reported(name)
         if reason := report.refusal or report.error or outcome.not_exported:
             raise RefusedError(reason)
         return _describe(name, snapshot, plan)
 
     def _own(self, name: str) -> Image:
         """Find the image of a share, which has to be on this unit."""
-        snapshot, plan = self._server.read()
+        snapshot, plan = self._reader.read()
         _made(name, snapshot)
         unit = snapshot.placements[name].unit
         if unit != snapshot.unit:
@@ -190,17 +196,16 @@ class Actions(ops.Object):
 
 def _describe(name: str, snapshot: Snapshot, plan: Plan) -> Results:
     """Describe a share to an operator; what only its own unit knows, on that alone."""
-    placed = snapshot.placements.get(name, Placement())
-    report = _report(name, snapshot)
+    placed, report = snapshot.placement(name), snapshot.reported(name)
     image = plan.images.get(name)
     return {
         "name": name,
         "unit": placed.unit,
         "applications": _applications(name, snapshot),
-        "state": _state(name, placed, report, snapshot),
+        "state": _state(name, snapshot),
         "size": str(report.size),
         "path": str(share_directory(name)),
-        "allowlist": _hosts(report.networks),
+        "allowlist": " ".join(exports.hosts(report.networks)),
         "granted-by-action": " ".join([*map(exports.host, placed.grants), *placed.guests]),
         **(_describe_use(image, plan) if image else {}),
     }
@@ -213,13 +218,13 @@ def _describe_use(image: Image, plan: Plan) -> Results:
         "free-bytes": str(usage.free_bytes),
         "used-inodes": str(usage.used_inodes),
         "free-inodes": str(usage.free_inodes),
-        "clients": " ".join(connected(image.name, plan)),
+        "clients": " ".join(maintenance.connected(image.name, plan)),
     }
 
 
-def _state(name: str, placed: Placement, report: ShareReport, snapshot: Snapshot) -> str:
-    lost = placement.why_lost(name, placed, snapshot.reports, snapshot.present)
-    if reason := lost or report.error or report.refusal:
+def _state(name: str, snapshot: Snapshot) -> str:
+    report = snapshot.reported(name)
+    if reason := placement.why_lost(name, snapshot) or report.error or report.refusal:
         return reason
     if not report.uuid:
         return "not made yet"
@@ -229,10 +234,6 @@ def _state(name: str, placed: Placement, report: ShareReport, snapshot: Snapshot
 
 def _key(name: str) -> str:
     return share_id(name).replace("_", "-")  # Juju wants keys of [a-z0-9-].
-
-
-def _hosts(networks: Iterable[Network]) -> str:
-    return " ".join(dict.fromkeys(map(exports.host, networks)))
 
 
 def _applications(name: str, snapshot: Snapshot) -> str:
@@ -261,16 +262,10 @@ def _placed(name: str, snapshot: Snapshot) -> Placement:
     return snapshot.placements[name]
 
 
-def _report(name: str, snapshot: Snapshot) -> ShareReport:
-    unit = snapshot.placements.get(name, Placement()).unit
-    return snapshot.reports.get(unit, Report()).shares.get(name, ShareReport())
-
-
 def _made(name: str, snapshot: Snapshot) -> ShareReport:
     """Find what is reported of a share, which has to be served."""
-    before = _placed(name, snapshot)
-    lost = placement.why_lost(name, before, snapshot.reports, snapshot.present)
-    report = placement.held(name, before, snapshot.reports)
+    report = placement.held(name, _placed(name, snapshot), snapshot.reports)
+    lost = placement.why_lost(name, snapshot)
     if lost or report is None:
         raise RefusedError(lost or f"share {name} is not made yet: see list-shares")
     return report

@@ -6,10 +6,13 @@ import ops
 
 import ballast
 import clients
+import leaving
 import nfs
+import settled
 import status
 from actions import Actions
 from charms.storage_libs.v0.nfs_interfaces import client_networks
+from reading import Reader
 from reconciler import Reconciler
 
 
@@ -18,7 +21,8 @@ class NfsServerCharm(ops.CharmBase):
 
     def __init__(self, framework: ops.Framework):
         super().__init__(framework)
-        self._server = Reconciler(self)
+        self._reader = Reader(self)
+        self._server = Reconciler(self, self._reader)
         self._actions = Actions(self, self._server)
         storage = self.on["shares"]
         framework.observe(self.on.install, self._on_install)
@@ -57,7 +61,7 @@ class NfsServerCharm(ops.CharmBase):
         self._on_event(event)
 
     def _on_update_status(self, event: ops.UpdateStatusEvent) -> None:
-        if not self._server.is_settled():
+        if not settled.is_settled(self._reader):
             self._on_event(event)
 
     def _on_config_changed(self, event: ops.ConfigChangedEvent) -> None:
@@ -77,10 +81,10 @@ class NfsServerCharm(ops.CharmBase):
         self._server.run()
 
     def _on_storage_detaching(self, _: ops.StorageDetachingEvent) -> None:
-        self._server.leave_storage()
+        leaving.leave_storage(self._reader)
 
     def _on_stop(self, _: ops.StopEvent) -> None:
-        self._server.leave_machine()
+        leaving.leave_machine(self._reader)
 
     # A hook or an action that did not look leaves the statuses as they are.
 

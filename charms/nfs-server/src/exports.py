@@ -5,14 +5,13 @@ The file belongs to the charm. What was in it before goes to /etc/exports.d/, wh
 it just the same.
 """
 
-import contextlib
 import itertools
 import logging
 import os
 import re
 import time
 import uuid
-from collections.abc import Collection, Generator, Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from charms.storage_libs.v0.nfs_interfaces import Network
@@ -61,14 +60,6 @@ class ExportsError(Exception):
     """The exports could not be put in place; the message has what exportfs said."""
 
 
-@contextlib.contextmanager
-def _failing() -> Generator[None, None, None]:
-    try:
-        yield
-    except (machine.CommandError, OSError) as error:
-        raise ExportsError(str(error)) from error
-
-
 def render(exports: Iterable[Export], squash: str, paused: Collection[str] = ()) -> str:
     """Render /etc/exports (exports(5)), one line per share."""
     return machine.render(TEMPLATE, EXPORTS, lines=_lines(exports, squash, paused))
@@ -79,7 +70,7 @@ def _lines(
 ) -> list[tuple[str, str, list[str]]]:
     """Write path, options and hosts of each share."""
     return [
-        (str(it.path), _options(it, squash, is_paused=it.name in paused), _hosts(it))
+        (str(it.path), _options(it, squash, is_paused=it.name in paused), hosts(it.networks))
         for it in exports
     ]
 
@@ -109,9 +100,9 @@ def host(network: Network) -> str:
     return str(network.network_address) if is_one_address else str(network)
 
 
-def _hosts(export: Export) -> list[str]:
-    """Write the networks, each text once: exportfs refuses a file that says `* *`."""
-    return list(dict.fromkeys(map(host, export.networks)))
+def hosts(networks: Iterable[Network]) -> list[str]:
+    """Write networks, each text once: exportfs refuses a file that says `* *`."""
+    return list(dict.fromkeys(map(host, networks)))
 
 
 def ensure(exports: Collection[Export], squash: str, *, paused: Collection[str] = ()) -> bool:
@@ -129,7 +120,7 @@ def ensure(exports: Collection[Export], squash: str, *, paused: Collection[str] 
     """
     wanted = _entries(exports, squash, paused)
     text = render(exports, squash, paused)
-    with _failing():
+    with machine.failing_as(ExportsError):
         is_written = machine.is_file_with(EXPORTS, text)
         if is_written and not _missing(wanted) and not unexpected(exports):
             return False
@@ -272,7 +263,7 @@ def remove() -> None:
         ExportsError: exportfs failed.
     """
     ensure((), "none")
-    with _failing():
+    with machine.failing_as(ExportsError):
         EXPORTS.unlink(missing_ok=True)
 
 

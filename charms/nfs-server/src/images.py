@@ -16,7 +16,7 @@ import stat
 import struct
 import time
 import uuid
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -76,15 +76,6 @@ logger = logging.getLogger(__name__)
 
 class ImagesError(Exception):
     """Work on an image failed; the message says which and why."""
-
-
-@contextlib.contextmanager
-def _failing_as(subject: str) -> Generator[None, None, None]:
-    """Tell what fails as a fault of one share, or of what `subject` says."""
-    try:
-        yield
-    except (machine.CommandError, OSError) as error:
-        raise ImagesError(f"{subject}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -150,13 +141,16 @@ def image_path(directory: Path, name: str) -> Path:
     return directory / f"{share_id(name)}.img"
 
 
-def read_storage(directory: Path) -> Storage:
+def read_storage(directory: Path, overcommit_ratio: float) -> Storage:
     """Read how much room the storage has."""
     status = os.statvfs(directory)
+    is_root = directory.stat().st_dev == Path("/").stat().st_dev
     return Storage(
         status.f_blocks * status.f_frsize,
         status.f_bavail * status.f_frsize,
-        is_root=directory.stat().st_dev == Path("/").stat().st_dev,
+        is_root=is_root,
+        # What is overcommitted could fill the machine's root disk.
+        overcommit_ratio=1.0 if is_root else overcommit_ratio,
     )
 
 
@@ -189,6 +183,7 @@ def _inspect(
     image = Image(
         name=identity.name,
         uuid=identity.uuid,
+        path=path,
         file_bytes=status.st_size,
         filesystem_bytes=filesystem_bytes,
         allocated_bytes=status.st_blocks * 512,
@@ -197,12 +192,12 @@ def _inspect(
         is_mounted=is_mounted,
         is_served=identity.is_served,
     )
-    return replace(image, problem=_find_problem(path, image, mount))
+    return replace(image, problem=_find_problem(image, mount))
 
 
-def _find_problem(path: Path, image: Image, mount: machine.Mounted | None) -> str:
+def _find_problem(image: Image, mount: machine.Mounted | None) -> str:
     if mount is None:
-        return BEING_CHECKED if _is_locked(path) else "not mounted"
+        return BEING_CHECKED if _is_locked(image.path) else "not mounted"
     if not image.is_mounted:
         return f"{mount.source} is mounted at {mount.where}"
     if "ro" in mount.options or _error_count(mount.source):
@@ -304,7 +299,7 @@ def make(directory: Path, work: Work, application: str) -> None:
         is_served=False,
         is_overcommitted=work.is_overcommitted,
     )
-    with _failing_as(f"share {work.name}"):
+    with machine.failing_as(ImagesError, f"share {work.name}"):
         try:
             _write_image(temporary, work, identity)
             _write_identity(image, identity)
@@ -363,25 +358,24 @@ def _write_identity(image: Path, identity: Identity) -> None:
     machine.write_atomically(image.with_suffix(".json"), text, mode=0o600)
 
 
-def note_served(directory: Path, image: Image) -> None:
+def note_served(image: Image) -> None:
     """Note beside an image, before its first export, that there may be data in it from now on.
 
     Raises:
         ImagesError: it could not be noted.
     """
-    with _failing_as(f"share {image.name}"):
-        _change_identity(directory, image, is_served=True)
+    with machine.failing_as(ImagesError, f"share {image.name}"):
+        _change_identity(image, is_served=True)
 
 
-def _change_identity(directory: Path, image: Image, **changes: bool) -> None:
-    path = image_path(directory, image.name)
-    identity = _read_identity(path)
+def _change_identity(image: Image, **changes: bool) -> None:
+    identity = _read_identity(image.path)
     if identity is None:
-        raise ImagesError(f"share {image.name}: {path.with_suffix('.json')} can't be read")
-    _write_identity(path, replace(identity, **changes))
+        raise ImagesError(f"share {image.name}: {image.path.with_suffix('.json')} can't be read")
+    _write_identity(image.path, replace(identity, **changes))
 
 
-def grow(directory: Path, image: Image, work: Work) -> None:
+def grow(image: Image, work: Work) -> None:
     """Grow a mounted image, and the file system in it, while clients use it.
 
     Every step can be repeated: after a cut the next run finds a file longer than its file system.
@@ -390,14 +384,14 @@ def grow(directory: Path, image: Image, work: Work) -> None:
     Raises:
         ImagesError: it could not be grown; the share is as it was.
     """
-    path = image_path(directory, image.name)
+    path = image.path
     mount = machine.mounted_at(share_directory(image.name))
     if mount is None or _read_backing_files().get(mount.source) != str(path):
         raise ImagesError(f"share {image.name}: {path} is not mounted, so it can't grow")
     is_sparse = image.is_sparse or not work.is_limited
-    with _failing_as(f"share {image.name}"):
+    with machine.failing_as(ImagesError, f"share {image.name}"):
         if image.is_limited and not work.is_limited:
-            _change_identity(directory, image, is_limited=False)
+            _change_identity(image, is_limited=False)
         try:
             _set_length(path, work.gib, is_sparse=is_sparse)
         except machine.CommandError:
@@ -412,15 +406,14 @@ def grow(directory: Path, image: Image, work: Work) -> None:
             _set_length(path, work.gib, is_sparse=False)
 
 
-def reserve(directory: Path, image: Image) -> None:
+def reserve(image: Image) -> None:
     """Reserve again what was given back (fstrim, a copy of the image).
 
     Raises:
         ImagesError: the storage has no room for it.
     """
-    path = image_path(directory, image.name)
-    with _failing_as(f"share {image.name}"):
-        _set_length(path, image.file_bytes // GIB, is_sparse=False)
+    with machine.failing_as(ImagesError, f"share {image.name}"):
+        _set_length(image.path, image.file_bytes // GIB, is_sparse=False)
 
 
 def ensure_mounted(directory: Path, images: Collection[Image]) -> bool:
@@ -435,7 +428,7 @@ def ensure_mounted(directory: Path, images: Collection[Image]) -> bool:
     for image in images:
         if not image.is_mounted and (machine.UNIT_DIRECTORY / _unit(image)).exists():
             logger.warning("share %s was not mounted: mounting it", image.name)
-    with _failing_as("shares can't be mounted"):
+    with machine.failing_as(ImagesError, "shares can't be mounted"):
         changed = _ensure_closed()
         changed |= _ensure_rules(directory, images)
         changed |= machine.ensure_units(_render_units(directory, images))
@@ -470,7 +463,7 @@ def _ensure_closed() -> bool:
 
 def _ensure_rules(directory: Path, images: Iterable[Image]) -> bool:
     """Have udev tell loop devices of images from others; say if that changed anything."""
-    sparse = sorted(str(image_path(directory, image.name)) for image in images if image.is_sparse)
+    sparse = sorted(str(image.path) for image in images if image.is_sparse)
     template = TEMPLATES / "loop.rules.j2"
     rules = machine.render(template, UDEV_RULES, directory=str(directory), sparse=sparse)
     changed = machine.write_atomically(UDEV_RULES, rules)
@@ -480,7 +473,7 @@ def _ensure_rules(directory: Path, images: Iterable[Image]) -> bool:
 
 
 def _render_units(directory: Path, images: Iterable[Image]) -> dict[str, str]:
-    units = {_unit(image): _render_mount(directory, image) for image in images}
+    units = {_unit(image): _render_mount(image) for image in images}
     units[FSCK_UNIT] = machine.render(
         TEMPLATES / "nfs-share-fsck@.service.j2",
         machine.UNIT_DIRECTORY / FSCK_UNIT,
@@ -498,14 +491,14 @@ def _unit(image: Image) -> str:
     return machine.mount_unit_name(share_directory(image.name))
 
 
-def _render_mount(directory: Path, image: Image) -> str:
+def _render_mount(image: Image) -> str:
     return machine.render(
         TEMPLATES / "share.mount.j2",
         machine.UNIT_DIRECTORY / _unit(image),
         name=image.name,
         id=share_id(image.name),
         discard=",discard" if image.is_sparse else "",
-        directory=str(directory),
+        directory=str(image.path.parent),
         where=str(share_directory(image.name)),
     )
 
@@ -533,7 +526,7 @@ def usage(image: Image) -> Usage:
     )
 
 
-def is_empty(directory: Path, image: Image) -> bool:
+def is_empty(image: Image) -> bool:
     """Whether there is provably nothing in a share; False where that can't be said.
 
     What is not mounted is read by debugfs(8), if its file system is clean: in a journal that is
@@ -543,8 +536,7 @@ def is_empty(directory: Path, image: Image) -> bool:
         if image.is_mounted:
             with os.scandir(share_directory(image.name)) as entries:
                 return next(entries, None) is None
-        path = image_path(directory, image.name)
-        return _is_clean(path) and _list_root(path) == {".", ".."}
+        return _is_clean(image.path) and _list_root(image.path) == {".", ".."}
     except (machine.CommandError, OSError):
         return False
 
@@ -593,26 +585,25 @@ def unmount(image: Image, flush: Callable[[], None]) -> None:
     where = share_directory(image.name)
     if reason := _unmount([where], flush).get(where):
         raise ImagesError(f"share {image.name}: {reason}")
-    with _failing_as(f"share {image.name}"):
+    with machine.failing_as(ImagesError, f"share {image.name}"):
         _remove_units([_unit(image)])
     _remove_directory(where)
 
 
-def delete(directory: Path, image: Image, flush: Callable[[], None]) -> None:
+def delete(image: Image, flush: Callable[[], None]) -> None:
     """Delete an image that is not exported any more, with all that is in it.
 
     Raises:
         ImagesError: it is in use, or can't be deleted.
     """
     unmount(image, flush)
-    path = image_path(directory, image.name)
-    with _failing_as(f"share {image.name}"):
-        path.unlink(missing_ok=True)
-        path.with_suffix(".json").unlink(missing_ok=True)
-        machine.sync_directory(directory)
+    with machine.failing_as(ImagesError, f"share {image.name}"):
+        image.path.unlink(missing_ok=True)
+        image.path.with_suffix(".json").unlink(missing_ok=True)
+        machine.sync_directory(image.path.parent)
 
 
-def check(directory: Path, image: Image, *, repair: bool) -> tuple[bool, str]:
+def check(image: Image, *, repair: bool) -> tuple[bool, str]:
     """Check an unmounted image with e2fsck(8): first what is safe to repair, then all.
 
     Returns:
@@ -621,7 +612,7 @@ def check(directory: Path, image: Image, *, repair: bool) -> tuple[bool, str]:
     Raises:
         ImagesError: e2fsck did not come to an end, or another one is checking it.
     """
-    path = image_path(directory, image.name)
+    path = image.path
     deadline = time.monotonic() + CHECK_TIMEOUT_S
     is_clean, said = _run_e2fsck(path, "-n", deadline)
     # Twice: with a superblock that had to be taken from its copy, the first run leaves errors.
@@ -673,7 +664,7 @@ def unmount_all(flush: Callable[[], None]) -> tuple[str, ...]:
     places = mounted() | {EXPORT_ROOT / Path(unit).stem[len("srv-nfs-") :] for unit in units}
     failures = list(_unmount(sorted(places), flush).values())
     try:
-        with _failing_as("shares' units stay"):
+        with machine.failing_as(ImagesError, "shares' units stay"):
             _remove_units(sorted(units), FSCK_UNIT)
             UDEV_RULES.unlink(missing_ok=True)
     except ImagesError as error:

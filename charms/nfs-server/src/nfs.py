@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Collection, Generator, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,20 +52,15 @@ NFSV3_DROP_INS = tuple(f"{unit}.d/nfs-server-charm.conf" for unit in NFSV3_UNITS
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 # Starting waits for the images' file systems to be checked.
 START_TIMEOUT_S = 300.0
+# How long clients that leave may take to unmount before their access is taken away. Juju runs the
+# hooks of the two sides up to half a minute apart.
+LEAVE_TIMEOUT_S = 60.0
 
 logger = logging.getLogger(__name__)
 
 
 class NfsError(Exception):
     """The NFS server could not be installed or started; the message says why."""
-
-
-@contextlib.contextmanager
-def _failing_as(what: str) -> Generator[None, None, None]:
-    try:
-        yield
-    except (machine.CommandError, OSError) as error:
-        raise NfsError(f"{what}: {error}") from error
 
 
 def find_refusal() -> str:
@@ -140,7 +135,7 @@ def write_configuration(settings: Settings) -> bool:
     units = {MOUNTD_DROP_IN: machine.render(drop_in, machine.UNIT_DIRECTORY / MOUNTD_DROP_IN)}
     if not RPCBIND.exists():  # Else somebody may be using it.
         units |= _govern_rpcbind()
-    with _failing_as("the NFS server's settings can't be written"):
+    with machine.failing_as(NfsError, "the NFS server's settings can't be written"):
         changed = machine.write_atomically(CONFIGURATION, text)
         changed |= _write_lockd_configuration(settings.nfsv3)
         return machine.ensure_units(units) or changed
@@ -202,7 +197,7 @@ def ensure_running(settings: Settings) -> bool:
     Raises:
         NfsError: it does not start.
     """
-    with _failing_as(f"{SERVICE} does not start"):
+    with machine.failing_as(NfsError, f"{SERVICE} does not start"):
         if not is_running():
             logger.warning("%s did not run: starting it", SERVICE)
             _set_lockd_ports(settings.nfsv3)
@@ -226,8 +221,6 @@ class Holder:
     """Whether there are locks (fcntl(2), flock(2)) among it, which it loses when it is expired."""
     is_elsewhere: bool
     """Whether it holds something on other file systems too."""
-    is_courtesy: bool
-    """Whether it has not been heard of since its lease ended."""
     control: Path
     """Its file `ctl`."""
 
@@ -263,7 +256,6 @@ def holders(image_where: Path) -> tuple[Holder, ...]:
                     address=_find_address(info) or ipaddress.IPv4Address(0),
                     has_locks="lock" in here,
                     is_elsewhere=any(where != superblock for _, where in held),
-                    is_courtesy=_is_courtesy(info),
                     control=path.with_name("ctl"),
                 )
             )
@@ -325,7 +317,8 @@ def _has_versions(is_nfsv3: bool) -> bool:
 def _restart(is_nfsv3: bool) -> None:
     """Restart the server, with mountd, which listens for NFSv3 alone."""
     machine.systemctl("stop", SERVICE, MOUNTD_SERVICE)
-    if not is_nfsv3 and _is_rpcbind_ours():
+    is_rpcbind_ours = (machine.UNIT_DIRECTORY / NFSV3_DROP_INS[0]).exists()
+    if is_rpcbind_ours and not is_nfsv3:
         machine.systemctl("stop", *NFSV3_UNITS)
     _set_lockd_ports(is_nfsv3)
     machine.systemctl("start", SERVICE, timeout_s=START_TIMEOUT_S)
@@ -339,18 +332,14 @@ def _set_lockd_ports(is_nfsv3: bool) -> None:
             (LOCKD_PARAMETERS / name).write_text(f"{port}\n")
 
 
-def _is_rpcbind_ours() -> bool:
-    return (machine.UNIT_DIRECTORY / NFSV3_DROP_INS[0]).exists()
-
-
 def wait_for_clients_to_leave(
-    timeout_s: float, networks: Collection[Network] | None = None
+    networks: Collection[Network] | None = None, timeout_s: float = LEAVE_TIMEOUT_S
 ) -> bool:
     """Wait until no client is connected; False if some still are after `timeout_s` seconds.
 
     Args:
-        timeout_s: how long at most.
         networks: only those from there count; None: all do.
+        timeout_s: how long at most.
     """
     deadline = time.monotonic() + timeout_s
     while any(_is_in(client, networks) for client in read_clients()):
@@ -372,7 +361,7 @@ def remove(*, is_used_by_others: bool) -> None:
     Raises:
         NfsError: systemd failed, or files can't be removed.
     """
-    with _failing_as("the NFS server's settings stay"):
+    with machine.failing_as(NfsError, "the NFS server's settings stay"):
         if is_installed() and not is_used_by_others:
             machine.systemctl("disable", "--now", SERVICE)
         CONFIGURATION.unlink(missing_ok=True)

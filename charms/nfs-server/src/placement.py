@@ -7,6 +7,7 @@ which image it is (its UUID). Until then a placement may still change, for nobod
 to the image. From then on it follows the image, wherever that is, and nothing else.
 """
 
+import functools
 import ipaddress
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from charms.storage_libs.v0.nfs_interfaces import Endpoint, Network, is_in, sort
 from values import (
     UNKNOWN,
     Answer,
+    Found,
     Placement,
     Placements,
     Report,
@@ -23,6 +25,7 @@ from values import (
     Request,
     ShareReport,
     Size,
+    Storage,
     Wanted,
     share_directory,
 )
@@ -31,6 +34,42 @@ NOT_HERE = "its image is not here; attach the storage that holds it"
 # How many addresses the units of an application may come from, to be let into a share that is
 # another's: a charm writes its units' databags itself, and must not open it to the world.
 _MOST_CLIENTS = {4: 2**24, 6: 2**96}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a unit's decisions rest on, read at one moment, and what the leader decides."""
+
+    unit: str
+    requests: tuple[Request, ...] = ()
+    placements: Placements = field(default_factory=dict[str, Placement])
+    """Where shares are to be; on the leader with what it decides in this hook."""
+    refusals: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Why shares are nowhere. On the leader."""
+    committed: Placements = field(default_factory=dict[str, Placement])
+    """Where they are for sure: what no other unit can come to decide otherwise."""
+    reports: Reports = field(default_factory=dict[str, Report])
+    """What the units say, this one's as it was said last."""
+    present: Collection[str] = ()
+    """The units that the application has, or is to have."""
+    found: Found = field(default_factory=Found)
+    storage: Storage = field(default_factory=Storage)
+    deleted: tuple[str, ...] = ()
+    """UUIDs of the shares that this unit has deleted and that still have a placement."""
+
+    @functools.cached_property
+    def wanted(self) -> dict[str, Wanted]:
+        """What each share shall be, wherever it is."""
+        return wanted(self.requests, self.placements)
+
+    def placement(self, name: str) -> Placement:
+        """Where a share is to be, and what else is decided of it."""
+        return self.placements.get(name, Placement())
+
+    def reported(self, name: str) -> ShareReport:
+        """What the unit says of a share that is to have it."""
+        report = _report(self.reports, self.placement(name).unit)
+        return report.shares.get(name, ShareReport())
 
 
 @dataclass(frozen=True)
@@ -108,12 +147,9 @@ def resolve(requests: Iterable[Request], placements: Placements) -> tuple[Reques
 
 def assign(requests: Iterable[Request], placements: Placements) -> dict[str, Placement]:
     """Note whose each share is: it stays with who asked for it first, while that one asks."""
-    owners: dict[str, list[str]] = {}
-    for request in sorted(requests, key=lambda request: request.integration_id):
-        if request.share:
-            owners.setdefault(request.share, []).append(request.application)
     after = dict(placements)
-    for name, applications in owners.items():
+    for name, group in _by_share(requests).items():
+        applications = [request.application for request in group]
         before = placements.get(name, Placement())
         is_operators = before.is_manual and not before.application
         if not is_operators and before.application not in applications:
@@ -126,14 +162,20 @@ def wanted(requests: Iterable[Request], placements: Placements) -> dict[str, Wan
 
     In the order in which they get room: that of the integrations, then those made by actions.
     """
-    groups: dict[str, list[Request]] = {}
-    for request in sorted(requests, key=lambda request: request.integration_id):
-        if request.share:
-            groups.setdefault(request.share, []).append(request)
+    groups = _by_share(requests)
     return {
         name: _wanted(placements.get(name, Placement()), groups.get(name, []))
         for name in [*groups, *sorted(placements.keys() - groups.keys())]
     }
+
+
+def _by_share(requests: Iterable[Request]) -> dict[str, list[Request]]:
+    """Group requests by the share that they are for, in the order of the integrations."""
+    groups: dict[str, list[Request]] = {}
+    for request in sorted(requests, key=lambda request: request.integration_id):
+        if request.share:
+            groups.setdefault(request.share, []).append(request)
+    return groups
 
 
 def _wanted(placement: Placement, requests: Collection[Request]) -> Wanted:
@@ -268,19 +310,14 @@ def _allocate(
         free[placement.unit] -= needed
 
 
-def why_lost(name: str, placement: Placement, reports: Reports, present: Collection[str]) -> str:
-    """Say why a share that was made can't be served; empty if nothing is known against it.
-
-    Args:
-        name: its name.
-        placement: where it is.
-        reports: what the units say that this one knows; a new unit doesn't know them at once.
-        present: names of the units that the application has, or is to have.
-    """
+def why_lost(name: str, snapshot: Snapshot) -> str:
+    """Say why a share that was made can't be served; empty if nothing is known against it."""
+    placement, reports = snapshot.placement(name), snapshot.reports
     if not placement.uuid:
         return ""
-    if placement.unit not in present:
+    if placement.unit not in snapshot.present:
         return f"share {name} was on {placement.unit}, which is gone"
+    # A new unit doesn't know all reports at once.
     if placement.unit in reports and held(name, placement, reports) is None:
         return f"share {name}: {NOT_HERE}"
     return ""
@@ -292,32 +329,21 @@ def held(name: str, placement: Placement, reports: Reports) -> ShareReport | Non
     return share if share and share.uuid and share.uuid == placement.uuid else None
 
 
-@dataclass(frozen=True)
-class Told:
-    """What the answers to clients rest on."""
-
-    placements: Placements
-    refusals: Mapping[str, str]
-    reports: Reports
-    present: Collection[str]
-
-
-def answer(request: Request, told: Told, answered: Answer) -> Answer:
+def answer(request: Request, snapshot: Snapshot, answered: Answer) -> Answer:
     """Decide what a client is told.
 
     What it was given stays while the share is lost or not mounted: to withdraw the endpoint would
     make the client unmount, and a lost share pass for a new one at the next event.
     """
-    name, reports = request.share, told.reports
-    placement = told.placements.get(name, Placement())
+    name, reports = request.share, snapshot.reports
+    placement = snapshot.placement(name)
     path = str(share_directory(name)) if name else ""
     is_same = answered.endpoint and answered.endpoint.path == path and placement.uuid
     before = answered if is_same else Answer()
     share = held(name, placement, reports)
     if share is None:
-        failed = _report(reports, placement.unit).shares.get(name, ShareReport()).refusal
-        lost = why_lost(name, placement, reports, told.present)
-        error = _joined(request.error, told.refusals.get(name, ""), lost or failed)
+        failed = why_lost(name, snapshot) or snapshot.reported(name).refusal
+        error = _joined(request.error, snapshot.refusals.get(name, ""), failed)
         return Answer(before.endpoint, before.size, error)
     address = _report(reports, placement.unit).addresses.get(request.integration_id)
     endpoint = Endpoint(address, path) if address and share.networks else before.endpoint

@@ -5,53 +5,22 @@ Two questions are answered here and nowhere else: may this image be deleted (`wh
 which image is the share of a name (`Plan.images`).
 """
 
-import functools
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import placement
 import room
+from placement import Snapshot
 from values import (
     Export,
-    Found,
     Image,
     Placement,
     Placements,
     Report,
-    Reports,
-    Request,
     ShareReport,
-    Storage,
     Wanted,
     Work,
 )
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """All that a unit's decisions rest on, read at one moment, and what the leader decides."""
-
-    unit: str
-    requests: tuple[Request, ...] = ()
-    placements: Placements = field(default_factory=dict[str, Placement])
-    """Where shares are to be; on the leader with what it decides in this hook."""
-    refusals: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Why shares are nowhere. On the leader."""
-    committed: Placements = field(default_factory=dict[str, Placement])
-    """Where they are for sure: what no other unit can come to decide otherwise."""
-    reports: Reports = field(default_factory=dict[str, Report])
-    """What the units say, this one's as it was said last."""
-    present: Collection[str] = ()
-    """The units that the application has, or is to have."""
-    found: Found = field(default_factory=Found)
-    storage: Storage = field(default_factory=Storage)
-    deleted: tuple[str, ...] = ()
-    """UUIDs of the shares that this unit has deleted and that still have a placement."""
-
-    @functools.cached_property
-    def wanted(self) -> dict[str, Wanted]:
-        """What each share shall be, wherever it is."""
-        return placement.wanted(self.requests, self.placements)
 
 
 @dataclass(frozen=True)
@@ -196,15 +165,12 @@ def report(snapshot: Snapshot, plan: Plan, failures: Mapping[str, str]) -> Repor
         plan: what followed from it.
         failures: why work on shares failed.
     """
-    images = snapshot.found.images
-    names = {*images, *plan.refusals, *failures}
-    return Report(
-        free=room.free_gib(snapshot.storage, images.values()),
-        is_on_root=snapshot.storage.is_root,
+    names = {*snapshot.found.images, *plan.refusals, *failures}
+    return replace(
+        first_report(snapshot),
         shares={name: _share_report(name, snapshot, plan, failures) for name in sorted(names)},
         # They may hold anything that a file system takes.
         foreign=tuple(ascii(path.name)[1:-1] for path in snapshot.found.foreign),
-        deleted=snapshot.deleted,
     )
 
 

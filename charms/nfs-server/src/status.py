@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import ops
 
 import room
-from placement import NOT_HERE
-from plan import Plan, Snapshot
+from placement import NOT_HERE, Snapshot
+from plan import Plan
 from reconciler import Outcome
 from values import share_id
 
@@ -45,7 +45,7 @@ def _reasons(outcome: Outcome) -> Iterator[str]:
     if outcome.snapshot is None or outcome.plan is None:
         return
     if not outcome.has_storage:
-        yield f"No storage: juju add-storage {outcome.unit} shares, or attach-storage"
+        yield f"No storage: juju add-storage {outcome.snapshot.unit} shares, or attach-storage"
         return
     if not outcome.is_running:
         yield "The NFS server does not run: see journalctl -u nfs-server"

@@ -193,6 +193,8 @@ class Image:
     name: str
     uuid: str
     """UUID of the file system, and `fsid` of the export."""
+    path: Path
+    """The image file."""
     file_bytes: int
     """Length of the image file."""
     filesystem_bytes: int

@@ -15,7 +15,7 @@ import stat
 import string
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -58,6 +58,19 @@ class CommandError(Exception):
 
 class CommandTimeoutError(CommandError):
     """A command passed its deadline and was killed."""
+
+
+@contextlib.contextmanager
+def failing_as(kind: type[Exception], what: str = "") -> Generator[None, None, None]:
+    """Tell of a command or a file that fails as a failure of a module, and of what.
+
+    Raises:
+        Exception: of that kind.
+    """
+    try:
+        yield
+    except (CommandError, OSError) as error:
+        raise kind(f"{what}: {error}" if what else str(error)) from error
 
 
 def run(*argv: str, timeout_s: float = COMMAND_TIMEOUT_S) -> str:

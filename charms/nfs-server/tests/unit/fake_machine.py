@@ -101,6 +101,7 @@ class FakeMachine:
         length = (TOTAL if size is None else size) * GIB
         self.on_storage[name] = Image(
             name=name,
+            path=Path(f"/storage/{share_id(name)}.img"),
             uuid=f"uuid {self.made} of {share_id(name)}, made on {self.unit}",
             file_bytes=length,
             filesystem_bytes=length,
@@ -143,9 +144,10 @@ class FakeImages:
             problem = "its space is not reserved, the storage is full"
         return replace(image, is_mounted=is_mounted, problem=problem)
 
-    def read_storage(self, directory: Path) -> Storage:
+    def read_storage(self, directory: Path, overcommit_ratio: float) -> Storage:
         free = (self._machine.free_gib + RESERVE) * GIB
-        return Storage(TOTAL * GIB, free, self._machine.is_root)
+        is_root = self._machine.is_root
+        return Storage(TOTAL * GIB, free, is_root, 1.0 if is_root else overcommit_ratio)
 
     def files(self) -> tuple[Path, ...]:
         return ()
@@ -174,7 +176,7 @@ class FakeImages:
         there = replace(there, file_bytes=length, filesystem_bytes=length)
         self._machine.on_storage[work.name] = there
 
-    def note_served(self, directory: Path, image: Image) -> None:
+    def note_served(self, image: Image) -> None:
         assert not self._machine.on_storage[image.name].is_served
         if image.name in self._machine.failing:
             raise real_images.ImagesError(f"share {image.name}: it failed")
@@ -182,7 +184,7 @@ class FakeImages:
         there = self._machine.on_storage[image.name]
         self._machine.on_storage[image.name] = replace(there, is_served=True)
 
-    def grow(self, directory: Path, image: Image, work: Work) -> None:
+    def grow(self, image: Image, work: Work) -> None:
         assert image.name in self._machine.mounted
         self._note(True, f"{image.name} grown")
         if image.name in self._machine.failing:
@@ -194,7 +196,7 @@ class FakeImages:
         )
         self._set_length(work)
 
-    def reserve(self, directory: Path, image: Image) -> None:
+    def reserve(self, image: Image) -> None:
         self._note(True, "reserved")
         if not self._machine.can_reserve:
             raise real_images.ImagesError(f"share {image.name}: no space left")
@@ -206,7 +208,7 @@ class FakeImages:
         self._machine.mounted |= missing - self._machine.damaged
         return self._note(bool(missing), "mounted")
 
-    def is_empty(self, directory: Path, image: Image) -> bool:
+    def is_empty(self, image: Image) -> bool:
         return image.name not in self._machine.filled
 
     def users(self, image: Image) -> tuple[str, ...]:
@@ -224,12 +226,12 @@ class FakeImages:
         self._machine.mounted.discard(image.name)
         self._note(True, f"{image.name} unmounted")
 
-    def delete(self, directory: Path, image: Image, flush: Callable[[], None]) -> None:
+    def delete(self, image: Image, flush: Callable[[], None]) -> None:
         self.unmount(image, flush)
         del self._machine.on_storage[image.name]
         self._note(True, f"{image.name} deleted")
 
-    def check(self, directory: Path, image: Image, *, repair: bool) -> tuple[bool, str]:
+    def check(self, image: Image, *, repair: bool) -> tuple[bool, str]:
         assert image.name not in self._machine.mounted
         if repair:
             self._machine.unclean.discard(image.name)
@@ -265,6 +267,7 @@ class FakeExports:
     EXPORTS = real_exports.EXPORTS
     ETAB = real_exports.ETAB
     host = staticmethod(real_exports.host)
+    hosts = staticmethod(real_exports.hosts)
 
     def __init__(self, machine: FakeMachine):
         self._machine = machine
@@ -381,7 +384,9 @@ class FakeNfs:
         return next((it for it in self._machine.on_storage if share_directory(it) == where), "")
 
     def wait_for_clients_to_leave(
-        self, timeout_s: float, networks: Collection[Network] | None = None
+        self,
+        networks: Collection[Network] | None = None,
+        timeout_s: float = real_nfs.LEAVE_TIMEOUT_S,
     ) -> bool:
         def is_meant(client: real_nfs.Address) -> bool:
             return networks is None or any(client in network for network in networks)

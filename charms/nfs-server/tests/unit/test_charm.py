@@ -20,19 +20,24 @@ import charm
 import claim
 import exports
 import images
+import leaving
+import maintenance
 import nfs
 import peers
+import reading
 import reconciler
 import settings as charm_settings
+import settled
 from charms.storage_libs.v0.nfs_interfaces import parse_allowlist
 from values import GIB, share_directory, share_id
 
+# What calls the workload modules.
+USERS = charm, actions, leaving, maintenance, reading, reconciler, settled
 HOST = "192.0.2.10"
 HOLDER = nfs.Holder(
     address=ip_address("10.0.1.1"),
     has_locks=True,
     is_elsewhere=False,
-    is_courtesy=False,
     control=Path("/ctl"),
 )
 ENDPOINT = f"nfs://{HOST}/srv/nfs/{share_id('/data')}"
@@ -44,14 +49,14 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
 
 
 def put_in(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
-    for module in charm, actions, reconciler:
+    for module in USERS:
         monkeypatch.setattr(module, "images", FakeImages(machine), raising=False)
         monkeypatch.setattr(module, "exports", FakeExports(machine), raising=False)
         monkeypatch.setattr(module, "nfs", FakeNfs(machine), raising=False)
     machine.kept.mkdir(exist_ok=True)
     monkeypatch.setattr(charm_settings, "IN_FORCE", machine.kept / "settings.json")
     monkeypatch.setattr(claim, "CLAIM", machine.kept / "claim.json")
-    monkeypatch.setattr(reconciler, "SETTLED", machine.kept / "settled")
+    monkeypatch.setattr(settled, "SETTLED", machine.kept / "settled")
     monkeypatch.setattr(peers, "read_goal", lambda: machine.goal or {machine.unit: "active"})
     return machine
 
@@ -790,7 +795,7 @@ def test_fakes_match(fake: type, real: object, name: str):
 
 @pytest.mark.parametrize(("fake", "real", "name"), FAKES)
 def test_fakes_have_all_that_the_charm_uses(fake: type, real: object, name: str):
-    sources = (Path(module.__file__).read_text() for module in (charm, actions, reconciler))
+    sources = (Path(module.__file__).read_text() for module in USERS)
     nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
     used = {
         node.attr

@@ -100,8 +100,10 @@ def test_exports_say_what_is_meant(name: str, allowlist: list[str]):
 def test_units_say_what_is_meant(name: str, is_sparse: bool):
     if refused(parse_name, name):
         return
-    image = images.Image(name, UUID, GIB, GIB, GIB, True, is_sparse)
-    unit = parse_unit(images._render_mount(Path("/var/lib/juju/storage/shares/0"), image))
+    directory = Path("/var/lib/juju/storage/shares/0")
+    path = images.image_path(directory, name)
+    image = images.Image(name, UUID, path, GIB, GIB, GIB, True, is_sparse)
+    unit = parse_unit(images._render_mount(image))
     assert set(unit) == {"Unit", "Mount", "Install"}
     assert unit["Unit"]["Description"] == f"NFS share {name}"
     options = "loop,nodev,nosuid,errors=remount-ro"

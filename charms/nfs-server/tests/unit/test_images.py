@@ -352,7 +352,7 @@ def converge(host: Host, size: int | None) -> None:
     images.ensure_mounted(host.storage, read(host).values())
     image = read(host)["/data"]
     if image.size != Size.of(size) or image.filesystem_bytes != image.file_bytes:
-        images.grow(host.storage, image, work("/data", size))
+        images.grow(image, work("/data", size))
 
 
 def count(host: Host, command: str) -> int:
@@ -460,7 +460,7 @@ def test_what_another_revision_keeps_in_the_identity_is_kept(host: Host):
     file = host.storage / f"{ID}.json"
     file.write_text(identity(colour="red", is_served=False).replace("THERE", there.uuid))
     assert read(host)["/data"] == there
-    images.note_served(host.storage, there)
+    images.note_served(there)
     assert json.loads(file.read_text()) == {
         "name": "/data",
         "uuid": there.uuid,
@@ -515,9 +515,9 @@ def test_read_what_is_no_file(host: Host, monkeypatch: pytest.MonkeyPatch, kind:
 
 def test_note_served(host: Host):
     made(host)
-    images.note_served(host.storage, read(host)["/data"])
+    images.note_served(read(host)["/data"])
     assert read(host)["/data"].is_served
-    images.grow(host.storage, read(host)["/data"], work("/data", None))
+    images.grow(read(host)["/data"], work("/data", None))
     assert read(host)["/data"].is_served
     assert read(host)["/data"].size == NO_LIMIT
     assert images.read(host.storage, "c0ffee/other").images == {}
@@ -528,7 +528,7 @@ def test_note_served_without_an_identity(host: Host):
     image = read(host)["/data"]
     (host.storage / f"{ID}.json").unlink()
     with pytest.raises(ImagesError, match=rf"share /data: .*{ID}\.json"):
-        images.note_served(host.storage, image)
+        images.note_served(image)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
@@ -544,11 +544,11 @@ def test_a_full_storage_is_a_fault_of_that_share(
     before = names(host)
     monkeypatch.setattr(machine, "write_atomically", fail)
     with pytest.raises(ImagesError, match=f"share /data: .*{os.strerror(number)}"):
-        images.note_served(host.storage, image)
+        images.note_served(image)
     with pytest.raises(ImagesError, match=f"share /b: .*{os.strerror(number)}"):
         images.make(host.storage, work("/b"), APP)
     with pytest.raises(ImagesError, match=os.strerror(number)):
-        images.grow(host.storage, image, work("/data", None))
+        images.grow(image, work("/data", None))
     monkeypatch.setattr(Path, "touch", fail)
     with pytest.raises(ImagesError, match=f"share /b: .*{os.strerror(number)}"):
         images.make(host.storage, work("/b"), APP)
@@ -579,7 +579,7 @@ def test_an_image_is_on_the_disk_before_it_has_its_name(
 def test_delete(host: Host):
     other = made(host, "/other")
     made(host)
-    images.delete(host.storage, read(host)["/data"], still)
+    images.delete(read(host)["/data"], still)
     assert names(host) == [other.name, f"{other.stem}.json"]
     assert list(host.mounts) == [str(share_directory("/other"))]
     units = sorted(path.name for path in machine.UNIT_DIRECTORY.glob("*.mount"))
@@ -590,7 +590,7 @@ def test_delete_what_is_in_use(host: Host):
     path = made(host)
     host.busy.add(str(share_directory("/data")))
     with pytest.raises(ImagesError, match=r"share /data: .* stays mounted: .*target is busy"):
-        images.delete(host.storage, read(host)["/data"], still)
+        images.delete(read(host)["/data"], still)
     assert is_whole(path)
     assert set(read(host)) == {"/data"}
 
@@ -599,18 +599,18 @@ def test_check(host: Host):
     path = made(host)
     images.unmount(read(host)["/data"], still)
     image = read(host)["/data"]
-    is_clean, said = images.check(host.storage, image, repair=False)
+    is_clean, said = images.check(image, repair=False)
     assert (is_clean, "Pass 5" in said) == (True, True)
     # The bitmap of blocks in use says that none is.
     with path.open("r+b") as file:
         file.seek(1024 + 0xC)
         file.write(b"\xff")
     before = path.read_bytes()
-    is_clean, said = images.check(host.storage, image, repair=False)
+    is_clean, said = images.check(image, repair=False)
     assert not is_clean
     assert "Free blocks count wrong" in said
     assert path.read_bytes() == before
-    is_clean, said = images.check(host.storage, image, repair=True)
+    is_clean, said = images.check(image, repair=True)
     assert is_clean
     assert is_whole(path)
 
@@ -624,7 +624,7 @@ def test_check_that_does_not_end(host: Host, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(machine, "run", run)
     stays = "; until e2fsck has ended the share stays unmounted"
     with pytest.raises(ImagesError, match=f"not done after 3600 s{stays}"):
-        images.check(host.storage, read(host)["/data"], repair=False)
+        images.check(read(host)["/data"], repair=False)
 
 
 def test_check_says_what_the_repair_did(host: Host):
@@ -633,7 +633,7 @@ def test_check_says_what_the_repair_did(host: Host):
     with path.open("r+b") as file:
         file.seek(1024 + 0xC)  # The number of free blocks.
         file.write(b"\xff")
-    is_clean, said = images.check(host.storage, read(host)["/data"], repair=True)
+    is_clean, said = images.check(read(host)["/data"], repair=True)
     assert is_clean
     assert "FILE SYSTEM WAS MODIFIED" in said
 
@@ -645,7 +645,7 @@ def test_one_e2fsck_at_a_time_has_an_image(host: Host):
         image = read(host)["/data"]
         assert image.problem == "being checked"
         with pytest.raises(ImagesError, match=r"\.img: it is being checked already"):
-            images.check(host.storage, image, repair=True)
+            images.check(image, repair=True)
         images.ensure_mounted(host.storage, [image])
         assert not read(host)["/data"].is_mounted
         # An older reading than the lock: the unit that checks before the mount asks for it too.
@@ -667,7 +667,7 @@ def test_e2fsck_outlives_its_action_with_the_lock(
     monkeypatch.setattr(images, "E2FSCK", str(slow))
     monkeypatch.setattr(images, "CHECK_TIMEOUT_S", 0.0)  # What is left of it is a second.
     with pytest.raises(ImagesError, match="not done after 1 s"):
-        images.check(host.storage, image, repair=True)
+        images.check(image, repair=True)
     assert (tmp_path / "begun").exists()
     images.LOCKS.write_text(Path("/proc/locks").read_text())
     assert read(host)["/data"].problem == "being checked"
@@ -687,7 +687,7 @@ def test_check_ends_in_an_hour(host: Host, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(images.time, "monotonic", lambda: now)
     monkeypatch.setattr(machine, "run", run)
     with pytest.raises(ImagesError, match="not done after 600 s"):
-        images.check(host.storage, read(host)["/data"], repair=True)
+        images.check(read(host)["/data"], repair=True)
 
 
 def test_is_empty(host: Host, monkeypatch: pytest.MonkeyPatch):
@@ -697,16 +697,16 @@ def test_is_empty(host: Host, monkeypatch: pytest.MonkeyPatch):
     with monkeypatch.context() as patch:
         patch.setattr(images, "share_directory", lambda _: where)
         image = replace(read(host)["/data"], is_mounted=True)
-        assert images.is_empty(host.storage, image)
+        assert images.is_empty(image)
         (where / ".hidden").touch()
-        assert not images.is_empty(host.storage, image)
+        assert not images.is_empty(image)
         patch.setattr(images, "share_directory", lambda _: where / "gone")
-        assert not images.is_empty(host.storage, image)
+        assert not images.is_empty(image)
     images.unmount(read(host)["/data"], still)
     image = read(host)["/data"]
-    assert images.is_empty(host.storage, image)
+    assert images.is_empty(image)
     write_file(path, "kept")
-    assert not images.is_empty(host.storage, image)
+    assert not images.is_empty(image)
 
 
 @pytest.mark.parametrize("command", ["feature needs_recovery", "ssv state 2"])
@@ -714,16 +714,16 @@ def test_what_cannot_be_looked_into_is_not_empty(host: Host, command: str):
     path = made(host)
     images.unmount(read(host)["/data"], still)
     image = read(host)["/data"]
-    assert images.is_empty(host.storage, image)
+    assert images.is_empty(image)
     really_run(images.DEBUGFS, "-w", "-R", command, str(path))
-    assert not images.is_empty(host.storage, image)
+    assert not images.is_empty(image)
 
 
 def test_what_debugfs_does_not_read_is_not_empty(host: Host):
     made(host)
     images.unmount(read(host)["/data"], still)
     host.failing = images.DEBUGFS
-    assert not images.is_empty(host.storage, read(host)["/data"])
+    assert not images.is_empty(read(host)["/data"])
 
 
 def test_a_directory_that_is_not_read_is_not_empty(host: Host):
@@ -731,7 +731,7 @@ def test_a_directory_that_is_not_read_is_not_empty(host: Host):
     images.unmount(read(host)["/data"], still)
     # The root directory's inode (2) says that it is no directory.
     really_run(images.DEBUGFS, "-w", "-R", "set_inode_field <2> mode 0100644", str(path))
-    assert not images.is_empty(host.storage, read(host)["/data"])
+    assert not images.is_empty(read(host)["/data"])
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", bytes(4096)])
@@ -793,13 +793,16 @@ def test_read_another_users_loop_device(host: Host):
 
 def test_read_storage(tmp_path: Path):
     usage = shutil.disk_usage(tmp_path)
-    storage = images.read_storage(tmp_path)
+    storage = images.read_storage(tmp_path, 2.0)
     assert storage.total_bytes == usage.total
     # Others write to it too.
     assert abs(storage.free_bytes - usage.free) < usage.total / 4
     assert storage.is_root == (os.stat(tmp_path).st_dev == os.stat("/").st_dev)
-    assert images.read_storage(Path("/var")).is_root == (not os.path.ismount("/var"))
-    assert not images.read_storage(Path("/proc")).is_root
+    assert images.read_storage(Path("/var"), 2.0).is_root == (not os.path.ismount("/var"))
+    assert not images.read_storage(Path("/proc"), 2.0).is_root
+    # What is overcommitted could fill the root disk.
+    assert images.read_storage(Path("/"), 2.0).overcommit_ratio == 1.0
+    assert images.read_storage(Path("/proc"), 2.0).overcommit_ratio == 2.0
 
 
 @pytest.mark.parametrize("size", [2, 3, None])
@@ -807,7 +810,7 @@ def test_grow(host: Host, size: int | None):
     path = made(host)
     write_file(path, "kept")
     before = read(host)["/data"]
-    images.grow(host.storage, before, work("/data", size))
+    images.grow(before, work("/data", size))
     after = read(host)["/data"]
     assert after.size == Size.of(size)
     assert after.file_bytes == after.filesystem_bytes == (size or TOTAL) * GIB
@@ -844,7 +847,7 @@ def test_grow_failure_leaves_the_share(host: Host, command: str):
     write_file(path, "kept")
     host.failing = command
     with pytest.raises(ImagesError, match=f"share /data: {command} "):
-        images.grow(host.storage, read(host)["/data"], work("/data", 2))
+        images.grow(read(host)["/data"], work("/data", 2))
     assert is_whole(path)
     assert read_file(path) == "kept"
     assert read(host)["/data"].size == Size(1)
@@ -864,7 +867,7 @@ def test_grow_gives_back_what_it_got_of_a_full_storage(
 
     monkeypatch.setattr(machine, "run", run)
     with pytest.raises(ImagesError, match=r"share /data: .*No space left"):
-        images.grow(host.storage, image, work("/data", 2))
+        images.grow(image, work("/data", 2))
     assert read(host)["/data"] == image
     assert is_whole(path)
 
@@ -872,7 +875,7 @@ def test_grow_gives_back_what_it_got_of_a_full_storage(
 def test_grow_only_mounted(host: Host):
     images.make(host.storage, work("/data", 1), APP)
     with pytest.raises(ImagesError, match="is not mounted, so it can't grow"):
-        images.grow(host.storage, read(host)["/data"], work("/data", 2))
+        images.grow(read(host)["/data"], work("/data", 2))
     assert read(host)["/data"].file_bytes == GIB
 
 
@@ -884,7 +887,7 @@ def test_reserve(host: Host):
     assert short.allocated_bytes < GIB
     assert short.problem == "its space is not reserved, the storage is full"
     assert short.is_mounted
-    images.reserve(host.storage, short)
+    images.reserve(short)
     assert read(host)["/data"].allocated_bytes >= GIB
     assert read(host)["/data"].problem == ""
     assert hashlib.sha256(path.read_bytes()).digest() == digest
@@ -894,7 +897,7 @@ def test_reserve_without_room(host: Host):
     made(host)
     host.failing = images.FALLOCATE
     with pytest.raises(ImagesError, match=f"share /data: {images.FALLOCATE} "):
-        images.reserve(host.storage, read(host)["/data"])
+        images.reserve(read(host)["/data"])
 
 
 def test_only_what_has_a_size_is_reserved(host: Host):
@@ -966,7 +969,7 @@ def test_make_sparse(host: Host):
     assert image.allocated_bytes < GIB
     unit = (machine.UNIT_DIRECTORY / f"srv-nfs-{ID}.mount").read_text()
     assert "errors=remount-ro,discard\n" in unit
-    images.grow(host.storage, image, work("/data", 5))
+    images.grow(image, work("/data", 5))
     image = read(host)["/data"]
     assert (image.size, image.is_sparse) == (Size(5), True)
     assert image.allocated_bytes < GIB

@@ -4,6 +4,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 import placement
 import plan
 from charms.storage_libs.v0.nfs_interfaces import ANYONE, Endpoint, Network, is_in, parse_allowlist
-from placement import Decision, Told
+from placement import Decision, Snapshot
 from values import (
     GIB,
     NO_LIMIT,
@@ -522,8 +523,9 @@ def tell(
 ) -> Answer:
     reports = {B: Report(shares={"/data": there} if there else {}, addresses={1: "10.0.0.9"})}
     placements = {"/data": placed} if placed else {}
-    told = Told(placements, {"/data": refusal} if refusal else {}, reports, present)
-    return placement.answer(asked, told, answered or Answer())
+    refusals = {"/data": refusal} if refusal else {}
+    read = Snapshot(A, placements=placements, refusals=refusals, reports=reports, present=present)
+    return placement.answer(asked, read, answered or Answer())
 
 
 BROKEN = replace(SERVED, error="share /data: not mounted", networks=())
@@ -718,7 +720,8 @@ def test_what_belongs_to_the_operator():
 def test_why_lost(
     placed: Placement, reports: dict[str, Report], present: Collection[str], lost: str
 ):
-    assert placement.why_lost("/data", placed, reports, present) == lost
+    read = Snapshot(A, placements={"/data": placed}, reports=reports, present=present)
+    assert placement.why_lost("/data", read) == lost
 
 
 def test_misplaced():
@@ -789,9 +792,9 @@ class Cluster:
     def _plan(self, name: str) -> plan.Plan:
         return plan.decide(self._read(name), 1000)
 
-    def _read(self, name: str) -> plan.Snapshot:
+    def _read(self, name: str) -> placement.Snapshot:
         unit = self.units[name]
-        snapshot = plan.Snapshot(
+        snapshot = placement.Snapshot(
             name,
             tuple(self.requests),
             unit.seen,
@@ -828,7 +831,7 @@ class Cluster:
 
 def _image(name: str, uuid: str) -> Image:
     size = 10 * GIB
-    return Image(name, uuid, size, size, size, True, is_mounted=True, is_served=False)
+    return Image(name, uuid, Path(), size, size, size, True, is_mounted=True, is_served=False)
 
 
 _hooks = st.tuples(

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 import plan
 from charms.storage_libs.v0.nfs_interfaces import Network, parse_allowlist
-from plan import Plan, Snapshot, Use
+from placement import Snapshot
+from plan import Plan, Use
 from values import (
     GIB,
     NO_LIMIT,
@@ -34,7 +35,7 @@ STORAGE = Storage(100 * GIB, 52 * GIB)  # 50 GiB to allocate.
 
 
 def image(name: str = "/data", uuid: str = "u1", *, is_served: bool = True) -> Image:
-    return Image(name, uuid, 10 * GIB, 10 * GIB, 10 * GIB, True, False, True, is_served)
+    return Image(name, uuid, Path(), 10 * GIB, 10 * GIB, 10 * GIB, True, False, True, is_served)
 
 
 def request(

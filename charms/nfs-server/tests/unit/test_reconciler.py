@@ -11,12 +11,11 @@ from typing import Any
 
 import ops
 import pytest
-from fake_machine import FakeImages, FakeMachine
-from ops import hookcmds, testing
+from fake_machine import FakeMachine
+from ops import testing
 from test_actions import do, plain, refused, results
 from test_charm import (
     ENDPOINT,
-    HOLDER,
     PEERS,
     SHARES,
     Context,
@@ -31,11 +30,9 @@ from test_charm import (
 
 import charm
 import claim
-import images
-import peers
-import reconciler
+import nfs
 from charms.storage_libs.v0.nfs_interfaces import parse_allowlist
-from values import Placement, Size, share_directory
+from values import Placement, Size
 
 OTHER = "nfs-server/1"
 REMOTE = "remote-" + "ab" * 16
@@ -97,88 +94,6 @@ def test_what_was_made_for_nothing_goes_only_if_it_is_empty(
         if is_filled
         else ops.ActiveStatus()
     )
-
-
-def kept(context: Context) -> testing.State:
-    """A share whose client has left."""
-    now = context.run(context.on.relation_changed(c := client()), state(c))
-    now = context.run(context.on.relation_broken(relation_in(now, 1)), now)
-    return replace(now, relations={now.get_relation(PEERS.id)})
-
-
-def test_delete_share_with_a_file_open_on_a_client(machine: FakeMachine, context: Context):
-    now = kept(context)
-    machine.holders = {"/data": (HOLDER,)}
-    said = refused(context, now, "delete-share", share="/data", confirm="/data")
-    assert said.startswith("share /data: 10.0.1.1 has files of it open; ")
-    assert machine.sizes() == {"/data": 10}
-    assert machine.holders == {"/data": (HOLDER,)}  # Nobody is cut off by trying.
-
-
-def test_delete_share_takes_nothing_of_other_clients(machine: FakeMachine, context: Context):
-    now = kept(context)
-    machine.holders = {"/logs": (HOLDER,)}
-    do(context, now, "delete-share", share="/data", confirm="/data")
-    assert machine.holders == {"/logs": (HOLDER,)}
-    assert machine.on_storage == {}
-
-
-def test_delete_share_that_is_mounted_by_nfsv3(machine: FakeMachine, context: Context):
-    now = kept(context)
-    machine.nfsv3 = {"/data": ("10.0.1.1",)}
-    there = {"share": "/data", "confirm": "/data"}
-    said = refused(context, now, "delete-share", **there)
-    assert "10.0.1.1 mounted it by NFSv3 (ignore-nfsv3=true if it did not unmount)" in said
-    do(context, now, "delete-share", **there, **{"ignore-nfsv3": True})
-    assert machine.on_storage == {}
-
-
-@pytest.mark.parametrize(
-    ("holder", "why"),
-    [
-        (HOLDER, "10.0.1.1 holds a lock"),
-        (
-            replace(HOLDER, has_locks=False, is_elsewhere=True),
-            "10.0.1.1 has files of other shares open",
-        ),
-    ],
-)
-def test_check_share_makes_no_client_lose_anything(
-    machine: FakeMachine, context: Context, holder: Any, why: str
-):
-    now = context.run(context.on.relation_changed(c := client()), state(c))
-    machine.holders = {"/data": (holder,)}
-    machine.changes.clear()
-    assert why in refused(context, now, "check-share", share="/data")
-    assert machine.changes == []
-    assert machine.holders == {"/data": (holder,)}
-
-
-def test_check_share_that_does_not_end_gives_the_share_back(
-    machine: FakeMachine, context: Context
-):
-    now = context.run(context.on.relation_changed(c := client()), state(c))
-    machine.holders = {"/data": (replace(HOLDER, has_locks=False),)}
-    do(context, now, "check-share", share="/data")
-    assert (machine.mounted, machine.paused) == ({"/data"}, set())
-    assert machine.may_mount() == {"/data": {"10.0.1.1"}}
-    machine.busy = {"/data"}
-    assert "bash (812)" in refused(context, now, "check-share", share="/data")
-    assert (machine.mounted, machine.paused) == ({"/data"}, set())
-
-
-def test_check_share_that_fails_gives_the_share_back(
-    machine: FakeMachine, context: Context, monkeypatch: pytest.MonkeyPatch
-):
-    now = context.run(context.on.relation_changed(c := client()), state(c))
-
-    def fail(*_: object, **__: object) -> None:
-        raise images.ImagesError("share /data: e2fsck: not done after 3600 s")
-
-    monkeypatch.setattr(FakeImages, "check", fail)
-    assert "not done" in refused(context, now, "check-share", share="/data")
-    assert (machine.mounted, machine.paused) == ({"/data"}, set())
-    assert machine.may_mount() == {"/data": {"10.0.1.1"}}
 
 
 # -- Whose a share is
@@ -368,87 +283,6 @@ def test_a_share_that_can_not_be_noted_is_not_exported(machine: FakeMachine, con
     assert out.unit_status == ops.BlockedStatus("share /bad: it failed")
 
 
-def test_a_new_unit_knows_its_peers_not_yet(machine: FakeMachine, context: Context):
-    machine.goal = {machine.unit: "waiting", OTHER: "active"}
-    peer = replace(PEERS, local_app_data=plain({"/data": Placement(OTHER, "u1")}), peers_data={})
-    now = replace(state(leader=False), relations={peer})
-    do(context, now, "list-shares")
-    (share,) = [it for it in results(context).values() if isinstance(it, dict)]
-    assert share["state"] == "not made yet"
-
-
-def test_who_may_lose_the_lead_exports_only_what_is_committed(
-    machine: FakeMachine, context: Context
-):
-    """Another unit is to come, or is there and not seen yet: it may decide otherwise."""
-    machine.goal = {machine.unit: "active", OTHER: "waiting"}
-    now = context.run(context.on.relation_changed(c := client()), state(c))
-    assert machine.sizes() == {"/data": 10}
-    assert machine.exported == {}
-    context.run(context.on.config_changed(), now)
-    assert machine.may_mount() == {"/data": {"10.0.1.1"}}
-
-
-def test_what_is_pending_has_not_failed(machine: FakeMachine, context: Context):
-    """list-shares between the placement of a share and the hook that makes it."""
-    placed = {"/data": Placement(machine.unit, is_manual=True, size=Size(10))}
-    now = replace(state(leader=False), relations={replace(PEERS, local_app_data=plain(placed))})
-    out = do(context, now, "list-shares")
-    assert out.unit_status == ops.UnknownStatus()  # As it was.
-    (share,) = [it for it in results(context).values() if isinstance(it, dict)]
-    assert share["state"] == "not made yet"
-
-
-def test_an_action_that_looks_leaves_the_status(machine: FakeMachine, context: Context):
-    machine.failing = {"/data"}
-    now = context.run(context.on.relation_changed(c := client()), state(c))
-    out = do(context, now, "list-shares")
-    assert out.unit_status == now.unit_status == ops.BlockedStatus("share /data: it failed")
-    (share,) = [it for it in results(context).values() if isinstance(it, dict)]
-    assert share["state"] == "share /data: it failed"
-
-
-@pytest.mark.parametrize("is_peer", [True, False])
-def test_a_unit_that_leaves_does_nothing_more(
-    machine: FakeMachine, context: Context, is_peer: bool
-):
-    now = context.run(context.on.relation_changed(c := client()), state(c))
-    machine.goal = {machine.unit: "dying"}
-    now = context.run(context.on.storage_detaching(SHARES), now)
-    # Juju may run no further hook.
-    assert not machine.has_exports_file
-    assert not machine.is_configured
-    assert not claim.CLAIM.exists()
-    there = relation_in(now, 1)
-    relations = now.relations if is_peer else {there}
-    now = replace(now, storages=set(), relations=relations)
-    machine.changes.clear()
-    for event in (
-        context.on.relation_departed(there, remote_unit=0),
-        context.on.relation_broken(there),
-        context.on.config_changed(),
-    ):
-        out = context.run(event, now)
-        assert machine.changes == []
-        assert out.relations == now.relations
-        if is_peer:
-            assert out.unit_status == ops.MaintenanceStatus(
-                "Leaving: the images of its shares stay on its storage"
-            )
-    context.run(context.on.stop(), now)
-
-
-def test_removal_ends_whoever_uses_a_share(machine: FakeMachine, context: Context):
-    now = context.run(context.on.relation_changed(c := client()), state(c))
-    machine.busy = {"/data"}
-    machine.goal = {machine.unit: "dying"}
-    context.run(context.on.storage_detaching(SHARES), now)
-    context.run(context.on.stop(), replace(now, storages=set()))
-    assert machine.mounted == {"/data"}
-    said = f"{share_directory('/data')} stays mounted"
-    assert any(said in log.message for log in context.juju_log)
-
-
 def test_a_client_that_leaves_gets_the_time_to_unmount(
     machine: FakeMachine, context: Context, monkeypatch: pytest.MonkeyPatch
 ):
@@ -460,7 +294,7 @@ def test_a_client_that_leaves_gets_the_time_to_unmount(
     one = with_answer(client(units={0: "10.0.0.1/32"}), now)
     gone = context.on.relation_departed(one, remote_unit=1, departing_unit=1)
     context.run(gone, state(one, stored=now))
-    assert machine.waited_s == reconciler.LEAVE_TIMEOUT_S
+    assert machine.waited_s == nfs.LEAVE_TIMEOUT_S
     assert machine.clients == (ip_address("10.0.0.1"),)
     assert machine.may_mount() == {"/data": {"10.0.0.1"}}
 
@@ -474,46 +308,3 @@ def test_broken_without_the_name_of_the_other_side(
     relations = {there, now.get_relation(PEERS.id)}
     context.run(context.on.relation_broken(there), replace(now, relations=relations))
     assert machine.may_mount() == {}
-
-
-def test_nothing_is_read_when_nothing_happened(
-    machine: FakeMachine, context: Context, monkeypatch: pytest.MonkeyPatch
-):
-    now = context.run(context.on.relation_changed(c := client()), state(c))
-
-    def refuse(*_: object) -> None:
-        pytest.fail("update-status of a machine that is as it was")
-
-    monkeypatch.setattr(peers, "read_goal", refuse)
-    out = context.run(context.on.update_status(), now)
-    assert out.unit_status == now.unit_status
-    assert out.relations == now.relations
-
-
-@pytest.mark.parametrize(
-    "happens",
-    [
-        lambda machine: machine.mounted.clear(),
-        lambda machine: setattr(machine, "is_running", False),
-        lambda machine: setattr(machine, "foreign", (Path("/x.img"),)),
-        lambda machine: machine.add("/data", 5),
-    ],
-)
-def test_update_status_sees_what_happened(machine: FakeMachine, context: Context, happens: Any):
-    now = context.run(context.on.relation_changed(c := client()), state(c))
-    happens(machine)
-    assert context.run(context.on.update_status(), now).unit_status != now.unit_status or (
-        machine.mounted == {"/data"} and machine.is_running
-    )
-    assert not reconciler.SETTLED.exists() or machine.is_running
-
-
-def test_the_goal_is_read_as_juju_gives_it(monkeypatch: pytest.MonkeyPatch):
-    since = "2026-11-24 10:00:00Z"
-    units = {
-        "nfs-server/0": {"status": "active", "since": since},
-        OTHER: {"status": "dying", "since": since},
-    }
-    given = hookcmds.GoalState._from_dict({"units": units, "relations": {}})
-    monkeypatch.setattr(hookcmds, "goal_state", lambda: given)
-    assert peers.read_goal() == {"nfs-server/0": "active", OTHER: "dying"}

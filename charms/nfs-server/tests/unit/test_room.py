@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -21,6 +22,7 @@ def image(name: str = "/data", size: int | None = 10, file_gib: int | None = Non
     return Image(
         name=name,
         uuid="0b5bd56d-6b2f-4ba1-bd3c-7a7f1e6c0e0a",
+        path=Path(),
         file_bytes=file_bytes,
         filesystem_bytes=length,
         allocated_bytes=file_bytes if size else GIB,

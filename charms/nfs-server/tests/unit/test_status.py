@@ -9,7 +9,8 @@ import ops
 import pytest
 
 from charms.storage_libs.v0.nfs_interfaces import ANYONE
-from plan import Plan, Snapshot
+from placement import Snapshot
+from plan import Plan
 from reconciler import Outcome
 from status import app_status, unit_status
 from values import GIB, Answer, Found, Image, Placement, Request, Size, Storage, share_id
@@ -21,7 +22,7 @@ NOTHING = Plan({}, (), {}, (), (), (), {})
 
 def image(name: str, *, problem: str = "", is_limited: bool = True, gib: int = 10) -> Image:
     size = gib * GIB
-    return Image(name, "u", size, size, size, is_limited, problem=problem)
+    return Image(name, "u", Path(), size, size, size, is_limited, problem=problem)
 
 
 def outcome(
@@ -43,7 +44,7 @@ def outcome(
         storage=storage,
     )
     decided = replace(NOTHING, images=there, missing=missing, misplaced=misplaced)
-    return Outcome(UNIT, snapshot=snapshot, plan=decided)
+    return Outcome(snapshot=snapshot, plan=decided)
 
 
 GOOD = outcome(image("/a"))
@@ -121,7 +122,7 @@ WRONG = [
         id="not installed",
     ),
     pytest.param(
-        Outcome(UNIT, not_installed="it can't run"), "it can't run", id="not installed, no look"
+        Outcome(not_installed="it can't run"), "it can't run", id="not installed, no look"
     ),
     pytest.param(
         replace(BAD, not_installed="x", other_unit="nfs/9"),
@@ -141,7 +142,7 @@ def test_what_is_wrong(it: Outcome, says: str):
     ("it", "status"),
     [
         pytest.param(GOOD, ops.ActiveStatus(), id="all is well"),
-        pytest.param(Outcome(UNIT), ops.MaintenanceStatus("Installing the NFS server"), id="new"),
+        pytest.param(Outcome(), ops.MaintenanceStatus("Installing the NFS server"), id="new"),
         pytest.param(
             replace(BAD, is_leaving=True, is_running=False, other_unit="x"),
             ops.MaintenanceStatus("Leaving: the images of its shares stay on its storage"),
@@ -203,7 +204,7 @@ def refused(*refusals: tuple[str, str]) -> Outcome:
 @pytest.mark.parametrize(
     ("it", "message"),
     [
-        pytest.param(Outcome(UNIT), "", id="nothing is known"),
+        pytest.param(Outcome(), "", id="nothing is known"),
         pytest.param(GOOD, "", id="nothing"),
         pytest.param(refused(("web", "")), "", id="granted"),
         pytest.param(refused(("web", "5G")), "Refused to web: 5G", id="one"),

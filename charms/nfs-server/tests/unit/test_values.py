@@ -2,6 +2,7 @@
 """What sizes and names mean."""
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -136,7 +137,7 @@ def test_invalid_names(text: str):
 def test_sparse_is_what_takes_room_as_it_is_filled(
     is_limited: bool, is_overcommitted: bool, is_sparse: bool
 ):
-    image = Image("a", "u", 9 * GIB, 5 * GIB + 1, GIB, is_limited, is_overcommitted)
+    image = Image("a", "u", Path(), 9 * GIB, 5 * GIB + 1, GIB, is_limited, is_overcommitted)
     assert image.is_sparse is is_sparse
     assert image.size == (Size(5) if is_limited else NO_LIMIT)
     assert Work("a", 9, is_limited, is_overcommitted).is_sparse is is_sparse

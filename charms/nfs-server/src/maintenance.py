@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One share taken out of service by an operator: to delete it, or to check its file system."""
+
+from dataclasses import replace
+
+import exports
+import images
+import nfs
+import plan
+from plan import Plan, Use
+from reconciler import Reconciler
+from values import Image, Report, share_directory
+
+
+class RefusedError(Exception):
+    """Something can't be done as it was asked for; the message says why."""
+
+
+def delete_share(server: Reconciler, image: Image, *, ignore_nfsv3: bool) -> None:
+    """Delete a share, as an operator confirmed; also if clients have it by NFSv3, if told.
+
+    Raises:
+        RefusedError: somebody has it.
+        ImagesError: it is in use on this machine.
+    """
+    reader = server.reader
+    snapshot, decided = reader.read()
+    wanted = snapshot.wanted.get(image.name)
+    use = Use(
+        is_confirmed=True,
+        applications=wanted.applications if wanted else (),
+        clients=_find_clients(image, decided, ignore_nfsv3=ignore_nfsv3),
+    )
+    if reason := plan.why_keep(image, use):
+        raise RefusedError(reason)
+    _refuse_if_used_here(image)
+    others = [it for it in decided.exports.values() if it.name != image.name]
+    exports.ensure(others, reader.settings.squash)
+    try:
+        # An operator confirmed it, and nobody has it any more.
+        images.delete(image, exports.flush)
+        own = snapshot.reports.get(reader.unit, Report())
+        reader.peers.write_report(replace(own, deleted=(*own.deleted, image.uuid)))
+    finally:
+        server.run()
+
+
+def check_share(server: Reconciler, image: Image, *, repair: bool) -> tuple[bool, str]:
+    """Check the file system of a share, while its clients wait.
+
+    Returns:
+        Whether it is in order now, and what e2fsck said.
+
+    Raises:
+        RefusedError: a client would get an error, not just wait.
+        ImagesError: it is in use on this machine, or the check did not end.
+    """
+    _, decided = server.reader.read()
+    _refuse_if_used_here(image)
+    holders = nfs.holders(share_directory(image.name))
+    # The server forgets what they have open, and they open it again: locks would be lost.
+    losers = [f"{it.address} holds a lock" for it in holders if it.has_locks]
+    losers += [f"{it.address} has files of other shares open" for it in holders if it.is_elsewhere]
+    if reason := plan.why_busy(image.name, losers):
+        raise RefusedError(reason)
+    squash = server.reader.settings.squash
+    try:
+        exports.ensure(decided.exports.values(), squash, paused={image.name})
+        nfs.expire(holders)  # They come back, wait, and get back what they had open.
+        images.unmount(image, exports.flush)
+        return images.check(image, repair=repair)
+    finally:
+        server.run()  # Mounts and exports it again.
+
+
+def _refuse_if_used_here(image: Image) -> None:
+    if users := images.users(image):
+        raise RefusedError(
+            f"share {image.name} is in use on this machine by {', '.join(users)}: end that"
+        )
+
+
+def connected(name: str, decided: Plan) -> list[str]:
+    """Find the connected clients that may mount a share: which of theirs they did isn't told."""
+    networks = decided.exports[name].networks if name in decided.exports else ()
+    return [str(it) for it in nfs.read_clients() if any(it in network for network in networks)]
+
+
+def _find_clients(image: Image, decided: Plan, *, ignore_nfsv3: bool) -> tuple[str, ...]:
+    """Find the clients that have a share, and how."""
+    where = share_directory(image.name)
+    by_nfsv3 = () if ignore_nfsv3 else nfs.nfsv3_clients(where)
+    return (
+        *(f"{it} is connected" for it in connected(image.name, decided)),
+        *(f"{it.address} has files of it open" for it in nfs.holders(where)),
+        *(
+            f"{it} mounted it by NFSv3 (ignore-nfsv3=true if it did not unmount)"
+            for it in by_nfsv3
+        ),
+    )

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads both sides once, Juju's and the machine's, and decides what follows; changes nothing."""
+
+import functools
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import ops
+
+import claim
+import exports
+import images
+import nfs
+import peers
+import placement
+import plan
+import settings
+from clients import Clients
+from placement import Snapshot
+from plan import Plan
+from settings import Settings
+from values import Found, Placements, Report, Storage
+
+logger = logging.getLogger(__name__)
+
+
+class Reader:
+    """The one who knows both sides: what is asked, decided and here."""
+
+    def __init__(self, charm: ops.CharmBase):
+        self._charm = charm
+        self._model = charm.model
+        self.unit = charm.unit.name
+        self.peers = peers.Peers(charm)
+        self.clients = Clients(charm)
+        self.claim = claim.Claim(self.unit, charm.model.uuid, str(charm.charm_dir))
+        self._read: tuple[Snapshot, Plan] | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """The operator's settings if they are good, else the last that were."""
+        return self._settings[0]
+
+    @property
+    def bad_setting(self) -> str:
+        """Which of the operator's settings is not allowed, and what is; empty: they are good."""
+        return self._settings[1]
+
+    @functools.cached_property
+    def _settings(self) -> tuple[Settings, str]:
+        try:
+            return settings.parse(self._charm.config), ""
+        except settings.SettingsError as error:
+            logger.error("%s", error)  # The status says it too.
+            return settings.read_in_force(), str(error)
+
+    @functools.cached_property
+    def _goal(self) -> dict[str, str]:
+        return peers.read_goal()
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this unit leads the application."""
+        return self._charm.unit.is_leader()
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether this unit is being removed."""
+        return self._goal.get(self.unit) == "dying"
+
+    @property
+    def directory(self) -> Path | None:
+        """Where the shares are: this unit's storage. None while it has none, or may serve none."""
+        if claim.find_other(self.claim):
+            return None
+        attached = self._model.storages["shares"]
+        return attached[0].location if attached else None
+
+    @property
+    def application(self) -> str:
+        """What stands beside each image as its application: no other has the same."""
+        return f"{self._model.uuid}/{self._charm.app.name}"
+
+    def why_not_ready(self) -> str:
+        """Say why nothing can be done on this unit; empty: it can."""
+        if not self.peers.is_there:
+            return f"{self.unit} is not ready: see juju status"
+        if other := claim.find_other(self.claim):
+            return f"{other} serves this machine"
+        return "" if nfs.is_installed() else "the NFS server is not installed: see juju status"
+
+    def read(self) -> tuple[Snapshot, Plan]:
+        """Read what is asked, decided and here; as the leader, decide."""
+        if self._read is None:
+            snapshot = self._take_snapshot()
+            decided = plan.decide(snapshot, exports.MAX_ENTRIES)
+            said = snapshot.reports.get(self.unit, Report())
+            # What failed in an earlier hook, and is still to be done.
+            failures = {
+                work.name: share.refusal
+                for work in decided.work
+                if (share := said.shares.get(work.name)) and share.refusal
+            }
+            own = replace(plan.report(snapshot, decided, failures), addresses=said.addresses)
+            reports = {**snapshot.reports, self.unit: own}
+            self._read = replace(snapshot, reports=reports), decided
+        return self._read
+
+    def keep(self, snapshot: Snapshot, decided: Plan) -> None:
+        """Have this as what was read."""
+        self._read = snapshot, decided
+
+    def forget(self) -> None:
+        """Read anew next time, since work was done."""
+        self._read = None
+
+    def _take_snapshot(self) -> Snapshot:
+        storage, found = Storage(), Found()
+        if directory := self.directory:
+            storage = images.read_storage(directory, self.settings.overcommit_ratio)
+            found = images.read(directory, self.application)
+        committed = self.peers.read_placements()
+        snapshot = Snapshot(
+            unit=self.unit,
+            requests=self.clients.requests(self.settings),
+            placements=committed,
+            committed=committed,
+            reports=self.peers.read_reports(),
+            present={self.unit, *self._alive(), *self.peers.units},
+            found=found,
+            storage=storage,
+        )
+        snapshot = replace(snapshot, deleted=_still_placed(snapshot))
+        if self.is_leader:
+            return self._decide(snapshot)
+        return replace(snapshot, requests=placement.resolve(snapshot.requests, committed))
+
+    def _decide(self, snapshot: Snapshot) -> Snapshot:
+        """Decide where shares are to be. On the leader."""
+        reports = {**snapshot.reports, self.unit: plan.first_report(snapshot)}
+        answered = {
+            it.integration_id: self.clients.answered(it.integration_id) for it in snapshot.requests
+        }
+        placements = placement.without_deleted(snapshot.committed, reports)
+        placements = placement.note_unreadable(placements, snapshot.requests, answered)
+        placements = placement.note_guests(placements, snapshot.requests, answered)
+        requests = placement.resolve(snapshot.requests, placements)
+        placements = placement.assign(requests, placements)
+        wanted = placement.wanted(requests, placements)
+        decision = placement.decide(placements, wanted, reports)
+        return replace(
+            snapshot,
+            requests=requests,
+            placements=decision.placements,
+            refusals=decision.refusals,
+            committed=self._commit(snapshot.committed, decision.placements),
+        )
+
+    def _commit(self, committed: Placements, decided: Placements) -> Placements:
+        """Say which placements no other unit can come to decide otherwise.
+
+        What a leader decides is lost if its hook fails, and another may lead then. Where there is
+        no other, one hook is enough.
+        """
+        is_alone = not self.peers.units and self._alive() == [self.unit]
+        return decided if is_alone else committed
+
+    def _alive(self) -> list[str]:
+        """Name the units that the application is to have; its peers may know dying ones."""
+        return [unit for unit, status in self._goal.items() if status != "dying"]
+
+
+def _still_placed(snapshot: Snapshot) -> tuple[str, ...]:
+    """Find which shares this unit deleted, of those that are not here and should be."""
+    here = {image.uuid for image in snapshot.found.images.values()}
+    missing = {it.uuid for it in snapshot.committed.values() if it.unit == snapshot.unit} - here
+    said = snapshot.reports.get(snapshot.unit, Report()).deleted
+    return tuple(uuid for uuid in said if uuid in missing)

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""update-status: nothing is read where nothing happened."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_machine import FakeMachine
+from test_charm import Context, client, new_context, put_in, state
+
+import peers
+import settled
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
+    return put_in(FakeMachine(), monkeypatch)
+
+
+@pytest.fixture
+def context() -> Context:
+    return new_context()
+
+
+def test_nothing_is_read_when_nothing_happened(
+    machine: FakeMachine, context: Context, monkeypatch: pytest.MonkeyPatch
+):
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+
+    def refuse(*_: object) -> None:
+        pytest.fail("update-status of a machine that is as it was")
+
+    monkeypatch.setattr(peers, "read_goal", refuse)
+    out = context.run(context.on.update_status(), now)
+    assert out.unit_status == now.unit_status
+    assert out.relations == now.relations
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        lambda machine: machine.mounted.clear(),
+        lambda machine: setattr(machine, "is_running", False),
+        lambda machine: setattr(machine, "foreign", (Path("/x.img"),)),
+        lambda machine: machine.add("/data", 5),
+    ],
+)
+def test_update_status_sees_what_happened(machine: FakeMachine, context: Context, happens: Any):
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    happens(machine)
+    assert context.run(context.on.update_status(), now).unit_status != now.unit_status or (
+        machine.mounted == {"/data"} and machine.is_running
+    )
+    assert not settled.SETTLED.exists() or machine.is_running

@@ -40,5 +40,10 @@ def ask(mountpoint: str) -> Usage | Trouble:
         said = (trouble for text, trouble in _SAID.items() if text in error.output)
         return next(said, Trouble.SILENT)
     block, blocks, free, available, inodes, inodes_free = map(int, figures.split())
-    sizes = (number * block for number in (blocks, blocks - free, available))
-    return Usage(*sizes, inodes, inodes - inodes_free)
+    return Usage(
+        blocks * block,
+        (blocks - free) * block,
+        available * block,
+        inodes,
+        inodes - inodes_free,
+    )

@@ -2,6 +2,7 @@
 """What a unit takes for sure, for pending and for failed, of what it reads."""
 
 from dataclasses import replace
+from typing import Any
 
 import ops
 import pytest
@@ -68,7 +69,7 @@ def test_an_action_that_looks_leaves_the_status(machine: FakeMachine, context: C
 
 def test_the_goal_is_read_as_juju_gives_it(monkeypatch: pytest.MonkeyPatch):
     since = "2026-11-24 10:00:00Z"
-    units = {
+    units: dict[str, Any] = {
         "nfs-server/0": {"status": "active", "since": since},
         OTHER: {"status": "dying", "since": since},
     }

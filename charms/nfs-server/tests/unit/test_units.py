@@ -28,8 +28,8 @@ class Cluster:
         self.answers: dict[int, dict[str, str]] = {}
         self.app_bag: dict[str, str] = {}
         self.unit_bags: dict[int, dict[str, str]] = {n: {} for n in range(count)}
-        self.status: dict[int, ops.StatusBase] = {}
-        self.app_status: ops.StatusBase = ops.UnknownStatus()
+        self.status: dict[int, object] = {}
+        self.app_status: object = None
         self.no_storage: set[int] = set()
 
     def hook(self, number: int, *, is_killed: bool = False, action: str = "", **params: object):

@@ -58,16 +58,18 @@ class Outcome:
 
     @property
     def is_settled(self) -> bool:
-        """Whether there is nothing left to do, and nothing that may mend by itself."""
+        """Whether there is nothing left to do, and nothing that may mend by itself.
+
+        What is refused stays so until an event, or until there is more room.
+        """
         snapshot, plan = self.snapshot, self.plan
         if snapshot is None or plan is None or not (self.has_storage and self.is_running):
             return False
         reasons = self.other_unit, self.not_installed, self.bad_setting
         failed = self.not_mounted, self.not_exported, self.failures, self.unexpected
-        planned = plan.work, plan.refusals, plan.missing, plan.misplaced, plan.unused
-        is_pending = any(answer.error or not answer.endpoint for _, answer in self.answers)
+        planned = plan.work, plan.missing, plan.misplaced, plan.unused
         is_bad = any(image.problem for image in plan.images.values())
-        left = *reasons, *failed, *planned, snapshot.found.foreign, is_pending, is_bad
+        left = *reasons, *failed, *planned, snapshot.found.foreign, is_bad
         return not any(left)
 
 

@@ -37,11 +37,12 @@ def is_settled(reader: Reader) -> bool:
 
 def _fingerprint(reader: Reader) -> str:
     """Describe what of the machine the charm looks after."""
-    images_here, foreign, remark = [], (), ""
+    images_here, foreign, remark, free = [], (), "", 0
     if directory := reader.directory:
         found = images.read(directory, reader.application)
         storage = images.read_storage(directory, reader.settings.overcommit_ratio)
         remark = room.remark(storage, found.images.values())
+        free = room.free_gib(storage, found.images.values())
         # What is written to shares changes what sparse images take; that says `remark`.
         images_here = [
             replace(it, allocated_bytes=0) if it.is_sparse else it for it in found.images.values()
@@ -49,5 +50,5 @@ def _fingerprint(reader: Reader) -> str:
         foreign = found.foreign
     files = (*images.files(), *nfs.files(), exports.EXPORTS, exports.ETAB)
     stamps = [(str(path), machine.stamp(path)) for path in files]
-    facts = (directory, images_here, foreign, remark, nfs.read_state(), stamps)
+    facts = (directory, images_here, foreign, remark, free, nfs.read_state(), stamps)
     return hashlib.sha256(repr(facts).encode(errors="surrogateescape")).hexdigest()

@@ -56,6 +56,8 @@ class FakeMachine:
     """Whether the storage is the root disk."""
     can_reserve: bool = True
     """Whether the storage has room for what images gave back."""
+    others_gib: int = 0
+    """What other files take of the storage."""
     filled: set[str] = field(default_factory=set[str])
     """Shares that hold files, whoever wrote them."""
     unfinished: int = 0
@@ -86,7 +88,8 @@ class FakeMachine:
     @property
     def free_gib(self) -> int:
         """What the storage has left to give."""
-        return TOTAL - RESERVE - sum(i.allocated_bytes for i in self.on_storage.values()) // GIB
+        taken = sum(image.allocated_bytes for image in self.on_storage.values()) // GIB
+        return TOTAL - RESERVE - self.others_gib - taken
 
     def add(
         self,

@@ -113,7 +113,8 @@ def test_who_comes_later_changes_nothing_of_the_first(
 ):
     now = context.run(context.on.relation_changed(c := client()), state(c))
     first = with_answer(c, now)
-    later = client(2, "/data", **({"size": "10"} | params))
+    wanted: dict[str, Any] = {"size": "10"}
+    later = client(2, "/data", **(wanted | params))
     now = context.run(context.on.relation_changed(later), state(first, later, stored=now))
     assert answers(now)[1] == {"endpoint": ENDPOINT, "size": "10"}
     assert answers(now)[2]["endpoint"] == ENDPOINT  # They share it: their operator said so.

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from fake_machine import FakeMachine
-from test_charm import Context, client, new_context, put_in, state
+from test_charm import Context, answers, client, new_context, put_in, state
 
 import peers
 import settled
@@ -22,10 +22,11 @@ def context() -> Context:
     return new_context()
 
 
+@pytest.mark.parametrize("size", ["10", pytest.param("1000", id="refused")])
 def test_nothing_is_read_when_nothing_happened(
-    machine: FakeMachine, context: Context, monkeypatch: pytest.MonkeyPatch
+    machine: FakeMachine, context: Context, monkeypatch: pytest.MonkeyPatch, size: str
 ):
-    now = context.run(context.on.relation_changed(c := client()), state(c))
+    now = context.run(context.on.relation_changed(c := client(size=size)), state(c))
 
     def refuse(*_: object) -> None:
         pytest.fail("update-status of a machine that is as it was")
@@ -52,3 +53,13 @@ def test_update_status_sees_what_happened(machine: FakeMachine, context: Context
         machine.mounted == {"/data"} and machine.is_running
     )
     assert not settled.SETTLED.exists() or machine.is_running
+
+
+def test_what_was_refused_is_granted_when_there_is_room(machine: FakeMachine, context: Context):
+    machine.others_gib = 90
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    assert "10G requested" in answers(now)[1]["error"]
+    machine.others_gib = 0
+    now = context.run(context.on.update_status(), now)
+    assert answers(now)[1]["size"] == "10"
+    assert "error" not in answers(now)[1]

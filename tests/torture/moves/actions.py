@@ -142,5 +142,7 @@ async def list_shares(machines: Machines, ledger: Ledger, unit: str) -> None:
     outcome = await machines.act(unit, "list-shares")
     _completed(outcome, "list-shares")
     said = [str(it["name"]) for it in outcome.results.values() if isinstance(it, dict)]
+    said += [name.partition("@")[0] + "@" for name in said if "@" in name]
     for share in ledger.live:
-        assert outcome.was_killed or share.name in said, f"list-shares has no {share.name}: {said}"
+        name = f"{share.name}@" if share.model else share.name  # And the UUID of the model.
+        assert outcome.was_killed or name in said, f"list-shares has no {name}: {said}"

@@ -149,12 +149,14 @@ CALLS = {
     SERVER / "actions.py": {"RefusedError"},
     SERVER / "maintenance.py": {"RefusedError"},
     SERVER / "images.py": {"ImagesError"},
+    SERVER / "mounts.py": {"MountsError"},
     SERVER / "exports.py": {"ExportsError"},
     CLIENT / "charm.py": {"event.fail"},
     LIBRARY: {"ValueError"},
 }
 FUNCTIONS = {
-    SERVER / "images.py": {"_find_problem", "_unmount", "_run_e2fsck"},
+    SERVER / "images.py": {"_find_problem", "_run_e2fsck"},
+    SERVER / "mounts.py": {"_unmount"},
     SERVER / "reading.py": {"why_not_ready"},
     SERVER / "maintenance.py": {"check_share", "_find_clients"},
 }

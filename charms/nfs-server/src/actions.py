@@ -10,6 +10,7 @@ import ops
 import exports
 import images
 import maintenance
+import mounts
 import placement
 import room
 from charms.storage_libs.v0.nfs_interfaces import (
@@ -66,7 +67,12 @@ class Actions(ops.Object):
         name = event.handle.kind.removesuffix("_action").replace("_", "-")
         try:
             event.set_results(self._do(name, event.params))
-        except (RefusedError, images.ImagesError, exports.ExportsError) as error:
+        except (
+            RefusedError,
+            images.ImagesError,
+            mounts.MountsError,
+            exports.ExportsError,
+        ) as error:
             event.fail(str(error))
 
     def _do(self, name: str, params: Params) -> Results:

@@ -7,7 +7,7 @@ from collections.abc import Generator
 
 import claim
 import exports
-import images
+import mounts
 import nfs
 import settled
 from reading import Reader
@@ -44,7 +44,7 @@ def leave_machine(reader: Reader) -> None:
 def _withdraw() -> None:
     """Leave no export and no mount; clients get the time to unmount before."""
     settled.forget()
-    mounted = images.mounted()
+    mounted = mounts.mounted()
     if mounted:
         nfs.wait_for_clients_to_leave()
     if nfs.is_installed():
@@ -52,7 +52,7 @@ def _withdraw() -> None:
             exports.ensure((), "none")
     for where in mounted:  # Who had the time and stayed would keep the storage busy.
         nfs.expire(nfs.holders(where))
-    for failure in images.unmount_all(exports.flush):
+    for failure in mounts.unmount_all(exports.flush):
         logger.warning("%s", failure)
 
 

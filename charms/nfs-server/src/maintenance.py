@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import exports
 import images
+import mounts
 import nfs
 import plan
 from plan import Plan, Use
@@ -21,7 +22,8 @@ def delete_share(server: Reconciler, image: Image, *, ignore_nfsv3: bool) -> Non
 
     Raises:
         RefusedError: somebody has it.
-        ImagesError: it is in use on this machine.
+        MountsError: it is in use on this machine.
+        ImagesError: it can't be deleted.
     """
     reader = server.reader
     snapshot, decided = reader.read()
@@ -38,7 +40,8 @@ def delete_share(server: Reconciler, image: Image, *, ignore_nfsv3: bool) -> Non
     exports.ensure(others, reader.settings.squash)
     try:
         # An operator confirmed it, and nobody has it any more.
-        images.delete(image, exports.flush)
+        mounts.unmount(image, exports.flush)
+        images.delete(image)
         own = snapshot.reports.get(reader.unit, Report())
         reader.peers.write_report(replace(own, deleted=(*own.deleted, image.uuid)))
     finally:
@@ -53,7 +56,8 @@ def check_share(server: Reconciler, image: Image, *, repair: bool) -> tuple[bool
 
     Raises:
         RefusedError: a client would get an error, not just wait.
-        ImagesError: it is in use on this machine, or the check did not end.
+        MountsError: it is in use on this machine.
+        ImagesError: the check did not end.
     """
     _, decided = server.reader.read()
     _refuse_if_used_here(image)
@@ -67,14 +71,14 @@ def check_share(server: Reconciler, image: Image, *, repair: bool) -> tuple[bool
     try:
         exports.ensure(decided.exports.values(), squash, paused={image.name})
         nfs.expire(holders)  # They come back, wait, and get back what they had open.
-        images.unmount(image, exports.flush)
+        mounts.unmount(image, exports.flush)
         return images.check(image, repair=repair)
     finally:
         server.run()  # Mounts and exports it again.
 
 
 def _refuse_if_used_here(image: Image) -> None:
-    if users := images.users(image):
+    if users := mounts.users(image):
         raise RefusedError(
             f"share {image.name} is in use on this machine by {', '.join(users)}: end that"
         )

@@ -16,6 +16,7 @@ import ops
 import claim
 import exports
 import images
+import mounts
 import nfs
 import placement
 import plan
@@ -260,8 +261,8 @@ class Reconciler:
 def _mount(directory: Path, decided: Plan) -> tuple[bool, str]:
     """Have images mounted; whether that changed anything, and why it can't be done."""
     try:
-        return images.ensure_mounted(directory, decided.images.values()), ""
-    except images.ImagesError as error:
+        return mounts.ensure_mounted(directory, decided.images.values()), ""
+    except mounts.MountsError as error:
         logger.error("%s", error)
         return False, str(error)
 
@@ -274,7 +275,8 @@ def _take_back(image: Image) -> bool:
         return False
     with _noting({}, image.name):
         # Its share was placed here for a moment, and nobody has mounted or filled it.
-        images.delete(image, exports.flush)
+        mounts.unmount(image, exports.flush)
+        images.delete(image)
         return True
     return False
 
@@ -284,6 +286,6 @@ def _noting(failures: dict[str, str], name: str) -> Generator[None, None, None]:
     """Go on where something fails with a share's image, and note why."""
     try:
         yield
-    except images.ImagesError as error:
+    except (images.ImagesError, mounts.MountsError) as error:
         logger.error("%s", error)
         failures[name] = str(error)

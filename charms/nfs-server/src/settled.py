@@ -11,6 +11,7 @@ from pathlib import Path
 
 import exports
 import images
+import mounts
 import nfs
 import room
 from nfs_charms import machine
@@ -48,7 +49,7 @@ def _fingerprint(reader: Reader) -> str:
             replace(it, allocated_bytes=0) if it.is_sparse else it for it in found.images.values()
         ]
         foreign = found.foreign
-    files = (*images.files(), *nfs.files(), exports.EXPORTS, exports.ETAB)
+    files = (*mounts.files(), *nfs.files(), exports.EXPORTS, exports.ETAB)
     stamps = [(str(path), machine.stamp(path)) for path in files]
     facts = (directory, images_here, foreign, remark, free, nfs.read_state(), stamps)
     return hashlib.sha256(repr(facts).encode(errors="surrogateescape")).hexdigest()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A machine in memory, behind the functions of images, exports and nfs that the charm calls.
+"""A machine in memory, behind what the charm calls of images, mounts, exports and nfs.
 
 `test_charm.test_fakes_match` holds their signatures against the real ones.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import exports as real_exports
 import images as real_images
+import mounts as real_mounts
 import nfs as real_nfs
 from charms.storage_libs.v0.nfs_interfaces import Network
 from settings import Settings
@@ -126,6 +127,12 @@ class FakeMachine:
         """Sizes of the shares."""
         return {name: image.size.plain for name, image in self.on_storage.items()}
 
+    def note(self, changed: bool, what: str) -> bool:
+        """Note what was changed, if it was."""
+        if changed:
+            self.changes.append(what)
+        return changed
+
 
 class FakeImages:
     """For `images`."""
@@ -152,17 +159,14 @@ class FakeImages:
         is_root = self._machine.is_root
         return Storage(TOTAL * GIB, free, is_root, 1.0 if is_root else overcommit_ratio)
 
-    def files(self) -> tuple[Path, ...]:
-        return ()
-
     def remove_unfinished(self, directory: Path) -> None:
         changed = self._machine.unfinished > 0
         self._machine.unfinished = 0
-        self._note(changed, "unfinished removed")
+        self._machine.note(changed, "unfinished removed")
 
     def make(self, directory: Path, work: Work, application: str) -> None:
         assert work.name not in self._machine.on_storage
-        self._note(True, f"{work.name} made")
+        self._machine.note(True, f"{work.name} made")
         if work.name in self._machine.failing:
             raise real_images.ImagesError(f"share {work.name}: it failed")
         self._machine.add(
@@ -183,13 +187,13 @@ class FakeImages:
         assert not self._machine.on_storage[image.name].is_served
         if image.name in self._machine.failing:
             raise real_images.ImagesError(f"share {image.name}: it failed")
-        self._note(True, f"{image.name} served")
+        self._machine.note(True, f"{image.name} served")
         there = self._machine.on_storage[image.name]
         self._machine.on_storage[image.name] = replace(there, is_served=True)
 
     def grow(self, image: Image, work: Work) -> None:
         assert image.name in self._machine.mounted
-        self._note(True, f"{image.name} grown")
+        self._machine.note(True, f"{image.name} grown")
         if image.name in self._machine.failing:
             raise real_images.ImagesError(f"share {image.name}: it failed")
         before = self._machine.on_storage[image.name]
@@ -200,45 +204,62 @@ class FakeImages:
         self._set_length(work)
 
     def reserve(self, image: Image) -> None:
-        self._note(True, "reserved")
+        self._machine.note(True, "reserved")
         if not self._machine.can_reserve:
             raise real_images.ImagesError(f"share {image.name}: no space left")
         there = self._machine.on_storage[image.name]
         self._machine.on_storage[image.name] = replace(there, allocated_bytes=image.file_bytes)
 
-    def ensure_mounted(self, directory: Path, images: Collection[Image]) -> bool:
-        missing = {image.name for image in images} - self._machine.mounted
-        self._machine.mounted |= missing - self._machine.damaged
-        return self._note(bool(missing), "mounted")
-
     def is_empty(self, image: Image) -> bool:
         return image.name not in self._machine.filled
-
-    def users(self, image: Image) -> tuple[str, ...]:
-        return ("bash (812)",) if image.name in self._machine.busy else ()
 
     def usage(self, image: Image) -> real_images.Usage:
         if not image.is_mounted:
             return real_images.Usage()
         return real_images.Usage(GIB, 9 * GIB, used_inodes=12, free_inodes=88)
 
-    def unmount(self, image: Image, flush: Callable[[], None]) -> None:
-        assert image.name not in self._machine.exported or image.name in self._machine.paused
-        if image.name in self._machine.busy or self._machine.holders.get(image.name):
-            raise real_images.ImagesError("target is busy")
-        self._machine.mounted.discard(image.name)
-        self._note(True, f"{image.name} unmounted")
-
-    def delete(self, image: Image, flush: Callable[[], None]) -> None:
-        self.unmount(image, flush)
+    def delete(self, image: Image) -> None:
+        assert image.name not in self._machine.mounted
         del self._machine.on_storage[image.name]
-        self._note(True, f"{image.name} deleted")
+        self._machine.note(True, f"{image.name} deleted")
 
     def check(self, image: Image, *, repair: bool) -> tuple[bool, str]:
         assert image.name not in self._machine.mounted
         if repair:
             self._machine.unclean.discard(image.name)
         return image.name not in self._machine.unclean, "pass 1"
+
+
+def _is_short(image: Image) -> bool:
+    """Whether it takes less of the storage than it was allocated."""
+    return not image.is_sparse and image.allocated_bytes < image.file_bytes
+
+
+class FakeMounts:
+    """For `mounts`."""
+
+    MountsError = real_mounts.MountsError
+
+    def __init__(self, machine: FakeMachine):
+        self._machine = machine
+
+    def files(self) -> tuple[Path, ...]:
+        return ()
+
+    def ensure_mounted(self, directory: Path, images: Collection[Image]) -> bool:
+        missing = {image.name for image in images} - self._machine.mounted
+        self._machine.mounted |= missing - self._machine.damaged
+        return self._machine.note(bool(missing), "mounted")
+
+    def users(self, image: Image) -> tuple[str, ...]:
+        return ("bash (812)",) if image.name in self._machine.busy else ()
+
+    def unmount(self, image: Image, flush: Callable[[], None]) -> None:
+        assert image.name not in self._machine.exported or image.name in self._machine.paused
+        if image.name in self._machine.busy or self._machine.holders.get(image.name):
+            raise real_mounts.MountsError("target is busy")
+        self._machine.mounted.discard(image.name)
+        self._machine.note(True, f"{image.name} unmounted")
 
     def mounted(self) -> set[Path]:
         return set(map(share_directory, self._machine.mounted))
@@ -247,19 +268,9 @@ class FakeImages:
         assert not self._machine.exported
         held = {name for name, holders in self._machine.holders.items() if holders}
         busy = self._machine.mounted & (self._machine.busy | held)
-        self._note(bool(self._machine.mounted - busy), "unmounted")
+        self._machine.note(bool(self._machine.mounted - busy), "unmounted")
         self._machine.mounted = busy
         return tuple(f"{share_directory(name)} stays mounted" for name in sorted(busy))
-
-    def _note(self, changed: bool, what: str) -> bool:
-        if changed:
-            self._machine.changes.append(what)
-        return changed
-
-
-def _is_short(image: Image) -> bool:
-    """Whether it takes less of the storage than it was allocated."""
-    return not image.is_sparse and image.allocated_bytes < image.file_bytes
 
 
 class FakeExports:

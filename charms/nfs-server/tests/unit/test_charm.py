@@ -10,7 +10,7 @@ from pathlib import Path
 
 import ops
 import pytest
-from fake_machine import FakeExports, FakeImages, FakeMachine, FakeNfs
+from fake_machine import FakeExports, FakeImages, FakeMachine, FakeMounts, FakeNfs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ops import testing
@@ -22,6 +22,7 @@ import exports
 import images
 import leaving
 import maintenance
+import mounts
 import nfs
 import peers
 import reading
@@ -51,6 +52,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
 def put_in(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
     for module in USERS:
         monkeypatch.setattr(module, "images", FakeImages(machine), raising=False)
+        monkeypatch.setattr(module, "mounts", FakeMounts(machine), raising=False)
         monkeypatch.setattr(module, "exports", FakeExports(machine), raising=False)
         monkeypatch.setattr(module, "nfs", FakeNfs(machine), raising=False)
     machine.kept.mkdir(exist_ok=True)
@@ -776,6 +778,7 @@ def test_stop_when_the_package_is_gone(machine: FakeMachine, context: Context):
 
 FAKES: tuple[tuple[type, object, str], ...] = (
     (FakeImages, images, "images"),
+    (FakeMounts, mounts, "mounts"),
     (FakeExports, exports, "exports"),
     (FakeNfs, nfs, "nfs"),
 )

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 import exports
 import images
+import mounts
 from charms.storage_libs.v0.nfs_interfaces import parse_allowlist, parse_name, parse_size
 from nfs_charms import machine
 from values import GIB, Export, Work, share_directory, share_id
@@ -103,7 +104,7 @@ def test_units_say_what_is_meant(name: str, is_sparse: bool):
     directory = Path("/var/lib/juju/storage/shares/0")
     path = images.image_path(directory, name)
     image = images.Image(name, UUID, path, GIB, GIB, GIB, True, is_sparse)
-    unit = parse_unit(images._render_mount(image))
+    unit = parse_unit(mounts._render_mount(image))
     assert set(unit) == {"Unit", "Mount", "Install"}
     assert unit["Unit"]["Description"] == f"NFS share {name}"
     options = "loop,nodev,nosuid,errors=remount-ro"

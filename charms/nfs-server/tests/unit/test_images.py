@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 import images
+import mounts
 import values
 from images import ImagesError
 from nfs_charms import machine
@@ -76,10 +77,10 @@ class Host:
         if argv[0] == self.failing:
             raise machine.CommandError(argv, "exit status 1", "it failed")
         handlers = {
-            images.UDEVADM: self._udevadm,
+            mounts.UDEVADM: self._udevadm,
             images.LOSETUP: self._losetup,
             images.RESIZE2FS: self._resize2fs,
-            images.UMOUNT: self._umount,
+            mounts.UMOUNT: self._umount,
             machine.SYSTEMCTL: self._systemctl,
         }
         if argv[0] in handlers:
@@ -95,7 +96,7 @@ class Host:
 
     def _udevadm(self, *arguments: str) -> None:
         assert arguments == ("control", "--reload")
-        self.rules = images.UDEV_RULES.read_text()
+        self.rules = mounts.UDEV_RULES.read_text()
 
     def _losetup(self, option: str, device: str) -> None:
         assert option == "--set-capacity"
@@ -109,7 +110,7 @@ class Host:
 
     def _umount(self, where: str) -> None:
         if where in self.busy or where not in self.mounts:
-            raise machine.CommandError((images.UMOUNT, where), "exit status 32", "target is busy")
+            raise machine.CommandError((mounts.UMOUNT, where), "exit status 32", "target is busy")
         del self.mounts[where]
         self._write()
 
@@ -143,7 +144,7 @@ class Host:
         return self._known.setdefault(unit, (machine.UNIT_DIRECTORY / unit).read_text())
 
     def _enable(self, unit: str) -> bool:
-        wants = machine.UNIT_DIRECTORY / images.WANTS_DIRECTORY
+        wants = machine.UNIT_DIRECTORY / mounts.WANTS_DIRECTORY
         wants.mkdir(exist_ok=True)
         if not (wants / unit).is_symlink():
             (wants / unit).symlink_to(machine.UNIT_DIRECTORY / unit)
@@ -201,7 +202,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         (machine, "UNIT_DIRECTORY"),
         (images, "LOOP_DEVICES"),
         (images, "EXT4_STATE"),
-        (images, "UDEV_RULES"),
+        (mounts, "UDEV_RULES"),
         (images, "LOCKS"),
     ):
         path = tmp_path / getattr(module, name).relative_to("/")
@@ -210,9 +211,9 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(machine, "_RELOAD_NEEDED", tmp_path / "reload-needed")
     monkeypatch.setattr(images, "GIB", GIB)
     monkeypatch.setattr(values, "GIB", GIB)
-    monkeypatch.setattr(images, "UMOUNT_PAUSE_S", 0.0)
+    monkeypatch.setattr(mounts, "UMOUNT_PAUSE_S", 0.0)
     # The real one of this computer is not for tests.
-    monkeypatch.setattr(images, "_ensure_closed", lambda: False)
+    monkeypatch.setattr(mounts, "_ensure_closed", lambda: False)
     monkeypatch.setattr(Path, "rmdir", lambda path: rmdir(path, tmp_path))
     monkeypatch.setattr(machine, "find_users", lambda where: host.users.get(str(where), ()))
     images.LOCKS.write_text("")
@@ -277,13 +278,17 @@ def work(name: str = "/data", gib: int | None = 1, *, is_overcommitted: bool = F
 def made(host: Host, name: str = "/data", size: int | None = 1) -> Path:
     """Make an image of `size` and mount it."""
     images.make(host.storage, work(name, size), APP)
-    images.ensure_mounted(host.storage, read(host).values())
+    mounts.ensure_mounted(host.storage, read(host).values())
     host.commands.clear()  # Kills count from here.
     return host.storage / f"{share_id(name)}.img"
 
 
 def names(host: Host) -> list[str]:
     return sorted(path.name for path in host.storage.iterdir())
+
+
+def still() -> None:
+    """Let nothing go."""
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -349,7 +354,7 @@ def converge(host: Host, size: int | None) -> None:
     image = read(host).get("/data")
     if image is None:
         images.make(host.storage, work("/data", size), APP)
-    images.ensure_mounted(host.storage, read(host).values())
+    mounts.ensure_mounted(host.storage, read(host).values())
     image = read(host)["/data"]
     if image.size != Size.of(size) or image.filesystem_bytes != image.file_bytes:
         images.grow(image, work("/data", size))
@@ -507,7 +512,7 @@ def test_read_what_is_no_file(host: Host, monkeypatch: pytest.MonkeyPatch, kind:
     assert set(found.images) == {"/other"}
     assert found.foreign == (path.with_suffix(".img"),)
     images.remove_unfinished(host.storage)
-    images.ensure_mounted(host.storage, found.images.values())
+    mounts.ensure_mounted(host.storage, found.images.values())
     with pytest.raises(ImagesError, match="is no share of this application"):
         images.make(host.storage, work(), APP)
     assert names(host) == before
@@ -579,25 +584,17 @@ def test_an_image_is_on_the_disk_before_it_has_its_name(
 def test_delete(host: Host):
     other = made(host, "/other")
     made(host)
-    images.delete(read(host)["/data"], still)
+    mounts.unmount(read(host)["/data"], still)
+    images.delete(read(host)["/data"])
     assert names(host) == [other.name, f"{other.stem}.json"]
     assert list(host.mounts) == [str(share_directory("/other"))]
     units = sorted(path.name for path in machine.UNIT_DIRECTORY.glob("*.mount"))
     assert units == [machine.mount_unit_name(share_directory("/other"))]
 
 
-def test_delete_what_is_in_use(host: Host):
-    path = made(host)
-    host.busy.add(str(share_directory("/data")))
-    with pytest.raises(ImagesError, match=r"share /data: .* stays mounted: .*target is busy"):
-        images.delete(read(host)["/data"], still)
-    assert is_whole(path)
-    assert set(read(host)) == {"/data"}
-
-
 def test_check(host: Host):
     path = made(host)
-    images.unmount(read(host)["/data"], still)
+    mounts.unmount(read(host)["/data"], still)
     image = read(host)["/data"]
     is_clean, said = images.check(image, repair=False)
     assert (is_clean, "Pass 5" in said) == (True, True)
@@ -629,7 +626,7 @@ def test_check_that_does_not_end(host: Host, monkeypatch: pytest.MonkeyPatch):
 
 def test_check_says_what_the_repair_did(host: Host):
     path = made(host)
-    images.unmount(read(host)["/data"], still)
+    mounts.unmount(read(host)["/data"], still)
     with path.open("r+b") as file:
         file.seek(1024 + 0xC)  # The number of free blocks.
         file.write(b"\xff")
@@ -640,18 +637,18 @@ def test_check_says_what_the_repair_did(host: Host):
 
 def test_one_e2fsck_at_a_time_has_an_image(host: Host):
     path = made(host)
-    images.unmount(read(host)["/data"], still)
+    mounts.unmount(read(host)["/data"], still)
     with checked_by_another(host, path):
         image = read(host)["/data"]
         assert image.problem == "being checked"
         with pytest.raises(ImagesError, match=r"\.img: it is being checked already"):
             images.check(image, repair=True)
-        images.ensure_mounted(host.storage, [image])
+        mounts.ensure_mounted(host.storage, [image])
         assert not read(host)["/data"].is_mounted
         # An older reading than the lock: the unit that checks before the mount asks for it too.
-        images.ensure_mounted(host.storage, [replace(image, problem="")])
+        mounts.ensure_mounted(host.storage, [replace(image, problem="")])
         assert not read(host)["/data"].is_mounted
-    images.ensure_mounted(host.storage, read(host).values())
+    mounts.ensure_mounted(host.storage, read(host).values())
     assert read(host)["/data"].is_mounted
 
 
@@ -660,7 +657,7 @@ def test_e2fsck_outlives_its_action_with_the_lock(
 ):
     made(host)
     image = read(host)["/data"]
-    images.unmount(image, still)
+    mounts.unmount(image, still)
     slow = tmp_path / "e2fsck"
     slow.write_text(f"#!/bin/sh\ntouch {tmp_path}/begun\nsleep 2\n")
     slow.chmod(0o755)
@@ -702,7 +699,7 @@ def test_is_empty(host: Host, monkeypatch: pytest.MonkeyPatch):
         assert not images.is_empty(image)
         patch.setattr(images, "share_directory", lambda _: where / "gone")
         assert not images.is_empty(image)
-    images.unmount(read(host)["/data"], still)
+    mounts.unmount(read(host)["/data"], still)
     image = read(host)["/data"]
     assert images.is_empty(image)
     write_file(path, "kept")
@@ -712,7 +709,7 @@ def test_is_empty(host: Host, monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("command", ["feature needs_recovery", "ssv state 2"])
 def test_what_cannot_be_looked_into_is_not_empty(host: Host, command: str):
     path = made(host)
-    images.unmount(read(host)["/data"], still)
+    mounts.unmount(read(host)["/data"], still)
     image = read(host)["/data"]
     assert images.is_empty(image)
     really_run(images.DEBUGFS, "-w", "-R", command, str(path))
@@ -721,14 +718,14 @@ def test_what_cannot_be_looked_into_is_not_empty(host: Host, command: str):
 
 def test_what_debugfs_does_not_read_is_not_empty(host: Host):
     made(host)
-    images.unmount(read(host)["/data"], still)
+    mounts.unmount(read(host)["/data"], still)
     host.failing = images.DEBUGFS
     assert not images.is_empty(read(host)["/data"])
 
 
 def test_a_directory_that_is_not_read_is_not_empty(host: Host):
     path = made(host)
-    images.unmount(read(host)["/data"], still)
+    mounts.unmount(read(host)["/data"], still)
     # The root directory's inode (2) says that it is no directory.
     really_run(images.DEBUGFS, "-w", "-R", "set_inode_field <2> mode 0100644", str(path))
     assert not images.is_empty(read(host)["/data"])
@@ -774,7 +771,7 @@ def test_read_problems(host: Host, monkeypatch: pytest.MonkeyPatch):
     errors.unlink()
     host.remount(where, "ro")
     assert read(host)["/data"].problem == "its file system has errors"
-    host.run(images.UMOUNT, where)
+    host.run(mounts.UMOUNT, where)
     assert read(host)["/data"].problem == "not mounted"
     other = path.with_name("other.img")
     shutil.copy(path, other)
@@ -905,155 +902,16 @@ def test_only_what_has_a_size_is_reserved(host: Host):
     assert read(host)["/data"].problem == ""
 
 
-def test_ensure_mounted_units(host: Host):
-    images.make(host.storage, work("/data", 1), APP)
-    assert images.ensure_mounted(host.storage, read(host).values())
-    mount = (machine.UNIT_DIRECTORY / f"srv-nfs-{ID}.mount").read_text()
-    assert settings_in(mount) == [
-        "[Unit]",
-        "Description=NFS share /data",
-        f"RequiresMountsFor={host.storage}",
-        f"Requires=nfs-share-fsck@{ID}.service",
-        f"After=nfs-share-fsck@{ID}.service",
-        "Before=nfs-server.service",
-        "[Mount]",
-        f"What={host.storage}/{ID}.img",
-        f"Where=/srv/nfs/{ID}",
-        "Type=ext4",
-        "Options=loop,nodev,nosuid,errors=remount-ro",
-        "[Install]",
-        "WantedBy=nfs-server.service",
-    ]
-    assert settings_in((machine.UNIT_DIRECTORY / "nfs-share-fsck@.service").read_text()) == [
-        "[Unit]",
-        "Description=Check the file system of NFS share %i",
-        "DefaultDependencies=no",
-        "Conflicts=shutdown.target",
-        "Before=shutdown.target",
-        f"RequiresMountsFor={host.storage}",
-        "PartOf=srv-nfs-%i.mount",
-        "[Service]",
-        "Type=oneshot",
-        "RemainAfterExit=yes",
-        f"ExecStart=/usr/bin/flock --nonblock --conflict-exit-code 75 {host.storage}/%i.img"
-        f" /usr/sbin/e2fsck -p {host.storage}/%i.img",
-        "SuccessExitStatus=1",
-    ]
-
-
-def settings_in(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line and not line.startswith("#")]
-
-
-def test_udev_forbids_discard_where_space_is_reserved(host: Host):
-    made(host, "/reserved")
-    made(host, "/sparse", size=None)
-    assert settings_in(host.rules) == [
-        'SUBSYSTEM=="block", KERNEL=="loop[0-9]*", ACTION=="add|change",'
-        f' ATTR{{loop/backing_file}}=="{host.storage}/*.img", GOTO="nfs_share"',
-        'GOTO="nfs_share_end"',
-        'LABEL="nfs_share"',
-        'RUN+="/usr/sbin/losetup --direct-io=on $devnode"',
-        f'ATTR{{loop/backing_file}}=="{host.storage}/{share_id("/sparse")}.img",'
-        ' GOTO="nfs_share_end"',
-        'ATTR{queue/discard_max_bytes}="0"',
-        'LABEL="nfs_share_end"',
-    ]
-
-
 def test_make_sparse(host: Host):
     images.make(host.storage, work("/data", 4, is_overcommitted=True), "")
-    images.ensure_mounted(host.storage, read(host).values())
+    mounts.ensure_mounted(host.storage, read(host).values())
     image = read(host)["/data"]
     assert (image.size, image.is_sparse, image.problem) == (Size(4), True, "")
     assert image.allocated_bytes < GIB
-    unit = (machine.UNIT_DIRECTORY / f"srv-nfs-{ID}.mount").read_text()
-    assert "errors=remount-ro,discard\n" in unit
     images.grow(image, work("/data", 5))
     image = read(host)["/data"]
     assert (image.size, image.is_sparse) == (Size(5), True)
     assert image.allocated_bytes < GIB
-
-
-@pytest.mark.parametrize("hand", ["edit", "remove", "unmount", "rules"])
-def test_ensure_mounted_mends(host: Host, hand: str):
-    made(host)
-    unit = machine.UNIT_DIRECTORY / f"srv-nfs-{ID}.mount"
-    before = unit.read_text(), images.UDEV_RULES.read_text()
-    if hand == "edit":
-        unit.write_text(before[0].replace("nosuid", "suid"))
-    elif hand == "remove":
-        unit.unlink()
-    elif hand == "unmount":
-        images.machine.run(images.UMOUNT, str(share_directory("/data")))
-    else:
-        images.UDEV_RULES.write_text(before[1].replace("loop", "sd"))
-    assert images.ensure_mounted(host.storage, read(host).values())
-    assert (unit.read_text(), images.UDEV_RULES.read_text()) == before
-    assert read(host)["/data"].is_mounted
-
-
-def test_ensure_mounted_where_the_machine_takes_nothing(
-    host: Host, monkeypatch: pytest.MonkeyPatch
-):
-    made(host)
-    (machine.UNIT_DIRECTORY / f"srv-nfs-{ID}.mount").unlink()
-
-    def fail(*_: object, **__: object) -> bool:
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    monkeypatch.setattr(machine, "write_atomically", fail)
-    with pytest.raises(ImagesError, match="Read-only file system"):
-        images.ensure_mounted(host.storage, read(host).values())
-
-
-def test_shares_are_closed_to_users_of_the_machine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    root = tmp_path / "srv/nfs"
-    monkeypatch.setattr(images, "EXPORT_ROOT", root)
-    owners: list[tuple[object, ...]] = []
-    monkeypatch.setattr(os, "chown", lambda *arguments: owners.append(arguments))
-    monkeypatch.setattr(images, "ANONYMOUS", os.getgid() + 1)
-    assert images._ensure_closed()
-    assert owners == [(root, 0, os.getgid() + 1)]
-    assert root.stat().st_mode & 0o7777 == 0o710
-    root.chmod(0o755)  # As older revisions left it.
-    monkeypatch.setattr(images, "ANONYMOUS", os.getgid())
-    assert images._ensure_closed()
-    assert root.stat().st_mode & 0o7777 == 0o710
-    assert images._ensure_closed() == (os.getuid() != 0)
-
-
-def test_ensure_mounted_now_and_at_boot(host: Host):
-    images.make(host.storage, work("/data", 1), APP)
-    images.ensure_mounted(host.storage, read(host).values())
-    assert read(host)["/data"].is_mounted
-    unit = machine.UNIT_DIRECTORY / "nfs-server.service.wants" / f"srv-nfs-{ID}.mount"
-    assert unit.resolve() == machine.UNIT_DIRECTORY / f"srv-nfs-{ID}.mount"
-    host.commands.clear()
-    assert not images.ensure_mounted(host.storage, read(host).values())
-    assert host.commands == []
-
-
-def test_ensure_mounted_again_after_disable(host: Host):
-    made(host)
-    wanted = machine.UNIT_DIRECTORY / "nfs-server.service.wants" / f"srv-nfs-{ID}.mount"
-    wanted.unlink()
-    assert images.ensure_mounted(host.storage, read(host).values())
-    assert wanted.is_symlink()
-
-
-def test_ensure_mounted_one_is_damaged(host: Host, caplog: pytest.LogCaptureFixture):
-    for name in ("/a", "/b", "/c"):
-        images.make(host.storage, Work(name, 1), APP)
-    with (host.storage / f"{share_id('/b')}.img").open("r+b") as file:
-        file.seek(2048)  # The group descriptors.
-        file.write(b"\xff" * 2048)
-    assert images.ensure_mounted(host.storage, read(host).values())
-    problems = {image.name: image.problem for image in read(host).values()}
-    assert problems == {"/a": "", "/b": "not mounted", "/c": ""}
-    assert "not every image could be mounted" in caplog.text
 
 
 def test_usage(host: Host, monkeypatch: pytest.MonkeyPatch):
@@ -1066,159 +924,3 @@ def test_usage(host: Host, monkeypatch: pytest.MonkeyPatch):
     assert abs(usage.free_bytes - disk.free) < disk.total / 4
     assert usage.used_inodes + usage.free_inodes <= os.statvfs(host.root).f_files
     assert images.usage(replace(image, is_mounted=False)) == images.Usage()
-
-
-def test_mounted(host: Host):
-    assert images.mounted() == set()
-    made(host)
-    assert len(images.mounted()) == 1
-
-
-def still() -> None:
-    """Let nothing go."""
-
-
-def test_users(host: Host):
-    made(host)
-    host.users[str(share_directory("/data"))] = ("bash (812)",)
-    assert images.users(read(host)["/data"]) == ("bash (812)",)
-    assert images.users(replace(read(host)["/data"], is_mounted=False)) == ()
-
-
-def test_who_passes_through_is_no_user(host: Host, monkeypatch: pytest.MonkeyPatch):
-    made(host)
-    seen = iter([("bash (812)", "rpc.mountd (7)"), ("bash (812)",)])
-    monkeypatch.setattr(machine, "find_users", lambda _: next(seen))
-    assert images.users(read(host)["/data"]) == ("bash (812)",)
-
-
-def test_unmount(host: Host):
-    made(host)
-    image = read(host)["/data"]
-    images.unmount(image, still)
-    assert not read(host)["/data"].is_mounted
-    assert host.checked == set()  # Else the next mount would go without a check.
-    assert host.reset == {f"nfs-share-fsck@{ID}*.service", "--", f"srv-nfs-{ID}.mount"}
-    assert not (machine.UNIT_DIRECTORY / f"srv-nfs-{ID}.mount").exists()
-    images.unmount(read(host)["/data"], still)
-
-
-def test_unmount_what_a_process_of_this_machine_uses(host: Host, monkeypatch: pytest.MonkeyPatch):
-    made(host)
-    where = str(share_directory("/data"))
-    host.busy.add(where)
-    host.users[where] = ("bash (812)", "vi (813)")
-    waits: list[float] = []
-    monkeypatch.setattr(images.time, "sleep", waits.append)
-    with pytest.raises(ImagesError, match=r"share /data: .* in use here by bash \(812\), vi"):
-        images.unmount(read(host)["/data"], still)
-    assert len(waits) == 1  # Whether it stays; a process does not end by being waited for.
-    assert read(host)["/data"].is_mounted
-    assert (machine.UNIT_DIRECTORY / f"srv-nfs-{ID}.mount").exists()
-
-
-def test_unmount_all(host: Host):
-    made(host, "/a")
-    made(host, "/b")
-    (machine.UNIT_DIRECTORY / "srv-nfs.mount").touch()
-    before = names(host)
-    assert images.unmount_all(still) == ()
-    assert host.mounts == {}
-    assert sorted(p.name for p in machine.UNIT_DIRECTORY.iterdir()) == [
-        "nfs-server.service.wants",
-        "srv-nfs.mount",
-    ]
-    assert list((machine.UNIT_DIRECTORY / "nfs-server.service.wants").iterdir()) == []
-    assert not images.UDEV_RULES.exists()
-    assert host.checked == set()
-    assert names(host) == before
-    assert {image.problem for image in read(host).values()} == {"not mounted"}
-    host.commands.clear()
-    assert images.unmount_all(still) == ()
-    assert host.commands == []
-
-
-def test_unmount_all_reloads_systemd_once(host: Host):
-    for number in range(5):
-        made(host, f"/{number}")
-    images.unmount_all(still)
-    assert sum(argv[1:] == ("daemon-reload",) for argv in host.commands) == 1
-    assert sum(argv[1] == "stop" for argv in host.commands) == 1
-
-
-def test_unmount_all_takes_directories_away(host: Host, monkeypatch: pytest.MonkeyPatch):
-    (machine.UNIT_DIRECTORY / f"srv-nfs-{ID}.mount").touch()
-    monkeypatch.setattr(images, "EXPORT_ROOT", host.root / "srv/nfs")
-    (host.root / "srv/nfs" / ID).mkdir(parents=True)
-    images.unmount_all(still)
-    assert not (host.root / "srv/nfs").exists()
-
-
-def test_unmount_all_leaves_files_below_a_mount(
-    host: Host, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
-    monkeypatch.setattr(images, "EXPORT_ROOT", host.root / "srv/nfs")
-    for name in "/a", "/b":
-        (machine.UNIT_DIRECTORY / f"srv-nfs-{share_id(name)}.mount").touch()
-        (host.root / "srv/nfs" / share_id(name)).mkdir(parents=True)
-    kept = host.root / "srv/nfs" / share_id("/a")
-    (kept / "notes").write_text("somebody's only copy")
-    images.unmount_all(still)
-    assert list((host.root / "srv/nfs").iterdir()) == [kept]
-    assert (kept / "notes").read_text() == "somebody's only copy"
-    assert f"{kept} stays: " in caplog.text
-    assert list(machine.UNIT_DIRECTORY.glob("*.mount")) == []
-    assert not images.UDEV_RULES.exists()
-
-
-def test_unmount_all_names_what_is_in_use(host: Host):
-    made(host)
-    made(host, "/other")
-    where = str(share_directory("/data"))
-    host.busy.add(where)
-    host.users[where] = ("bash (812)",)
-    assert images.unmount_all(still) == (f"{where} stays mounted: in use here by bash (812)",)
-    # Nothing of it is left for the next boot.
-    assert list(host.mounts) == [where]
-    assert list(machine.UNIT_DIRECTORY.glob("*.mount")) == []
-    assert len(images.mounted()) == 1
-    host.busy.clear()
-    assert images.unmount_all(still) == ()
-    assert host.mounts == {}
-    assert host.checked == set()
-
-
-def test_unmount_all_of_clients_that_hold_it_for_a_moment(
-    host: Host, monkeypatch: pytest.MonkeyPatch
-):
-    made(host)
-    made(host, "/other")
-    host.busy |= {str(share_directory("/data")), str(share_directory("/other"))}
-    pauses: list[float] = []
-
-    def sleep(seconds: float) -> None:
-        pauses.append(seconds)
-        if len(pauses) == images.UMOUNT_TRIES - 1:
-            host.busy.clear()
-
-    monkeypatch.setattr(images.time, "sleep", sleep)
-    assert images.unmount_all(still) == ()
-    assert host.mounts == {}
-
-
-def test_unmount_all_of_what_nfsd_has_cached(host: Host):
-    made(host)
-    host.busy.add(str(share_directory("/data")))
-    assert images.unmount_all(host.busy.clear) == ()
-    assert host.mounts == {}
-
-
-def test_unmount_all_where_systemd_takes_nothing(host: Host, monkeypatch: pytest.MonkeyPatch):
-    made(host)
-
-    def fail(_: object) -> bool:
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    monkeypatch.setattr(machine, "remove_units", fail)
-    assert images.unmount_all(still) == ("shares' units stay: [Errno 30] Read-only file system",)
-    assert host.mounts == {}

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fake_machine import FakeImages, FakeMachine
+from fake_machine import FakeImages, FakeMachine, FakeMounts
 from ops import testing
 from test_actions import do, refused
 from test_charm import HOLDER, PEERS, Context, client, new_context, put_in, relation_in, state
@@ -103,3 +103,14 @@ def test_check_share_that_fails_gives_the_share_back(
     assert "not done" in refused(context, now, "check-share", share="/data")
     assert (machine.mounted, machine.paused) == ({"/data"}, set())
     assert machine.may_mount() == {"/data": {"10.0.1.1"}}
+
+
+def test_delete_share_that_stays_mounted_keeps_it(
+    machine: FakeMachine, context: Context, monkeypatch: pytest.MonkeyPatch
+):
+    now = kept(context)
+    machine.busy = {"/data"}
+    monkeypatch.setattr(FakeMounts, "users", lambda *_: ())  # Who came after the look.
+    said = refused(context, now, "delete-share", share="/data", confirm="/data")
+    assert said == "target is busy"
+    assert machine.sizes() == {"/data": 10}

@@ -75,23 +75,24 @@ def test_a_share_that_comes_with_its_storage_is_never_deleted(
     assert machine.on_storage == {"/hand": there}
 
 
-@pytest.mark.parametrize("is_filled", [True, False])
+@pytest.mark.parametrize("why", ["", "filled", "busy"])
 def test_what_was_made_for_nothing_goes_only_if_it_is_empty(
-    machine: FakeMachine, context: Context, is_filled: bool
+    machine: FakeMachine, context: Context, why: str
 ):
     machine.add("/data", 10, is_served=False)
-    machine.filled = {"/data"} if is_filled else set()
+    machine.filled = {"/data"} if why == "filled" else set()
+    machine.busy = {"/data"} if why == "busy" else set()
     machine.goal = {machine.unit: "active", OTHER: "active"}
     peer = replace(
         PEERS, local_app_data=plain({"/data": Placement(OTHER, "u1")}), peers_data={1: {}}
     )
     out = context.run(context.on.config_changed(), replace(state(leader=False), relations={peer}))
-    assert set(machine.on_storage) == ({"/data"} if is_filled else set())
+    assert set(machine.on_storage) == ({"/data"} if why else set())
     assert out.unit_status == (
         ops.BlockedStatus(
             f"share /data is on {OTHER}, another image of it is here: move it off the storage"
         )
-        if is_filled
+        if why
         else ops.ActiveStatus()
     )
 

@@ -125,6 +125,7 @@ PARTS = {
     "nothing is mounted any more",
     "share …: …",
     "…: …",
+    "……; for the rest see list-shares and the clients' statuses",
     "…: juju deploy nfs-server --constraints virt-type=virtual-machine",
     "…G were",
     "the whole storage was",

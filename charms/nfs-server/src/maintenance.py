@@ -24,6 +24,7 @@ def delete_share(server: Reconciler, image: Image, *, ignore_nfsv3: bool) -> Non
         RefusedError: somebody has it.
         MountsError: it is in use on this machine.
         ImagesError: it can't be deleted.
+        ExportsError: its access can't be taken away.
     """
     reader = server.reader
     snapshot, decided = reader.read()
@@ -37,8 +38,8 @@ def delete_share(server: Reconciler, image: Image, *, ignore_nfsv3: bool) -> Non
         raise RefusedError(reason)
     _refuse_if_used_here(image)
     others = [it for it in decided.exports.values() if it.name != image.name]
-    exports.ensure(others, reader.settings.squash)
     try:
+        exports.ensure(others, reader.settings.squash)
         # An operator confirmed it, and nobody has it any more.
         mounts.unmount(image, exports.flush)
         images.delete(image)
@@ -58,6 +59,7 @@ def check_share(server: Reconciler, image: Image, *, repair: bool) -> tuple[bool
         RefusedError: a client would get an error, not just wait.
         MountsError: it is in use on this machine.
         ImagesError: the check did not end.
+        ExportsError: its clients can't be made to wait.
     """
     _, decided = server.reader.read()
     _refuse_if_used_here(image)

@@ -67,6 +67,8 @@ WANTS_DIRECTORY = "nfs-server.service.wants"
 # nfs-utils' support/export/v4root.c, exports(5) on anonuid).
 ANONYMOUS = 65534
 EXPORT_ROOT_MODE = 0o710
+# What `make` calls an image that isn't whole yet. Copies that people make have other names.
+_UNFINISHED = re.compile(r"[a-z0-9_]+\.img\.[0-9a-f]{8}\.tmp")
 
 BEING_CHECKED = "being checked"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -269,7 +271,7 @@ def remove_unfinished(directory: Path) -> None:
     """Remove what a killed hook had begun to make."""
     for path in directory.glob("*.img.*.tmp"):
         try:
-            if stat.S_ISREG(path.lstat().st_mode):
+            if _UNFINISHED.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode):
                 path.unlink()
         except OSError as error:
             logger.warning("%s stays: %s", path, error)

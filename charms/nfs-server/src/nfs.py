@@ -202,6 +202,8 @@ def ensure_running(settings: Settings) -> bool:
             logger.warning("%s did not run: starting it", SERVICE)
             _set_lockd_ports(settings.nfsv3)
             machine.systemctl("enable", "--now", SERVICE, timeout_s=START_TIMEOUT_S)
+            if not is_running():  # `rpc.nfsd 0` ended it, and to systemd it is active still.
+                machine.systemctl("restart", SERVICE, timeout_s=START_TIMEOUT_S)
         elif not _has_versions(settings.nfsv3):
             logger.warning("%s is restarted for other versions of NFS", SERVICE)
             _restart(settings.nfsv3)

@@ -25,6 +25,8 @@ class Host:
         self.commands: list[tuple[str, ...]] = []
         self.stopped: set[str] = set()
         self.starts = 0
+        self.is_active = False
+        """What systemd says of the service."""
         self.packages: set[str] = set()
         self.started_with = ""
         """The settings that were there when the server first started."""
@@ -50,12 +52,16 @@ class Host:
             if not self.packages:
                 raise machine.CommandError(argv, "exit status 1", "no such unit")
             nfs.THREADS.unlink()
+            self.is_active = False
         elif verb == "stop":
             self.stopped.update(units)
             nfs.THREADS.write_text("0\n")
-        elif verb == "enable" or verb == "start":
+            self.is_active = False
+        elif verb in {"enable", "start", "restart"}:
             assert units[-1] == "nfs-server.service"
-            self._start(argv)
+            # To start what is active already does nothing (systemctl(1)).
+            if verb == "restart" or not self.is_active:
+                self._start(argv)
         else:
             assert verb in {"daemon-reload", "reset-failed"}
         return ""
@@ -81,6 +87,7 @@ class Host:
         three = "+3" if settings["vers3"] == "y" else "-3"
         nfs.VERSIONS.write_text(f"-2 {three} +4 -4.0 +4.1 +4.2\n")
         self.starts += 1
+        self.is_active = True
 
 
 @pytest.fixture
@@ -284,6 +291,14 @@ def test_ensure_running(host: Host):
     host.commands.clear()
     assert not nfs.ensure_running(DEFAULTS)
     assert host.commands == []
+
+
+def test_threads_that_another_hand_ended(host: Host):
+    """By `rpc.nfsd 0`: to systemd the service is active still."""
+    apply(DEFAULTS)
+    nfs.THREADS.write_text("0\n")
+    assert nfs.ensure_running(DEFAULTS)
+    assert nfs.is_running()
 
 
 def test_ensure_running_fails(host: Host):

@@ -175,9 +175,17 @@ def _missing(wanted: Entries) -> Entries:
 
 
 def unexpected(exports: Iterable[Export]) -> list[tuple[str, str]]:
-    """Who else may mount a share: path and host of exports that are not the charm's."""
+    """Who else may mount a share: path and host of exports that are not the charm's.
+
+    An export above them with `crossmnt` is one of all that is mounted below it (exports(5)).
+    """
     ours = {(path, host) for path, _, hosts in _lines(exports, "none") for host in hosts}
-    return sorted(entry for entry in read_table() if _is_ours(entry[0]) and entry not in ours)
+    return sorted(
+        (path, host)
+        for (path, host), options in read_table().items()
+        if (_is_ours(path) and (path, host) not in ours)
+        or ("crossmnt" in options and EXPORT_ROOT.is_relative_to(path))
+    )
 
 
 def _entries(exports: Iterable[Export], squash: str, paused: Collection[str]) -> Entries:

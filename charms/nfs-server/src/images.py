@@ -53,6 +53,8 @@ CHECK_TIMEOUT_S = 3600.0
 LOCKS = Path("/proc/locks")
 LOOP_DEVICES = Path("/sys/block")
 EXT4_STATE = Path("/sys/fs/ext4")
+# What `make` calls an image that isn't whole yet. Copies that people make have other names.
+_UNFINISHED = re.compile(r"[a-z0-9_]+\.img\.[0-9a-f]{8}\.tmp")
 
 BEING_CHECKED = "being checked"
 
@@ -247,7 +249,7 @@ def remove_unfinished(directory: Path) -> None:
     """Remove what a killed hook had begun to make."""
     for path in directory.glob("*.img.*.tmp"):
         try:
-            if stat.S_ISREG(path.lstat().st_mode):
+            if _UNFINISHED.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode):
                 path.unlink()
         except OSError as error:
             logger.warning("%s stays: %s", path, error)

@@ -33,6 +33,7 @@ LOCKD_CONFIGURATION = Path("/etc/modprobe.d/nfs-server-charm.conf")
 LOCKD_PARAMETERS = Path("/proc/sys/fs/nfs")
 MOUNTD_DROP_IN = f"{MOUNTD_SERVICE}.d/nfs-server-charm.conf"
 TEMPLATES = Path(__file__).parent / "templates"
+NFSCONF = "/usr/sbin/nfsconf"
 DPKG_QUERY = "/usr/bin/dpkg-query"
 MODPROBE = "/usr/sbin/modprobe"
 FILESYSTEMS = Path("/proc/filesystems")
@@ -48,6 +49,9 @@ RPCBIND = Path("/usr/sbin/rpcbind")
 # NFSv4 needs none of them; they would listen on port 111 and others (nfs.systemd(7)).
 NFSV3_UNITS = ("rpcbind.service", "rpcbind.socket", "rpc-statd.service")
 NFSV3_DROP_INS = tuple(f"{unit}.d/nfs-server-charm.conf" for unit in NFSV3_UNITS)
+
+# conf_get_bool() in nfs-utils' support/nfs/conffile.c.
+_TRUE = {"1", "t", "true", "y", "yes", "on"}
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 # Starting waits for the images' file systems to be checked.
@@ -202,7 +206,10 @@ def ensure_running(settings: Settings) -> bool:
             logger.warning("%s did not run: starting it", SERVICE)
             _set_lockd_ports(settings.nfsv3)
             machine.systemctl("enable", "--now", SERVICE, timeout_s=START_TIMEOUT_S)
+            if not is_running():  # `rpc.nfsd 0` ended it, and to systemd it is active still.
+                machine.systemctl("restart", SERVICE, timeout_s=START_TIMEOUT_S)
         elif not _has_versions(settings.nfsv3):
+            _refuse_others_versions(settings.nfsv3)
             logger.warning("%s is restarted for other versions of NFS", SERVICE)
             _restart(settings.nfsv3)
         elif _running_threads() != threads(settings):
@@ -312,6 +319,21 @@ def _has_versions(is_nfsv3: bool) -> bool:
     """
     found = VERSIONS.read_text().split()
     return "-4.0" in found and ("+3" in found) == is_nfsv3
+
+
+def _refuse_others_versions(is_nfsv3: bool) -> None:
+    """Refuse to restart for versions that another's settings, read after ours, don't allow.
+
+    Raises:
+        NfsError: they don't (nfs.conf(5), nfsconf(8)).
+    """
+    for key, is_wanted in (("vers3", is_nfsv3), ("vers4.0", False)):
+        found = machine.run(NFSCONF, "--get", "nfsd", key).strip()
+        if (found.lower() in _TRUE) != is_wanted:
+            raise NfsError(
+                f"another file sets {key}={found}: take it out of {CONFIGURATION.parent} and"
+                " /etc/nfs.conf.local"
+            )
 
 
 def _restart(is_nfsv3: bool) -> None:

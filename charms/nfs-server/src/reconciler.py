@@ -42,6 +42,8 @@ class Outcome:
     """Why the NFS server is not installed."""
     has_storage: bool = True
     is_running: bool = True
+    not_as_set: str = ""
+    """Why the NFS server does not run as it is set."""
     bad_setting: str = ""
     """Which option is not allowed, and what is."""
     not_mounted: str = ""
@@ -66,7 +68,7 @@ class Outcome:
         snapshot, plan = self.snapshot, self.plan
         if snapshot is None or plan is None or not (self.has_storage and self.is_running):
             return False
-        reasons = self.other_unit, self.not_installed, self.bad_setting
+        reasons = self.other_unit, self.not_installed, self.bad_setting, self.not_as_set
         failed = self.not_mounted, self.not_exported, self.failures, self.unexpected
         planned = plan.work, plan.missing, plan.misplaced, plan.unused
         is_bad = any(image.problem for image in plan.images.values())
@@ -145,7 +147,8 @@ class Reconciler:
             outcome,
             has_storage=directory is not None,
             bad_setting=self.reader.bad_setting,
-            is_running=self._ensure_service(),
+            not_as_set=self._ensure_service(),
+            is_running=nfs.is_running(),
         )
         if not directory:
             return outcome
@@ -162,15 +165,16 @@ class Reconciler:
             unexpected=tuple(exports.unexpected(served)),
         )
 
-    def _ensure_service(self) -> bool:
-        """Have the NFS server run as it is set; say whether it runs."""
+    def _ensure_service(self) -> str:
+        """Have the NFS server run as it is set; say why it doesn't."""
         try:
             settings.keep(self.reader.settings)
             nfs.write_configuration(self.reader.settings)
             nfs.ensure_running(self.reader.settings)
         except (nfs.NfsError, OSError) as error:
             logger.error("%s", error)
-        return nfs.is_running()
+            return str(error)
+        return ""
 
     def _ensure_images(self, directory: Path, failures: dict[str, str]) -> str:
         """Have this unit's images whole and mounted; make, grow and take back.

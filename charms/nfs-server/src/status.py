@@ -49,6 +49,8 @@ def _reasons(outcome: Outcome) -> Iterator[str]:
         return
     if not outcome.is_running:
         yield "The NFS server does not run: see journalctl -u nfs-server"
+    elif outcome.not_as_set:
+        yield f"The NFS server does not run as it is set: {outcome.not_as_set}"
     yield from _reasons_of_shares(outcome, outcome.snapshot, outcome.plan)
     if outcome.snapshot.found.foreign:
         names = ", ".join(ascii(it.name)[1:-1] for it in outcome.snapshot.found.foreign[:3])

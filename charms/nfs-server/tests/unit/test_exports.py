@@ -304,6 +304,23 @@ def test_unexpected(exportfs: Exportfs):
     assert exports.unexpected([export()]) == [(path, "*")]
 
 
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("/srv *(rw,crossmnt)", [("/srv", "*")]),
+        ("/ 192.0.2.1(ro,crossmnt)", [("/", "192.0.2.1")]),
+        ("/srv *(rw,nocrossmnt)", []),
+        ("/srv/other *(rw,crossmnt)", []),
+    ],
+)
+def test_unexpected_from_above(exportfs: Exportfs, line: str, found: list[tuple[str, str]]):
+    """Who may mount a directory above with `crossmnt` reads all shares."""
+    exports.EXPORTS_D.mkdir()
+    (exports.EXPORTS_D / "x.exports").write_text(f"{line}\n")
+    exports.ensure([export()], "none")
+    assert exports.unexpected([export()]) == found
+
+
 def test_others_faults_keep_no_share_away(exportfs: Exportfs, caplog: pytest.LogCaptureFixture):
     exportfs.complains = True
     assert exports.ensure([export()], "none")

@@ -408,9 +408,12 @@ def test_remove_unfinished(host: Host):
     (host.storage / "x.img.1.tmp").mkdir()
     (host.storage / "y.img.1.tmp").symlink_to("elsewhere")
     os.mkfifo(host.storage / "z.img.1.tmp")
+    copies = [f"{ID}.img.before.tmp", f"{ID}.img.2026-11-24.tmp", "a copy.img.0123abcd.tmp"]
+    for copy in copies:
+        (host.storage / copy).write_text("an operator's")
     images.remove_unfinished(host.storage)
-    foreign = ["notes.tmp", "x.img.1.tmp", "y.img.1.tmp", "z.img.1.tmp"]
-    assert names(host) == [path.name, f"{ID}.json", *foreign]
+    foreign = ["notes.tmp", "x.img.1.tmp", "y.img.1.tmp", "z.img.1.tmp", *copies]
+    assert names(host) == sorted([path.name, f"{ID}.json", *foreign])
 
 
 def identity(name: str = "/data", **other: object) -> str:

@@ -25,6 +25,10 @@ class Host:
         self.commands: list[tuple[str, ...]] = []
         self.stopped: set[str] = set()
         self.starts = 0
+        self.others_settings: dict[str, str] = {}
+        """What stands in files that are read after the charm's."""
+        self.is_active = False
+        """What systemd says of the service."""
         self.packages: set[str] = set()
         self.started_with = ""
         """The settings that were there when the server first started."""
@@ -39,6 +43,9 @@ class Host:
             if not self.has_module:
                 raise machine.CommandError(argv, "exit status 1", "FATAL: Module nfsd not found")
             return ""
+        if argv[0] == nfs.NFSCONF:
+            assert argv[1:3] == ("--get", "nfsd")
+            return f"{self._read_settings()[argv[3]]}\n"
         if argv[0] == nfs.DPKG_QUERY:
             if not self.dpkg:
                 raise machine.CommandError(argv, "exit status 1", "no packages found")
@@ -50,12 +57,16 @@ class Host:
             if not self.packages:
                 raise machine.CommandError(argv, "exit status 1", "no such unit")
             nfs.THREADS.unlink()
+            self.is_active = False
         elif verb == "stop":
             self.stopped.update(units)
             nfs.THREADS.write_text("0\n")
-        elif verb == "enable" or verb == "start":
+            self.is_active = False
+        elif verb in {"enable", "start", "restart"}:
             assert units[-1] == "nfs-server.service"
-            self._start(argv)
+            # To start what is active already does nothing (systemctl(1)).
+            if verb == "restart" or not self.is_active:
+                self._start(argv)
         else:
             assert verb in {"daemon-reload", "reset-failed"}
         return ""
@@ -76,11 +87,16 @@ class Host:
         text = nfs.CONFIGURATION.read_text()
         self.started_with = self.started_with or text
         nfs.THREADS.parent.mkdir(parents=True, exist_ok=True)
-        settings = dict(line.split("=") for line in text.splitlines() if "=" in line[:10])
+        settings = self._read_settings()
         nfs.THREADS.write_text(settings["threads"] + "\n")
         three = "+3" if settings["vers3"] == "y" else "-3"
         nfs.VERSIONS.write_text(f"-2 {three} +4 -4.0 +4.1 +4.2\n")
         self.starts += 1
+        self.is_active = True
+
+    def _read_settings(self) -> dict[str, str]:
+        lines = nfs.CONFIGURATION.read_text().splitlines()
+        return dict(it.split("=") for it in lines if "=" in it[:10]) | self.others_settings
 
 
 @pytest.fixture
@@ -286,6 +302,14 @@ def test_ensure_running(host: Host):
     assert host.commands == []
 
 
+def test_threads_that_another_hand_ended(host: Host):
+    """By `rpc.nfsd 0`: to systemd the service is active still."""
+    apply(DEFAULTS)
+    nfs.THREADS.write_text("0\n")
+    assert nfs.ensure_running(DEFAULTS)
+    assert nfs.is_running()
+
+
 def test_ensure_running_fails(host: Host):
     nfs.write_configuration(DEFAULTS)
     host.fails = True
@@ -330,6 +354,19 @@ def test_nfsv3_comes_and_goes(host: Host, is_lockd_loaded: bool):
 def test_other_versions_by_another_hand(host: Host):
     apply(DEFAULTS)
     nfs.VERSIONS.write_text("-2 -3 +4 +4.1 +4.2\n")  # 4.0 is on.
+    assert nfs.ensure_running(DEFAULTS)
+    assert host.starts == 2
+
+
+def test_settings_of_others_that_come_after_ours(host: Host):
+    """A restart would make clients wait at every event, and change nothing."""
+    host.others_settings = {"vers3": "y"}
+    apply(DEFAULTS)
+    for _ in range(2):
+        with pytest.raises(nfs.NfsError, match="vers3=y: take it out of"):
+            nfs.ensure_running(DEFAULTS)
+    assert host.starts == 1
+    host.others_settings = {}
     assert nfs.ensure_running(DEFAULTS)
     assert host.starts == 2
 

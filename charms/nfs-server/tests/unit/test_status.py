@@ -107,7 +107,12 @@ WRONG = [
         id="problem",
     ),
     pytest.param(
-        replace(BAD, is_running=False),
+        replace(BAD, not_as_set="another file sets vers3=yes"),
+        "The NFS server does not run as it is set: another file sets vers3=yes",
+        id="not as set",
+    ),
+    pytest.param(
+        replace(BAD, not_as_set="masked", is_running=False),
         "The NFS server does not run: see journalctl -u nfs-server",
         id="not running",
     ),

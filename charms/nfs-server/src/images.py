@@ -559,8 +559,16 @@ def _list_root(path: Path) -> set[str]:
 
 
 def users(image: Image) -> tuple[str, ...]:
-    """Name the processes of this machine that use a share, as "name (pid)"."""
-    return _find_users(share_directory(image.name)) if image.is_mounted else ()
+    """Name what of this machine uses a share: processes, as "name (pid)", and other mounts.
+
+    An e2fsck of what is mounted elsewhere would tell of a file system that is being written to.
+    """
+    where = share_directory(image.name)
+    backing_files = _read_backing_files()
+    mounts = (it for it in machine.read_mounts() if it.where != str(where))
+    elsewhere = (it.where for it in mounts if backing_files.get(it.source) == str(image.path))
+    found = _find_users(where) if image.is_mounted else ()
+    return (*found, *(f"the mount {it}" for it in elsewhere))
 
 
 def _find_users(where: Path) -> tuple[str, ...]:
@@ -612,9 +620,16 @@ def check(image: Image, *, repair: bool) -> tuple[bool, str]:
         Whether its file system is in order now, and what e2fsck said.
 
     Raises:
-        ImagesError: e2fsck did not come to an end, or another one is checking it.
+        ImagesError: e2fsck did not come to an end, or another one is checking it; or the image is
+            cut off, which e2fsck only warns of, and does not mend.
     """
     path = image.path
+    if image.file_bytes < image.filesystem_bytes:
+        raise ImagesError(
+            f"share {image.name}: its image is cut off, {image.file_bytes} bytes of"
+            f" {image.filesystem_bytes}: truncate --size={image.filesystem_bytes} {path}, then"
+            " check it with repair=true"
+        )
     deadline = time.monotonic() + CHECK_TIMEOUT_S
     is_clean, said = _run_e2fsck(path, "-n", deadline)
     # Twice: with a superblock that had to be taken from its copy, the first run leaves errors.

@@ -630,6 +630,22 @@ def test_check_that_does_not_end(host: Host, monkeypatch: pytest.MonkeyPatch):
         images.check(read(host)["/data"], repair=False)
 
 
+@pytest.mark.parametrize("repair", [False, True])
+def test_check_of_an_image_that_is_cut_off(host: Host, repair: bool):
+    """It does not mount, and e2fsck says that it is clean."""
+    path = made(host)
+    images.unmount(read(host)["/data"], still)
+    os.truncate(path, GIB // 2)
+    said = (
+        f"share /data: its image is cut off, {GIB // 2} bytes of {GIB}: truncate --size={GIB}"
+        f" {path}, then check it with repair=true"
+    )
+    with pytest.raises(ImagesError, match=re.escape(said)):
+        images.check(read(host)["/data"], repair=repair)
+    os.truncate(path, GIB)
+    assert images.check(read(host)["/data"], repair=True)[0]
+
+
 def test_check_says_what_the_repair_did(host: Host):
     path = made(host)
     images.unmount(read(host)["/data"], still)
@@ -1086,6 +1102,15 @@ def test_users(host: Host):
     host.users[str(share_directory("/data"))] = ("bash (812)",)
     assert images.users(read(host)["/data"]) == ("bash (812)",)
     assert images.users(replace(read(host)["/data"], is_mounted=False)) == ()
+
+
+def test_another_mount_uses_a_share(host: Host):
+    """As an operator mounts it to look into it, or to copy."""
+    path = made(host)
+    host.mount("/mnt/copy", str(path))
+    assert images.users(read(host)["/data"]) == ("the mount /mnt/copy",)
+    images.unmount(read(host)["/data"], still)
+    assert images.users(read(host)["/data"]) == ("the mount /mnt/copy",)
 
 
 def test_who_passes_through_is_no_user(host: Host, monkeypatch: pytest.MonkeyPatch):

@@ -67,8 +67,8 @@ class Outcome:
         snapshot, plan = self.snapshot, self.plan
         if snapshot is None or plan is None or not (self.has_storage and self.is_running):
             return False
-        reasons = self.other_unit, self.not_installed, self.bad_setting
-        failed = self.not_as_set, self.not_mounted, self.not_exported, self.failures, self.unexpected
+        reasons = self.other_unit, self.not_installed, self.bad_setting, self.not_as_set
+        failed = self.not_mounted, self.not_exported, self.failures, self.unexpected
         planned = plan.work, plan.missing, plan.misplaced, plan.unused
         is_bad = any(image.problem for image in plan.images.values())
         left = *reasons, *failed, *planned, snapshot.found.foreign, is_bad

@@ -11,21 +11,33 @@ from pathlib import Path
 
 BALLAST = Path("/var/lib/nfs-server-charm/ballast")
 SIZE_BYTES = 8 * 2**20
+# What is left to Juju's agent on a full disk.
+LEFT_BYTES = 2**17
 
 
-def release() -> None:
-    """Give the room up if there is no other."""
+def release() -> bool:
+    """Give the room up if there is no other; say whether it was there to be given up."""
     with contextlib.suppress(OSError):  # Nothing is kept yet, or the disk can't be written to.
         if _free_bytes() < SIZE_BYTES:
             BALLAST.unlink()
+            return True
+    return False
 
 
-def keep() -> None:
-    """Take the room, unless that would leave as little."""
+def keep(*, is_given_up: bool = False) -> None:
+    """Take the room, unless that would leave as little; or take back what was given up.
+
+    Else what has filled the disk takes that too, and the next hook or action finds none.
+    """
     with contextlib.suppress(OSError):
-        if not BALLAST.exists() and _free_bytes() > 4 * SIZE_BYTES:
-            with BALLAST.open("xb") as file:
-                os.posix_fallocate(file.fileno(), 0, SIZE_BYTES)
+        has = BALLAST.stat().st_size if BALLAST.exists() else 0
+        free = _free_bytes()
+        size = SIZE_BYTES if free > 4 * SIZE_BYTES else 0
+        if is_given_up:
+            size = min(SIZE_BYTES, free - LEFT_BYTES)
+        if size > has:
+            with BALLAST.open("ab") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
 
 
 def _free_bytes() -> int:

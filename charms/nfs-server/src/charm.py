@@ -100,6 +100,8 @@ class NfsServerCharm(ops.CharmBase):
 
 
 if __name__ == "__main__":
-    ballast.release()
-    ops.main(NfsServerCharm)
-    ballast.keep()
+    is_given_up = ballast.release()
+    try:
+        ops.main(NfsServerCharm)
+    finally:
+        ballast.keep(is_given_up=is_given_up)

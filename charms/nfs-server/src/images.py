@@ -99,7 +99,7 @@ def read(directory: Path, application: str) -> Found:
     Reads regular files only: runs no command, changes nothing, and fails on nothing.
     """
     mounts = {mount.where: mount for mount in machine.read_mounts()}
-    backing_files = _read_backing_files()
+    backing_files = read_backing_files()
     images: dict[str, Image] = {}
     foreign: list[Path] = []
     for path in sorted(directory.glob("*.img")):
@@ -231,7 +231,7 @@ def _read_superblock_bytes(image: Path) -> bytes:
         os.close(descriptor)
 
 
-def _read_backing_files() -> dict[str, str]:
+def read_backing_files() -> dict[str, str]:
     """Read which file each loop device has; their numbers change at every boot."""
     found: dict[str, str] = {}
     for path in LOOP_DEVICES.glob("loop*/loop/backing_file"):
@@ -366,7 +366,7 @@ def grow(image: Image, work: Work) -> None:
     """
     path = image.path
     mount = machine.mounted_at(share_directory(image.name))
-    if mount is None or _read_backing_files().get(mount.source) != str(path):
+    if mount is None or read_backing_files().get(mount.source) != str(path):
         raise ImagesError(f"share {image.name}: {path} is not mounted, so it can't grow")
     is_sparse = image.is_sparse or not work.is_limited
     with machine.failing_as(ImagesError, f"share {image.name}"):
@@ -468,9 +468,16 @@ def check(image: Image, *, repair: bool) -> tuple[bool, str]:
         Whether its file system is in order now, and what e2fsck said.
 
     Raises:
-        ImagesError: e2fsck did not come to an end, or another one is checking it.
+        ImagesError: e2fsck did not come to an end, or another one is checking it; or the image is
+            cut off, which e2fsck only warns of, and does not mend.
     """
     path = image.path
+    if image.file_bytes < image.filesystem_bytes:
+        raise ImagesError(
+            f"share {image.name}: its image is cut off, {image.file_bytes} bytes of"
+            f" {image.filesystem_bytes}: truncate --size={image.filesystem_bytes} {path}, then"
+            " check it with repair=true"
+        )
     deadline = time.monotonic() + CHECK_TIMEOUT_S
     is_clean, said = _run_e2fsck(path, "-n", deadline)
     # Twice: with a superblock that had to be taken from its copy, the first run leaves errors.

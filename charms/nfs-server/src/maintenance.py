@@ -8,6 +8,7 @@ import images
 import mounts
 import nfs
 import plan
+from nfs import Holder
 from plan import Plan, Use
 from reconciler import Reconciler
 from values import Image, Report, share_directory
@@ -40,6 +41,7 @@ def delete_share(server: Reconciler, image: Image, *, ignore_nfsv3: bool) -> Non
     others = [it for it in decided.exports.values() if it.name != image.name]
     try:
         exports.ensure(others, reader.settings.squash)
+        nfs.expire(filter(_is_gone, nfs.holders(share_directory(image.name))))
         # An operator confirmed it, and nobody has it any more.
         mounts.unmount(image, exports.flush)
         images.delete(image)
@@ -65,7 +67,7 @@ def check_share(server: Reconciler, image: Image, *, repair: bool) -> tuple[bool
     _refuse_if_used_here(image)
     holders = nfs.holders(share_directory(image.name))
     # The server forgets what they have open, and they open it again: locks would be lost.
-    losers = [f"{it.address} holds a lock" for it in holders if it.has_locks]
+    losers = [f"{it.address} holds a lock" for it in holders if it.has_locks and not it.is_silent]
     losers += [f"{it.address} has files of other shares open" for it in holders if it.is_elsewhere]
     if reason := plan.why_busy(image.name, losers):
         raise RefusedError(reason)
@@ -92,13 +94,18 @@ def connected(name: str, decided: Plan) -> list[str]:
     return [str(it) for it in nfs.read_clients() if any(it in network for network in networks)]
 
 
+def _is_gone(holder: Holder) -> bool:
+    """Whether a client is silent, and would lose nothing of other shares."""
+    return holder.is_silent and not holder.is_elsewhere
+
+
 def _find_clients(image: Image, decided: Plan, *, ignore_nfsv3: bool) -> tuple[str, ...]:
     """Find the clients that have a share, and how."""
     where = share_directory(image.name)
     by_nfsv3 = () if ignore_nfsv3 else nfs.nfsv3_clients(where)
     return (
         *(f"{it} is connected" for it in connected(image.name, decided)),
-        *(f"{it.address} has files of it open" for it in nfs.holders(where)),
+        *(f"{it.address} has files of it open" for it in nfs.holders(where) if not _is_gone(it)),
         *(
             f"{it} mounted it by NFSv3 (ignore-nfsv3=true if it did not unmount)"
             for it in by_nfsv3

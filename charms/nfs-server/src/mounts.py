@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
-from images import BEING_CHECKED, LOCKED
+from images import BEING_CHECKED, LOCKED, read_backing_files
 from nfs_charms import machine
 from values import EXPORT_ROOT, Image, share_directory, share_id
 
@@ -137,8 +137,16 @@ def _render_mount(image: Image) -> str:
 
 
 def users(image: Image) -> tuple[str, ...]:
-    """Name the processes of this machine that use a share, as "name (pid)"."""
-    return _find_users(share_directory(image.name)) if image.is_mounted else ()
+    """Name what of this machine uses a share: processes, as "name (pid)", and other mounts.
+
+    An e2fsck of what is mounted elsewhere would tell of a file system that is being written to.
+    """
+    where = share_directory(image.name)
+    backing_files = read_backing_files()
+    others = (it for it in machine.read_mounts() if it.where != str(where))
+    elsewhere = (it.where for it in others if backing_files.get(it.source) == str(image.path))
+    found = _find_users(where) if image.is_mounted else ()
+    return (*found, *(f"the mount {it}" for it in elsewhere))
 
 
 def _find_users(where: Path) -> tuple[str, ...]:

@@ -228,6 +228,9 @@ class Holder:
     """Whether there are locks (fcntl(2), flock(2)) among it, which it loses when it is expired."""
     is_elsewhere: bool
     """Whether it holds something on other file systems too."""
+    is_silent: bool
+    """Whether its lease has run out: who asks for its locks has them at once. The kernel keeps
+    the rest for a day at most (NFSD_COURTESY_CLIENT_TIMEOUT in fs/nfsd/nfsd.h)."""
     control: Path
     """Its file `ctl`."""
 
@@ -263,6 +266,7 @@ def holders(image_where: Path) -> tuple[Holder, ...]:
                     address=_find_address(info) or ipaddress.IPv4Address(0),
                     has_locks="lock" in here,
                     is_elsewhere=any(where != superblock for _, where in held),
+                    is_silent=_is_courtesy(info),
                     control=path.with_name("ctl"),
                 )
             )

@@ -31,6 +31,23 @@ def test_given_up_on_a_full_disk(path: Path, monkeypatch: pytest.MonkeyPatch):
     assert not path.exists()
 
 
+def test_taken_back_on_a_full_disk(path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What fills the disk would take it all, and the next action would find no room."""
+    free = 0
+
+    def count() -> int:
+        return free + (0 if path.exists() else ballast.SIZE_BYTES)
+
+    ballast.keep()
+    monkeypatch.setattr(ballast, "_free_bytes", count)
+    is_given_up = ballast.release()
+    ballast.keep(is_given_up=is_given_up)
+    assert path.stat().st_blocks * 512 >= ballast.SIZE_BYTES - ballast.LEFT_BYTES
+    free = 100 * ballast.SIZE_BYTES
+    ballast.keep(is_given_up=ballast.release())
+    assert path.stat().st_blocks * 512 >= ballast.SIZE_BYTES
+
+
 def test_nowhere_to_keep_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ballast, "BALLAST", Path("/nonexistent/ballast"))
     ballast.keep()

@@ -39,6 +39,7 @@ HOLDER = nfs.Holder(
     address=ip_address("10.0.1.1"),
     has_locks=True,
     is_elsewhere=False,
+    is_silent=False,
     control=Path("/ctl"),
 )
 ENDPOINT = f"nfs://{HOST}/srv/nfs/{share_id('/data')}"

@@ -627,6 +627,22 @@ def test_check_that_does_not_end(host: Host, monkeypatch: pytest.MonkeyPatch):
         images.check(read(host)["/data"], repair=False)
 
 
+@pytest.mark.parametrize("repair", [False, True])
+def test_check_of_an_image_that_is_cut_off(host: Host, repair: bool):
+    """It does not mount, and e2fsck says that it is clean."""
+    path = made(host)
+    mounts.unmount(read(host)["/data"], still)
+    os.truncate(path, GIB // 2)
+    said = (
+        f"share /data: its image is cut off, {GIB // 2} bytes of {GIB}: truncate --size={GIB}"
+        f" {path}, then check it with repair=true"
+    )
+    with pytest.raises(ImagesError, match=re.escape(said)):
+        images.check(read(host)["/data"], repair=repair)
+    os.truncate(path, GIB)
+    assert images.check(read(host)["/data"], repair=True)[0]
+
+
 def test_check_says_what_the_repair_did(host: Host):
     path = made(host)
     mounts.unmount(read(host)["/data"], still)

@@ -47,6 +47,26 @@ def test_delete_share_takes_nothing_of_other_clients(machine: FakeMachine, conte
     assert machine.on_storage == {}
 
 
+def test_delete_share_of_a_client_that_is_gone(machine: FakeMachine, context: Context):
+    """A machine that lost power closes nothing, and the kernel keeps its files open for a day."""
+    now = kept(context)
+    gone = replace(HOLDER, is_silent=True)
+    machine.holders = {"/data": (replace(gone, is_elsewhere=True),)}
+    said = refused(context, now, "delete-share", share="/data", confirm="/data")
+    assert said.startswith("share /data: 10.0.1.1 has files of it open; ")
+    machine.holders = {"/data": (gone,)}
+    do(context, now, "delete-share", share="/data", confirm="/data")
+    assert machine.on_storage == {}
+    assert machine.holders == {"/data": ()}  # Else its files would keep the image busy.
+
+
+def test_check_share_of_a_client_that_is_gone(machine: FakeMachine, context: Context):
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    machine.holders = {"/data": (replace(HOLDER, is_silent=True),)}
+    do(context, now, "check-share", share="/data")
+    assert machine.mounted == {"/data"}
+
+
 def test_delete_share_that_is_mounted_by_nfsv3(machine: FakeMachine, context: Context):
     now = kept(context)
     machine.nfsv3 = {"/data": ("10.0.1.1",)}

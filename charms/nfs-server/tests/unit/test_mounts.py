@@ -170,6 +170,15 @@ def test_users(host: Host):
     assert mounts.users(replace(read(host)["/data"], is_mounted=False)) == ()
 
 
+def test_another_mount_uses_a_share(host: Host):
+    """As an operator mounts it to look into it, or to copy."""
+    path = made(host)
+    host.mount("/mnt/copy", str(path))
+    assert mounts.users(read(host)["/data"]) == ("the mount /mnt/copy",)
+    mounts.unmount(read(host)["/data"], still)
+    assert mounts.users(read(host)["/data"]) == ("the mount /mnt/copy",)
+
+
 def test_who_passes_through_is_no_user(host: Host, monkeypatch: pytest.MonkeyPatch):
     made(host)
     seen = iter([("bash (812)", "rpc.mountd (7)"), ("bash (812)",)])

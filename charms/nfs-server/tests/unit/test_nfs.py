@@ -462,6 +462,7 @@ def test_holders(share: Path):
     assert set(found) == {"10.0.0.1", "10.0.0.3", "10.0.0.5"}
     assert {address for address, it in found.items() if it.has_locks} == {"10.0.0.3"}
     assert {address for address, it in found.items() if it.is_elsewhere} == {"10.0.0.1"}
+    assert {address for address, it in found.items() if it.is_silent} == {"10.0.0.5"}
     machine.MOUNTINFO.write_text("")
     assert nfs.holders(share) == ()
 

@@ -11,12 +11,13 @@ import secrets
 import shlex
 from collections.abc import AsyncGenerator, Collection, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import pytest
 import pytest_asyncio
 
 from sandbox.machines import Result
+from sandbox.operations import Remote
 from sandbox.status import Status, units
 
 CONSTRAINTS = {"virt-type": "virtual-machine", "mem": "2G", "root-disk": "20G"}
@@ -119,6 +120,16 @@ class Substrate:
         self, model: str, charm: Path, name: str, num_units: int = 1, **config: object
     ) -> NoReturn:
         pytest.skip("the suite has one model")
+
+    async def integrate_many(
+        self, unit: str, endpoint: str, charm: Path, remotes: Sequence[Remote]
+    ) -> NoReturn:
+        pytest.skip("Juju makes no integration without its hooks")
+
+    async def run_hook(
+        self, unit: str, hook: Literal["leader-elected", "update-status"]
+    ) -> NoReturn:
+        pytest.skip("Juju runs its hooks when it likes")
 
     async def lead(self, unit: str) -> NoReturn:
         pytest.skip("Juju's units choose their leader themselves")

@@ -3,13 +3,13 @@
 
 import base64
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from revisions import BEFORE, packed_at
-from story import APP, CLIENT, DEPLOY_TIMEOUT_S, MOUNT, SERVER, Story
+from story import APP, CLIENT, MOUNT, SERVER, Story
 
 WRITER_UNIT, OTHER_UNIT = f"{APP}/0", f"{APP}/1"
 LOG = f"{MOUNT}/log"
@@ -49,19 +49,8 @@ async def _python(story: Story, unit: str, program: str, prefix: str = "") -> st
 
 @pytest.mark.abort_on_fail
 @pytest.mark.skip_if_deployed
-async def test_deploy(
-    story: Story, before: Mapping[str, Path], deploy_options: Mapping[str, Any], app_charm: Path
-):
-    model = story.model
-    await model.deploy(before[SERVER], application_name=SERVER, **deploy_options)
-    await model.deploy(app_charm, application_name=APP, num_units=2, **deploy_options)
-    config = {"mountpoint": MOUNT, "share-name": MOUNT, "size": 1}
-    await model.deploy(before[CLIENT], application_name=CLIENT, num_units=0, config=config)
-    await model.integrate(f"{CLIENT}:juju-info", f"{APP}:juju-info")
-    await model.integrate(f"{CLIENT}:nfs-share", f"{SERVER}:nfs-share")
-    await model.wait_for_idle(
-        apps=[SERVER, APP, CLIENT], status="active", timeout=DEPLOY_TIMEOUT_S, idle_period=1
-    )
+async def test_deploy(story: Story, before: Mapping[str, Path]):
+    await replace(story, charms={**story.charms, **before}).deploy()
     await _python(story, WRITER_UNIT, WRITER, "systemd-run --quiet --unit=writer")
     await story.run(WRITER_UNIT, f"timeout 60 sh -c 'until test -s {LOG}; do sleep 0.1; done'")
 

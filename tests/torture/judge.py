@@ -212,19 +212,22 @@ def not_in(inner: Iterable[str], outer: Iterable[str]) -> list[str]:
 
 def _statuses(machines: Machines, ledger: Ledger) -> list[str]:
     """Return the statuses that do not agree with what the ledger knows."""
+    units = machines.model.units
     expected: dict[str, set[str]] = {}
     for client in ledger.clients.values():
         for unit in client.units:
             expected[machines.subordinate(unit)] = _client_statuses(ledger, client)
     # Whose storage is detached is told by the unit that had it, whatever that one has now.
-    is_told = not all(ledger.is_served(it) for it in ledger.live)
+    unserved = [it for it in ledger.live if not ledger.is_served(it)]
     late = {it.storage for it in ledger.shares if it.end == "forgotten"}
     for server, storage in ledger.servers.items():
         if not storage:
             expected[server] = {"blocked"}
         else:
+            message = units[server].workload_status_message if server in units else ""
+            names = [f"share {it.name}" for it in unserved]
+            is_told = message.startswith(tuple(it + end for it in names for end in (":", "@")))
             expected[server] = {"blocked", "active"} if is_told or storage in late else {"active"}
-    units = machines.model.units
     wrong = {
         unit: wanted
         for unit, wanted in expected.items()
@@ -237,7 +240,7 @@ def _statuses(machines: Machines, ledger: Ledger) -> list[str]:
         if unit in units
     ]
     server = machines.model.applications[SERVER]
-    if not is_told and server.status != "active":
+    if not unserved and server.status != "active":
         said.append(f"{SERVER} is {server.status}: {server.status_message}")
     return said
 

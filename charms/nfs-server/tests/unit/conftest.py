@@ -7,7 +7,7 @@ import fake_machine
 import hypothesis
 import pytest
 
-from nfs_charms import machine
+from nfs_charms import machine as charms_machine
 
 hypothesis.settings.register_profile(
     "unit",
@@ -26,6 +26,25 @@ hypothesis.settings.load_profile("unit")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep what the charm keeps away from the computer's own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(machine, "RENDERED", tmp_path_factory.mktemp("rendered"))
+        patch.setattr(charms_machine, "RENDERED", tmp_path_factory.mktemp("rendered"))
         patch.setattr(fake_machine, "KEPT", tmp_path_factory.mktemp("kept"))
         yield
+
+
+# Imported when they are used: what is decorated with hypothesis' settings takes the profile above.
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> fake_machine.FakeMachine:
+    """Put a machine without anything in place of the real one."""
+    from test_charm import put_in
+
+    return put_in(fake_machine.FakeMachine(), monkeypatch)
+
+
+@pytest.fixture
+def context() -> object:
+    """Return what runs the charm's hooks."""
+    from test_charm import new_context
+
+    return new_context()

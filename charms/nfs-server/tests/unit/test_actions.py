@@ -16,8 +16,6 @@ from test_charm import (
     Context,
     answers,
     client,
-    new_context,
-    put_in,
     relation_in,
     state,
 )
@@ -29,16 +27,6 @@ from values import GIB, NO_LIMIT, Placement, Report, ShareReport, Size, share_di
 OTHER = "nfs-server/1"
 CLIENT = parse_allowlist("10.0.1.1")
 OPEN = replace(HOLDER, address=ip_address("10.9.0.1"), has_locks=False)
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
-    return put_in(FakeMachine(), monkeypatch)
-
-
-@pytest.fixture
-def context() -> Context:
-    return new_context()
 
 
 def do(context: Context, now: testing.State, name: str, **params: Any) -> testing.State:

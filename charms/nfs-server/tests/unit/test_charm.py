@@ -45,11 +45,6 @@ HOLDER = nfs.Holder(
 ENDPOINT = f"nfs://{HOST}/srv/nfs/{share_id('/data')}"
 
 
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
-    return put_in(FakeMachine(), monkeypatch)
-
-
 def put_in(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
     for module in USERS:
         monkeypatch.setattr(module, "images", FakeImages(machine), raising=False)
@@ -62,11 +57,6 @@ def put_in(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> FakeMachine
     monkeypatch.setattr(settled, "SETTLED", machine.kept / "settled")
     monkeypatch.setattr(peers, "read_goal", lambda: machine.goal or {machine.unit: "active"})
     return machine
-
-
-@pytest.fixture
-def context() -> testing.Context[charm.NfsServerCharm]:
-    return new_context()
 
 
 def new_context(unit: str = "nfs-server/0") -> testing.Context[charm.NfsServerCharm]:

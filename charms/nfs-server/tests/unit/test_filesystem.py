@@ -7,11 +7,9 @@ import ops
 import pytest
 from fake_machine import FakeMachine
 from ops import testing
-from test_charm import HOST, Context, client, context, machine, network, state
+from test_charm import HOST, Context, client, network, state
 
 from values import share_directory
-
-__all__ = ["context", "machine"]  # Fixtures.
 
 OPTIONS: dict[str, str | int | float | bool] = {
     "filesystem-share": "/hpc",

@@ -6,20 +6,10 @@ from dataclasses import replace
 import ops
 import pytest
 from fake_machine import FakeMachine
-from test_charm import SHARES, Context, client, new_context, put_in, relation_in, state
+from test_charm import SHARES, Context, client, relation_in, state
 
 import claim
 from values import share_directory
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
-    return put_in(FakeMachine(), monkeypatch)
-
-
-@pytest.fixture
-def context() -> Context:
-    return new_context()
 
 
 @pytest.mark.parametrize("is_peer", [True, False])

@@ -8,19 +8,9 @@ import pytest
 from fake_machine import FakeImages, FakeMachine, FakeMounts
 from ops import testing
 from test_actions import do, refused
-from test_charm import HOLDER, PEERS, Context, client, new_context, put_in, relation_in, state
+from test_charm import HOLDER, PEERS, Context, client, relation_in, state
 
 import images
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
-    return put_in(FakeMachine(), monkeypatch)
-
-
-@pytest.fixture
-def context() -> Context:
-    return new_context()
 
 
 def kept(context: Context) -> testing.State:

@@ -9,22 +9,12 @@ import pytest
 from fake_machine import FakeMachine
 from ops import hookcmds
 from test_actions import do, plain, results
-from test_charm import PEERS, Context, client, new_context, put_in, state
+from test_charm import PEERS, Context, client, state
 
 import peers
 from values import Placement, Size
 
 OTHER = "nfs-server/1"
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
-    return put_in(FakeMachine(), monkeypatch)
-
-
-@pytest.fixture
-def context() -> Context:
-    return new_context()
 
 
 def test_a_new_unit_knows_its_peers_not_yet(machine: FakeMachine, context: Context):

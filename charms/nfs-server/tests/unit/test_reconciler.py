@@ -21,8 +21,6 @@ from test_charm import (
     Context,
     answers,
     client,
-    new_context,
-    put_in,
     relation_in,
     state,
     with_answer,
@@ -37,16 +35,6 @@ from values import Placement, Size
 OTHER = "nfs-server/1"
 REMOTE = "remote-" + "ab" * 16
 MODEL = "11111111-2222-3333-4444-555555555555"
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
-    return put_in(FakeMachine(), monkeypatch)
-
-
-@pytest.fixture
-def context() -> Context:
-    return new_context()
 
 
 def remote(relation: testing.Relation, model: str = MODEL) -> testing.Relation:

@@ -6,20 +6,10 @@ from typing import Any
 
 import pytest
 from fake_machine import FakeMachine
-from test_charm import Context, answers, client, new_context, put_in, state
+from test_charm import Context, answers, client, state
 
 import peers
 import settled
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
-    return put_in(FakeMachine(), monkeypatch)
-
-
-@pytest.fixture
-def context() -> Context:
-    return new_context()
 
 
 @pytest.mark.parametrize("size", ["10", pytest.param("1000", id="refused")])

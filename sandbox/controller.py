@@ -17,9 +17,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import traceback
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -509,10 +510,10 @@ def _seconds(text: str) -> float:
 # The process.
 
 
-@asynccontextmanager
-async def start(
+@contextmanager
+def start(
     *, name: str, base: Path, juju: str = "3.6", keep: bool = False
-) -> AsyncGenerator[RunDirectory, None]:
+) -> Generator[RunDirectory, None, None]:
     """Start a model's controller; end it, and all machines, on the way out unless it is kept.
 
     Raises:
@@ -521,7 +522,7 @@ async def start(
     directory, process = _spawn(name, base, juju, keep=keep)
     is_kept = False
     try:
-        await _listening(process, directory)
+        _listening(process, directory)
         is_kept = keep
         yield directory
     finally:
@@ -529,7 +530,7 @@ async def start(
             # It outlives this process, which has not forgotten to wait for it.
             process.returncode = 0
         else:
-            await asyncio.to_thread(_end, process)
+            _end(process)
             shutil.rmtree(directory.path)
 
 
@@ -600,22 +601,21 @@ def _command_line(pid: str) -> str:
         return ""
 
 
-async def _listening(process: subprocess.Popen[bytes], directory: RunDirectory) -> None:
+def _listening(process: subprocess.Popen[bytes], directory: RunDirectory) -> None:
     """Wait until the controller answers."""
-    try:
-        async with asyncio.timeout(_START_TIMEOUT_S):
-            while not directory.is_running():
-                if process.poll() is not None:
-                    raise ControllerError(
-                        f"the controller of {directory.name} ended with status "
-                        f"{process.returncode}:\n{directory.last_words()}"
-                    )
-                await asyncio.sleep(_POLL_S)
-    except TimeoutError as error:
-        raise ControllerError(
-            f"the controller of {directory.name} does not answer after {_START_TIMEOUT_S:.0f} s:\n"
-            f"{directory.last_words()}"
-        ) from error
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while not directory.is_running():
+        if process.poll() is not None:
+            raise ControllerError(
+                f"the controller of {directory.name} ended with status {process.returncode}:\n"
+                f"{directory.last_words()}"
+            )
+        if time.monotonic() > deadline:
+            raise ControllerError(
+                f"the controller of {directory.name} does not answer after"
+                f" {_START_TIMEOUT_S:.0f} s:\n{directory.last_words()}"
+            )
+        time.sleep(_POLL_S)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -10,23 +10,30 @@ seconds, hook commands, and which of those asked the same twice.
 """
 
 import argparse
-import asyncio
 import shlex
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from sandbox import images
-from sandbox.libjuju import Model
 from sandbox.operations import Remote
-from sandbox.ops_test import Dispatch, RunningModel, Substrate, running_model
-from tests.integration.story import APP, CLIENT, PACKAGES, SERVER
+from sandbox.uniter import Dispatch
+from tests.integration.machines import machine_of, sandbox_model
+from tests.integration.revisions import PACKED
+from tests.integration.story import (
+    APP,
+    CLIENT,
+    DEPLOY_TIMEOUT_S,
+    POLL_S,
+    SERVER,
+    Story,
+    becomes,
+)
 
 TENANT = "tenant"
 ROUNDS = 10
@@ -73,65 +80,68 @@ grep -c ^nfs://
 """
 
 
-async def main() -> int:
+def main() -> int:
     """Measure and print; the exit status says whether the targets were met."""
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="|".join(PARTS), help="default: all")
     parts: list[str] = parser.parse_args().parts or [*PARTS]
     if unknown := set(parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
-    image = await images.build(PACKAGES, print)
     is_met = True
-    with tempfile.TemporaryDirectory() as directory:
-        if {"dispatch", "stall"} & {*parts}:
-            async with running_model("bench", image, Path(directory)) as running:
-                await _deploy(running)
-                if "dispatch" in parts:
-                    is_met &= _report(await _measure(running)) == 0
-                if "stall" in parts:
-                    is_met &= await _stall(running)
-        if "scale" in parts:
-            async with running_model("bench-scale", image, Path(directory)) as running:
-                is_met &= await _scale(running)
-        if "relations" in parts:
-            async with running_model("bench-relations", image, Path(directory)) as running:
-                is_met &= await _relations(running)
+    if {"dispatch", "stall"} & {*parts}:
+        with _story("bench") as story:
+            _deploy(story)
+            if "dispatch" in parts:
+                is_met &= _report(_measure(story)) == 0
+            if "stall" in parts:
+                is_met &= _stall(story)
+    if "scale" in parts:
+        with _story("bench-scale") as story:
+            is_met &= _scale(story)
+    if "relations" in parts:
+        with _story("bench-relations") as story:
+            is_met &= _relations(story)
     return 0 if is_met else 1
 
 
-async def _act(running: RunningModel, action: str, **parameters: Any) -> Dispatch:
+@contextmanager
+def _story(name: str) -> Generator[Story, None, None]:
+    charms = {it: _charm(it) for it in (SERVER, CLIENT)}
+    with sandbox_model(name, print) as (juju, machines):
+        yield Story(juju, machines, {**charms, APP: _charm("empty"), TENANT: _charm("empty")})
+
+
+def _charm(name: str) -> Path:
+    (charm,) = PACKED.glob(f"{name}_*.charm")
+    return charm
+
+
+def _act(story: Story, action: str, **parameters: Any) -> Dispatch:
     """Run an action on the server; what its dispatch was."""
-    unit = running.ops_test.model.units[SERVER_UNIT]
-    done = await (await unit.run_action(action, **parameters)).wait()
-    assert done.status == "completed", (action, parameters, done.results)
-    return (await running.substrate.hooks(SERVER_UNIT))[-1]
+    task = story.act(SERVER_UNIT, action, **parameters)
+    assert task.success, (action, parameters, task)
+    return story.machines.hooks(SERVER_UNIT)[-1]
 
 
-async def _run(running: RunningModel, unit: str, command: str) -> str:
-    result = await running.substrate.run(unit, command)
-    assert result.returncode == 0, (command, result.stderr)
-    return result.stdout.strip()
-
-
-async def _stall(running: RunningModel) -> bool:
+def _stall(story: Story) -> bool:
     started = "systemctl show --property ActiveEnterTimestampMonotonic nfs-server"
-    before = await _run(running, SERVER_UNIT, started)
-    await running.ops_test.model.applications[SERVER].set_config({"overcommit-ratio": "100"})
-    await running.ops_test.model.wait_for_idle(idle_period=1)
+    before = story.run(SERVER_UNIT, started)
+    story.configure(SERVER, overcommit_ratio="100")
+    story.settle(SERVER)
     begun = time.monotonic()
-    await _begin_writing(running)
+    _begin_writing(story)
     for share in OTHERS:
-        await _act(running, "create-share", share=share, size=1)
-        await _act(running, "resize-share", share=share, size=2)
-        await _act(running, "grant-access", share=share, allowlist=ADDRESSES)
-        await _act(running, "revoke-access", share=share, allowlist=ADDRESSES)
-        await _act(running, "delete-share", share=share, confirm=share)
-    busy = await _longest_pause(running)
+        _act(story, "create-share", share=share, size=1)
+        _act(story, "resize-share", share=share, size=2)
+        _act(story, "grant-access", share=share, allowlist=ADDRESSES)
+        _act(story, "revoke-access", share=share, allowlist=ADDRESSES)
+        _act(story, "delete-share", share=share, confirm=share)
+    busy = _longest_pause(story)
     seconds = time.monotonic() - begun
-    await _begin_writing(running)
-    await asyncio.sleep(seconds)
-    idle = await _longest_pause(running)
-    is_same = await _run(running, SERVER_UNIT, started) == before
+    _begin_writing(story)
+    time.sleep(seconds)
+    idle = _longest_pause(story)
+    is_same = story.run(SERVER_UNIT, started) == before
     is_met = is_same and busy <= MAX_RATIO * idle
     print(
         f"longest pause of a writer in {seconds:.0f} s: {busy:.3f} s while {len(OTHERS)} shares"
@@ -142,26 +152,23 @@ async def _stall(running: RunningModel) -> bool:
     return is_met
 
 
-async def _begin_writing(running: RunningModel) -> None:
+def _begin_writing(story: Story) -> None:
     command = f"systemd-run --quiet --unit=writer python3 -c {shlex.quote(WRITER)}"
-    await _run(running, APP_UNIT, f"rm -f {LONGEST}; {command}")
+    story.run(APP_UNIT, f"rm -f {LONGEST}; {command}")
 
 
-async def _longest_pause(running: RunningModel) -> float:
-    return float(await _run(running, APP_UNIT, f"systemctl stop writer; cat {LONGEST}"))
+def _longest_pause(story: Story) -> float:
+    return float(story.run(APP_UNIT, f"systemctl stop writer; cat {LONGEST}"))
 
 
-async def _scale(running: RunningModel) -> bool:
-    charm = await running.ops_test.build_charm("charms/nfs-server")
-    await running.ops_test.model.deploy(
-        charm, application_name=SERVER, config=OVERCOMMIT, storage=STORAGE
-    )
-    await running.ops_test.model.wait_for_idle(status="active", timeout=900, idle_period=1)
-    first, quiet = await _add(running, 1), await _update_status(running)
-    second = await _add(running, 2)
+def _scale(story: Story) -> bool:
+    story.deploy(SERVER, config=OVERCOMMIT, storage=STORAGE)
+    story.settle(SERVER, timeout=DEPLOY_TIMEOUT_S)
+    first, quiet = _add(story, 1), _update_status(story)
+    second = _add(story, 2)
     for number in range(3, SHARES + 1):
-        await _add(running, number)
-    last, busy = await _add(running, SHARES + 1), await _update_status(running)
+        _add(story, number)
+    last, busy = _add(story, SHARES + 1), _update_status(story)
     share, status = last[1] / first[1], busy / quiet
     is_met = last[0] == first[0] and max(share, status) <= MAX_GROWTH
     for number, (commands, seconds) in {1: first, 2: second, SHARES + 1: last}.items():
@@ -194,17 +201,21 @@ class Cost:
         }
 
 
-async def _relations(running: RunningModel) -> bool:
-    model, build = running.ops_test.model, running.ops_test.build_charm
-    charm = await build("charms/nfs-server")
-    await model.deploy(charm, application_name=SERVER, config=OVERCOMMIT, storage=STORAGE)
-    await model.wait_for_idle([SERVER], status="active", timeout=900, idle_period=1)
-    client = await build("tests/integration/charms/own-share")
+def _relations(story: Story) -> bool:
+    story.deploy(SERVER, config=OVERCOMMIT, storage=STORAGE)
+    story.settle(SERVER, timeout=DEPLOY_TIMEOUT_S)
+    client = str(_charm("own-share"))
     found: list[Cost] = []
     for before, count in pairwise((0, *INTEGRATIONS)):
         clients = [_client(number) for number in range(before, count)]
-        await running.substrate.integrate_many(SERVER_UNIT, "nfs-share", client, clients)
-        found.append(await _cost(running, count))
+        story.machines.ask(
+            "integrate_many",
+            unit=SERVER_UNIT,
+            endpoint="nfs-share",
+            charm=client,
+            remotes=clients,
+        )
+        found.append(_cost(story, count))
         _print_cost(found[-1])
     return _report_relations(*found)
 
@@ -224,34 +235,31 @@ def _client(number: int) -> Remote:
     }
 
 
-async def _cost(running: RunningModel, count: int) -> Cost:
+def _cost(story: Story, count: int) -> Cost:
     """Grant what so many integrations ask for, and measure the hooks that follow."""
-    granting = await _hook(running, "leader-elected")
-    granted = await _run_in_hook(running, GRANTED)
+    granting = _hook(story, "leader-elected")
+    granted = story.juju.exec(GRANTED, unit=SERVER_UNIT, wait=600).stdout
     assert int(granted) == count, f"{granted} of {count} got their shares"
     times = 1 if count == INTEGRATIONS[-1] else 3  # It is a long one.
-    elected = [await _hook(running, "leader-elected") for _ in range(times)]
-    quiet = [await _hook(running, "update-status") for _ in range(7)]
+    elected = [_hook(story, "leader-elected") for _ in range(times)]
+    quiet = [_hook(story, "update-status") for _ in range(7)]
     reading: list[Dispatch] = []
     for _ in range(times):
-        await _run(running, SERVER_UNIT, "rm /run/nfs-server-charm/settled")
-        reading.append(await _hook(running, "update-status"))
+        story.run(SERVER_UNIT, "rm /run/nfs-server-charm/settled")
+        reading.append(_hook(story, "update-status"))
     return Cost(count, granting, _median(elected), _median(quiet), _median(reading))
 
 
-async def _hook(
-    running: RunningModel, hook: Literal["leader-elected", "update-status"]
-) -> Dispatch:
-    done = await running.substrate.run_hook(SERVER_UNIT, hook)
-    assert done["returncode"] == 0, done
-    return done
-
-
-async def _run_in_hook(running: RunningModel, command: str) -> str:
-    unit = running.ops_test.model.units[SERVER_UNIT]
-    done = await (await unit.run(command, timeout=600)).wait()
-    assert done.results["return-code"] == 0, done.results
-    return str(done.results["stdout"]).strip()
+def _hook(story: Story, hook: Literal["leader-elected", "update-status"]) -> Dispatch:
+    """Let the idle server run a hook that may come at any time."""
+    before = len(story.machines.hooks(SERVER_UNIT))
+    story.machines.ask("due", unit=SERVER_UNIT, hook=hook)
+    while True:
+        for done in story.machines.hooks(SERVER_UNIT)[before:]:
+            if done["hook"] == hook:
+                assert done["returncode"] == 0, done
+                return done
+        time.sleep(POLL_S)
 
 
 def _print_cost(cost: Cost) -> None:
@@ -291,72 +299,51 @@ def _each_more(few: Cost, many: Cost, key: Literal["commands", "seconds"]) -> fl
     return (many.elected[key] - few.elected[key]) / (many.integrations - few.integrations)
 
 
-async def _add(running: RunningModel, number: int) -> tuple[int, float]:
+def _add(story: Story, number: int) -> tuple[int, float]:
     """Make a share that 10 addresses may mount; the commands and the seconds that it took."""
-    before = await _commands(running)
-    done = await _act(
-        running, "create-share", share=f"/scale/{number}", size=1, allowlist=ADDRESSES
-    )
-    return await _commands(running) - before, done["seconds"]
+    before = _commands(story)
+    done = _act(story, "create-share", share=f"/scale/{number}", size=1, allowlist=ADDRESSES)
+    return _commands(story) - before, done["seconds"]
 
 
-async def _commands(running: RunningModel) -> int:
+def _commands(story: Story) -> int:
     """How many commands the server's charm has run on its machine so far."""
-    _, log, _ = await running.ops_test.juju("debug-log")
-    return sum(
-        1 for line in log.splitlines() if line.startswith(SERVER_UNIT) and "running (" in line
-    )
+    return sum("running (" in line for line in story.log(SERVER_UNIT))
 
 
-async def _update_status(running: RunningModel) -> float:
+def _update_status(story: Story) -> float:
     """Median of the seconds of five update-status with nothing to do."""
-    before = len(await _dispatches(running.substrate, SERVER_UNIT))
-    async with running.ops_test.fast_forward("1s"):
-        while len(done := await _dispatches(running.substrate, SERVER_UNIT)) < before + 5:
-            await asyncio.sleep(0.5)
-    return statistics.median(it["seconds"] for it in done[before:])
+    before = len(_dispatches(story, SERVER_UNIT))
+    with story.update_status_every("1s"):
+        becomes(lambda: len(_dispatches(story, SERVER_UNIT)) >= before + 5, expected=True)
+    return statistics.median(it["seconds"] for it in _dispatches(story, SERVER_UNIT)[before:])
 
 
 def _met(is_met: bool) -> str:
     return "met" if is_met else "MISSED"
 
 
-async def _deploy(running: RunningModel) -> None:
-    model, build = running.ops_test.model, running.ops_test.build_charm
-    app = await build("tests/integration/charms/empty")
-    await model.deploy(await build("charms/nfs-server"), application_name=SERVER)
-    await model.deploy(app, application_name=APP)
-    await model.deploy(
-        await build("charms/nfs-client"),
-        application_name=CLIENT,
-        num_units=0,
-        config={"mountpoint": "/data", "size": 1},
-    )
-    await model.deploy(app, application_name=TENANT, to=_machine(model, f"{SERVER}/0"))
-    await model.integrate(f"{CLIENT}:juju-info", f"{APP}:juju-info")
-    await model.integrate(f"{CLIENT}:nfs-share", f"{SERVER}:nfs-share")
-    await model.wait_for_idle(status="active", timeout=900, idle_period=1)
+def _deploy(story: Story) -> None:
+    story.deploy(SERVER)
+    story.deploy(APP)
+    story.deploy_client(mountpoint="/data", size=1)
+    story.integrate()
+    story.settle(SERVER, APP, CLIENT, timeout=DEPLOY_TIMEOUT_S)
+    story.deploy(TENANT, to=machine_of(story.juju.status(), SERVER_UNIT))
+    story.settle(TENANT, timeout=DEPLOY_TIMEOUT_S)
 
 
-def _machine(model: Model, unit: str) -> str:
-    machine = model.units[unit].machine
-    assert machine is not None
-    return machine.id
-
-
-async def _measure(running: RunningModel) -> Mapping[str, list[Dispatch]]:
+def _measure(story: Story) -> Mapping[str, list[Dispatch]]:
     """Collect the dispatches of update-status of each unit, the first two left out."""
     units = [f"{app}/0" for app in (SERVER, TENANT, CLIENT, APP)]
-    async with running.ops_test.fast_forward("1s"):
-        while True:
-            found = {unit: await _dispatches(running.substrate, unit) for unit in units}
-            if all(len(dispatches) >= ROUNDS for dispatches in found.values()):
-                return found
-            await asyncio.sleep(1)
+    with story.update_status_every("1s"):
+        for unit in units:
+            becomes(lambda u=unit: len(_dispatches(story, u)) >= ROUNDS, expected=True)
+    return {unit: _dispatches(story, unit) for unit in units}
 
 
-async def _dispatches(substrate: Substrate, unit: str) -> list[Dispatch]:
-    return [it for it in await substrate.hooks(unit) if it["hook"] == "update-status"][2:]
+def _dispatches(story: Story, unit: str) -> list[Dispatch]:
+    return [it for it in story.machines.hooks(unit) if it["hook"] == "update-status"][2:]
 
 
 def _report(found: Mapping[str, list[Dispatch]]) -> int:
@@ -377,4 +364,4 @@ def _report(found: Mapping[str, list[Dispatch]]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    sys.exit(main())

@@ -5,21 +5,15 @@
 """
 
 import argparse
-import asyncio
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
-from sandbox import images
 from sandbox.client import RUN, RunDirectory
-from sandbox.ops_test import RunningModel, running_model
+from tests.integration.machines import sandbox_model
+from tests.integration.revisions import PACKED, packed
 from tests.integration.story import (
     APP,
-    CLIENT,
-    PACKAGES,
-    SERVER,
     STEPS,
     Step,
     Story,
@@ -39,41 +33,26 @@ def main() -> int:
     if RunDirectory(RUN / NAME).is_running():
         print("The machines of an earlier demo are up: end them with ./dev destroy")
         return 1
-    with tempfile.TemporaryDirectory() as directory:
-        return asyncio.run(_demo(Path(directory), keep=keep))
-
-
-async def _demo(directory: Path, *, keep: bool) -> int:
-    image = await images.build(PACKAGES, print)
-    async with running_model(NAME, image, directory, keep=keep) as running:
-        story = await _story(running)
+    (app,) = PACKED.glob("any-app_*.charm")
+    with sandbox_model(NAME, print, keep=keep) as (juju, machines):
+        story = Story(juju, machines, {**packed(), APP: app}, say=_show)
         _headline("Deploying nfs-server, two units of my-app, and nfs-client beside each")
-        await story.deploy()
-        print((await running.ops_test.juju("status"))[1])
+        story.begin()
+        print(juju.cli("status"))
         left_out = {unrelated_and_related_again, removed_and_the_data_stays if keep else None}
         steps = [step for step in STEPS if step not in left_out]
-        failed = [step for step in steps if not await _holds(step, story)]
+        failed = [step for step in steps if not _holds(step, story)]
     _report(steps, failed)
     if keep:
-        print("\nThe machines are up: ./dev status, ./dev ssh nfs-client/0, ./dev destroy")
+        print("\nThe machines are up: ./dev juju status, ./dev juju ssh my-app/0, ./dev destroy")
     return 1 if failed else 0
 
 
-async def _story(running: RunningModel) -> Story:
-    build = running.ops_test.build_charm
-    charms = {
-        SERVER: await build("charms/nfs-server"),
-        CLIENT: await build("charms/nfs-client"),
-        APP: await build("tests/integration/charms/any-app"),
-    }
-    return Story(running.ops_test.model, running.substrate, charms, say=_show)
-
-
-async def _holds(step: Step, story: Story) -> bool:
+def _holds(step: Step, story: Story) -> bool:
     _headline(step.__doc__ or step.__name__)
     begun = time.monotonic()
     try:
-        await step(story)
+        step(story)
     except (AssertionError, TimeoutError) as error:
         print(f"  FAILED: {error}")
         return False

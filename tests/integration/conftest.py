@@ -1,42 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the suite runs, and the charms that it deploys.
 
-``--substrate`` decides: on ``juju``, pytest-operator gives ``ops_test``; on ``juju4`` and in the
-``sandbox``, ``juju4_substrate.py`` and ``sandbox_substrate.py`` give one with the same interface.
-All give ``substrate``, for what Juju's interface has no word for.
+The tests speak Juju's own command, through jubilant. ``--substrate`` decides whose: ``juju`` for
+the controller that is current, 3.6 or 4; ``sandbox`` for the sandbox's.
 """
 
 import json
 import os
 import platform
+import secrets
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jubilant
 import pytest
-import pytest_asyncio
 
+from machines import GivenMachines, LxdMachines, SandboxMachines, sandbox_model
 from story import APP, CLIENT, SERVER, Story
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
+CONSTRAINTS = {"virt-type": "virtual-machine", "mem": "2G", "root-disk": "12G"}
+"""Of a new machine that can serve NFS; a container of LXD can't."""
 CONTROLLERS_TIMEOUT_S = 60
+PACK_TIMEOUT_S = 1200
+REPORTED_LOG_LINES = 40
 # They come first, so that where modules run side by side none is left to run alone.
 LONGEST = ("test_units", "test_server_hand")
-PLUGINS = {
-    "juju": ["juju_machines", "juju_substrate"],
-    "juju4": ["juju_machines", "juju4_substrate"],
-    "sandbox": ["sandbox_substrate"],
+CHARMS = {
+    SERVER: ROOT / "charms" / "nfs-server",
+    CLIENT: ROOT / "charms" / "nfs-client",
+    APP: ROOT / "tests" / "integration" / "charms" / "any-app",
+    "own-share": ROOT / "tests" / "integration" / "charms" / "own-share",
 }
+Machines = SandboxMachines | LxdMachines | GivenMachines
+OFFERED = pytest.StashKey[set[str]]()
+FAILED = pytest.StashKey[set[str]]()
+MODEL = pytest.StashKey[jubilant.Juju]()
 
 
 def pytest_addoption(parser: pytest.Parser):
     group = parser.getgroup("substrate", "where the charms are deployed")
     group.addoption(
         "--substrate",
-        choices=list(PLUGINS),
-        help="default: where `juju` has a controller, the one for its version; else the sandbox",
+        choices=["juju", "sandbox"],
+        help="default: juju where `juju` has a current controller, else the sandbox",
     )
     group.addoption(
         "--base",
@@ -46,8 +57,8 @@ def pytest_addoption(parser: pytest.Parser):
     )
     group.addoption(
         "--machines",
-        metavar="0,1,2",
-        help="place units on these machines, which are in the model already (with --model)",
+        metavar="ssh:ubuntu@HOST,…",
+        help="place units on these machines, which each module's model is given (add-machine)",
     )
     group.addoption(
         "--juju",
@@ -63,25 +74,57 @@ def pytest_addoption(parser: pytest.Parser):
     )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]):
-    items.sort(key=lambda item: item.path.stem not in LONGEST)
-
-
 def pytest_configure(config: pytest.Config):
-    if config.getoption("--machines") and not config.getoption("--model"):
-        raise pytest.UsageError("--machines names machines of a model: say which with --model")
-    chosen = config.getoption("--substrate") or _default_substrate()
-    for name in PLUGINS[chosen]:
-        config.pluginmanager.import_plugin(name)
-    # The charms are for several releases of Ubuntu: charmcraft would pack them all.
-    ubuntu = f"ubuntu@{config.getoption('--base')}:{_architecture()}"
-    config.option.charmcraft_args.append(f"--platform={ubuntu}")
+    config.addinivalue_line("markers", "needs(*what): what the machines must offer; machines.py")
+    config.addinivalue_line("markers", "slow: takes minutes; .ci/run runs it, ./dev test does not")
+    config.addinivalue_line("markers", "incremental: when it fails, the rest of its module fails")
+    version = _controller_version()
+    config.option.substrate = config.getoption("--substrate") or ("juju" if version else "sandbox")
+    # python-libjuju can't speak to Juju 4; in the sandbox stand_in.py has what is used of it.
+    is_sandbox = config.option.substrate == "sandbox"
+    if is_sandbox:
+        config.pluginmanager.import_plugin("stand_in")
+    config.stash[OFFERED] = {
+        *_kind(config).offers,
+        *(["libjuju"] if is_sandbox or version.startswith("3.") else []),
+    }
+    config.stash[FAILED] = set()
 
 
-def _default_substrate() -> str:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]):
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+    for item in items:
+        needs = {it for mark in item.iter_markers("needs") for it in mark.args}
+        if lacking := needs - config.stash[OFFERED]:
+            reason = f"these machines don't offer it: {', '.join(sorted(lacking))}"
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_runtest_setup(item: pytest.Item):
+    if str(item.path) in item.config.stash[FAILED]:
+        pytest.fail("an earlier test, on which this one rests, failed", pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failure what the model looks like, and what its units said last."""
+    report = yield
+    if report.failed and item.get_closest_marker("incremental"):
+        item.config.stash[FAILED].add(str(item.path))
+    juju = item.config.stash.get(MODEL, None)
+    if report.failed and juju is not None and call.when == "call":
+        log = juju.debug_log(limit=REPORTED_LOG_LINES)
+        report.sections.append((f"model {juju.model}", f"{juju.cli('status')}\n{log}"))
+    return report
+
+
+def _controller_version() -> str:
+    """Return the version of the current controller of `juju`; empty where there is none."""
     juju = shutil.which("juju")
     if juju is None:
-        return "sandbox"
+        return ""
     listed = subprocess.run(
         [juju, "controllers", "--format=json"],
         capture_output=True,
@@ -90,65 +133,117 @@ def _default_substrate() -> str:
     )
     found = json.loads(listed.stdout)
     controllers = found.get("controllers") or {}
-    current = controllers.get(found.get("current-controller"))
-    if current is None:
-        return "sandbox"
-    major = current.get("agent-version", "").partition(".")[0]
-    return "juju4" if major.isdecimal() and int(major) >= 4 else "juju"
+    return controllers.get(found.get("current-controller"), {}).get("agent-version", "")
 
 
-def _architecture() -> str:
-    """Return Debian's name of this computer's architecture."""
-    return {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
+def _kind(config: pytest.Config) -> type[Machines]:
+    if config.getoption("--substrate") == "sandbox":
+        return SandboxMachines
+    return GivenMachines if config.getoption("--machines") else LxdMachines
 
 
-async def _packed(request: pytest.FixtureRequest, ops_test: Any, directory: Path) -> Path:
-    """Return the charm that CHARM_PATH_<NAME> names, or else the one that ops_test has."""
-    variable = f"CHARM_PATH_{directory.name.upper().replace('-', '_')}"
-    given = os.environ.get(variable)
-    charm = Path(given).resolve(strict=True) if given else await ops_test.build_charm(directory)
-    base: str = request.config.option.base
-    # pytest-operator takes any charm that it finds in the directory.
-    assert base in charm.name, f"{charm} is not for --base {base}: remove it, or name another"
-    return charm
+# The charms
 
 
-@pytest_asyncio.fixture(scope="module")
-async def server_charm(request: pytest.FixtureRequest, ops_test: Any) -> Path:
-    return await _packed(request, ops_test, REPOSITORY / "charms" / "nfs-server")
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"substrate: {config.getoption('--substrate')}, {_kind(config).__name__}"
 
 
-@pytest_asyncio.fixture(scope="module")
-async def client_charm(request: pytest.FixtureRequest, ops_test: Any) -> Path:
-    return await _packed(request, ops_test, REPOSITORY / "charms" / "nfs-client")
+@pytest.fixture(scope="session")
+def pack(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """Return what finds or packs a charm: that of CHARM_PATH_<NAME>, or of its directory."""
+
+    def packed(name: str) -> Path:
+        directory = CHARMS[name]
+        variable = f"CHARM_PATH_{directory.name.upper().replace('-', '_')}"
+        if given := os.environ.get(variable):
+            return Path(given).resolve(strict=True)
+        if request.config.getoption("--substrate") == "sandbox":
+            (charm,) = (ROOT / ".cache" / "charms").glob(f"{directory.name}_*.charm")
+            return charm
+        output = tmp_path_factory.mktemp(directory.name)
+        architecture = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
+        where = f"ubuntu@{request.config.getoption('--base')}:{architecture}"
+        command = ["charmcraft", "pack", f"--platform={where}", f"--output={output}"]
+        subprocess.run(command, cwd=directory, check=True, timeout=PACK_TIMEOUT_S)
+        (charm,) = output.glob("*.charm")
+        return charm
+
+    return packed
 
 
-@pytest_asyncio.fixture(scope="module")
-async def app_charm(request: pytest.FixtureRequest, ops_test: Any) -> Path:
-    """A principal charm that does nothing."""
-    return await _packed(request, ops_test, Path(__file__).parent / "charms" / "any-app")
+@pytest.fixture(scope="session")
+def charms(pack: Callable[[str], Path]) -> Mapping[str, Path]:
+    """Both charms, and a principal that does nothing, by the names of their applications."""
+    return {name: pack(name) for name in (SERVER, CLIENT, APP)}
 
 
-@pytest_asyncio.fixture(scope="module")
-async def own_share_charm(request: pytest.FixtureRequest, ops_test: Any) -> Path:
+@pytest.fixture(scope="session")
+def own_share_charm(pack: Callable[[str], Path]) -> Path:
     """A principal charm that asks for its share itself."""
-    if not request.config.pluginmanager.hasplugin("sandbox_substrate"):
-        pytest.skip("charmcraft does not follow its link to the library; ./dev pack does")
-    return await _packed(request, ops_test, Path(__file__).parent / "charms" / "own-share")
+    return pack("own-share")
+
+
+# The model
+
+
+@pytest.fixture(scope="module")
+def model(request: pytest.FixtureRequest) -> Generator[tuple[jubilant.Juju, Machines], None, None]:
+    """Give each module of tests a model of its own."""
+    config = request.config
+    name = f"{request.module.__name__.replace('_', '-')}-{secrets.token_hex(2)}"
+    if config.getoption("--substrate") == "sandbox":
+        keep: bool = config.option.keep_models
+        context = sandbox_model(name, _say(config), juju=config.option.juju, keep=keep)
+    else:
+        context = _juju_model(config, name)
+    with context as (juju, machines):
+        # Juju keeps INFO and above unless it is told otherwise.
+        juju.model_config({"logging-config": "<root>=INFO;unit=DEBUG"})
+        config.stash[MODEL] = juju
+        yield juju, machines
+        del config.stash[MODEL]
+
+
+@contextmanager
+def _juju_model(
+    config: pytest.Config, name: str
+) -> Generator[tuple[jubilant.Juju, Machines], None, None]:
+    juju = jubilant.Juju()
+    juju.add_model(name, config.getoption("--cloud"), controller=config.getoption("--controller"))
+    machines = (GivenMachines if config.getoption("--machines") else LxdMachines)(juju)
+    yield juju, machines
+    machines.close()
+    if not config.option.keep_models:
+        juju.destroy_model(juju.model or name, destroy_storage=True, force=True)
 
 
 @pytest.fixture(scope="module")
 def story(
-    ops_test: Any,
-    substrate: Any,
-    deploy_options: Mapping[str, Any],
-    server_charm: Path,
-    client_charm: Path,
-    app_charm: Path,
+    request: pytest.FixtureRequest,
+    model: tuple[jubilant.Juju, Machines],
+    charms: Mapping[str, Path],
 ) -> Story:
-    return Story(
-        model=ops_test.model,
-        substrate=substrate,
-        charms={SERVER: server_charm, CLIENT: client_charm, APP: app_charm},
-        deploy_options=deploy_options,
-    )
+    juju, machines = model
+    given: str | None = request.config.getoption("--machines")
+    for target in given.split(",") if given else ():
+        juju.add_machine(target)
+    free = sorted(juju.status().machines, key=int)
+
+    def place(count: int) -> Mapping[str, Any]:
+        if isinstance(machines, LxdMachines):
+            return {"constraints": CONSTRAINTS}
+        if isinstance(machines, SandboxMachines):
+            return {}
+        assert len(free) >= count, f"{count} machines are needed, {free} are left"
+        return {"to": [free.pop(0) for _ in range(count)]}
+
+    return Story(juju, machines, charms, place)
+
+
+def _say(config: pytest.Config) -> Callable[[str], None]:
+    """Return a function that shows the progress of the base image, which takes a while once."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    return (lambda _: None) if reporter is None else reporter.write_line

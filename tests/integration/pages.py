@@ -3,12 +3,16 @@
 
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from story import APP, DEPLOY_TIMEOUT_S, Story
+import jubilant
+
+from story import APP, DEPLOY_TIMEOUT_S, POLL_S, Story
+
+COMMAND_TIMEOUT_S = 600
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 BLOCK = re.compile(r"(?ms)^```(sh|text)\n(.*?)^```$")
@@ -52,18 +56,24 @@ def is_printed(expected: list[str], printed: str) -> bool:
     return all(any(re.fullmatch(pattern, line) for line in lines) for pattern in patterns)
 
 
-async def juju(story: Story, ops_test: Any, command: str) -> tuple[int, str]:
+def juju(story: Story, command: str) -> tuple[int, str]:
     """Run a command of the page on the model; exit status and what it prints."""
     program, *words = shlex.split(command)
     assert program == "juju", command
     if words[-1] == "reboot":
         # Over ssh there is no answer that tells it from a broken connection.
-        await story.substrate.reboot(words[1])
+        story.machines.reboot(words[1])
         return 0, ""
     if words[0] == "deploy":
         words[1] = str(_charm(story, words[1]))
-    returncode, stdout, stderr = await ops_test.juju(*words)
-    return returncode, stdout + stderr
+    process = subprocess.run(
+        [story.juju.cli_binary, words[0], "--model", str(story.juju.model), *words[1:]],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_TIMEOUT_S,
+    )
+    return process.returncode, process.stdout + process.stderr
 
 
 def _charm(story: Story, name: str) -> Path:
@@ -72,7 +82,6 @@ def _charm(story: Story, name: str) -> Path:
     return story.charms[packed[1] if packed else {"ubuntu": APP}[name]]
 
 
-async def settle(story: Story) -> None:
+def settle(story: Story) -> None:
     """Wait as the reader does, until there is nothing more to come."""
-    if story.model.applications:
-        await story.model.wait_for_idle(timeout=DEPLOY_TIMEOUT_S, idle_period=1)
+    story.juju.wait(jubilant.all_agents_idle, delay=POLL_S, timeout=DEPLOY_TIMEOUT_S)

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+PACKED = ROOT / ".cache" / "charms"
 CHARMS = "nfs-server", "nfs-client"
 BEFORE = "62dc48f"
 """The commit that machines are refreshed from, and back to."""

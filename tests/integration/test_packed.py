@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,8 @@ SECTIONS = {"actions.yaml": "actions", "config.yaml": "config"}
 
 
 @pytest.fixture(params=["nfs-server", "nfs-client"])
-def packed(request: pytest.FixtureRequest, server_charm: Path, client_charm: Path) -> Path:
-    return {"nfs-server": server_charm, "nfs-client": client_charm}[request.param]
+def packed(request: pytest.FixtureRequest, charms: Mapping[str, Path]) -> Path:
+    return charms[request.param]
 
 
 def test_files(packed: Path):

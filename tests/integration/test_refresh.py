@@ -41,50 +41,49 @@ def before() -> Mapping[str, Path]:
     return charms
 
 
-async def _python(story: Story, unit: str, program: str, prefix: str = "") -> str:
+def _python(story: Story, unit: str, program: str, prefix: str = "") -> str:
     encoded = base64.b64encode(program.encode()).decode()
     code = f"import base64; exec(base64.b64decode('{encoded}'))"
-    return await story.run(unit, f'{prefix} /usr/bin/python3 -c "{code}"')
+    return story.run(unit, f'{prefix} /usr/bin/python3 -c "{code}"')
 
 
-@pytest.mark.abort_on_fail
-@pytest.mark.skip_if_deployed
-async def test_deploy(story: Story, before: Mapping[str, Path]):
-    await replace(story, charms={**story.charms, **before}).deploy()
-    await _python(story, WRITER_UNIT, WRITER, "systemd-run --quiet --unit=writer")
-    await story.run(WRITER_UNIT, f"timeout 60 sh -c 'until test -s {LOG}; do sleep 0.1; done'")
+@pytest.mark.incremental
+def test_deploy(story: Story, before: Mapping[str, Path]):
+    replace(story, charms={**story.charms, **before}).begin()
+    _python(story, WRITER_UNIT, WRITER, "systemd-run --quiet --unit=writer")
+    story.run(WRITER_UNIT, f"timeout 60 sh -c 'until test -s {LOG}; do sleep 0.1; done'")
 
 
-async def _mounts(story: Story) -> list[str]:
+def _mounts(story: Story) -> list[str]:
     """Return the ID and options of each client's mount: a new mount has a new ID."""
     command = f"findmnt --noheadings --output ID,SOURCE,OPTIONS {MOUNT}"
-    return [await story.run(unit, command) for unit in (WRITER_UNIT, OTHER_UNIT)]
+    return [story.run(unit, command) for unit in (WRITER_UNIT, OTHER_UNIT)]
 
 
-async def _refresh(story: Story, charms: Mapping[str, Path]) -> None:
+def _refresh(story: Story, charms: Mapping[str, Path]) -> None:
     """Refresh server and client; nobody has noticed."""
-    mounts = await _mounts(story)
+    mounts = _mounts(story)
     for name in (SERVER, CLIENT):
-        await story.model.applications[name].refresh(path=charms[name])
-        await story.settle(SERVER, CLIENT)
-    assert await _mounts(story) == mounts
-    lines = int(await story.run(WRITER_UNIT, f"wc -l < {LOG}"))
+        story.refresh(name, f"{name}/0", charms[name])
+        story.settle(SERVER, CLIENT)
+    assert _mounts(story) == mounts
+    lines = int(story.run(WRITER_UNIT, f"wc -l < {LOG}"))
     more = f"until [ $(wc -l < {LOG}) -gt {lines} ]; do sleep 0.1; done"
-    await story.run(WRITER_UNIT, f"timeout 60 sh -c '{more}' && systemctl is-active writer")
-    assert await _python(story, OTHER_UNIT, TRY_LOCK) == "refused"
-    await story.run(WRITER_UNIT, f"head -n {lines} {LOG} | awk '$1 != NR - 1 {{ exit 1 }}'")
+    story.run(WRITER_UNIT, f"timeout 60 sh -c '{more}' && systemctl is-active writer")
+    assert _python(story, OTHER_UNIT, TRY_LOCK) == "refused"
+    story.run(WRITER_UNIT, f"head -n {lines} {LOG} | awk '$1 != NR - 1 {{ exit 1 }}'")
 
 
-@pytest.mark.abort_on_fail
-async def test_to_this_one(story: Story):
-    await _refresh(story, story.charms)
+@pytest.mark.incremental
+def test_to_this_one(story: Story):
+    _refresh(story, story.charms)
 
 
-async def test_and_back(story: Story, before: Mapping[str, Path]):
-    await _refresh(story, before)
+def test_and_back(story: Story, before: Mapping[str, Path]):
+    _refresh(story, before)
 
 
-async def test_the_lock_can_be_lost(story: Story):
+def test_the_lock_can_be_lost(story: Story):
     """The other unit gets the lock when the writer is gone: it was the lock that kept it out."""
-    await story.run(WRITER_UNIT, "systemctl stop writer")
-    assert await _python(story, OTHER_UNIT, TRY_LOCK) == "had"
+    story.run(WRITER_UNIT, "systemctl stop writer")
+    assert _python(story, OTHER_UNIT, TRY_LOCK) == "had"

@@ -4,25 +4,21 @@
 What a client can do is asked on the client, what the machine does of the machine.
 """
 
-import asyncio
 import base64
 import json
 import re
 import shlex
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Generator
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 import pytest
-import pytest_asyncio
 
 from pages import indented, juju
-from story import APP, CLIENT, DEPLOY_TIMEOUT_S, MOUNT, SERVER, SETTLE_TIMEOUT_S, Story
+from story import APP, CLIENT, DEPLOY_TIMEOUT_S, MOUNT, SERVER, Story, becomes
 
-SERVER_UNIT, APP_UNIT = f"{SERVER}/0", f"{APP}/0"
-STORAGE = "/var/lib/juju/storage/shares/0"
+SERVER_UNIT, CLIENT_UNIT, APP_UNIT = f"{SERVER}/0", f"{CLIENT}/0", f"{APP}/0"
 SIZE = "20"
 BLOCKS = int(SIZE) << 21  # Of 512 bytes.
 UNITS = "/etc/systemd/system"
@@ -30,39 +26,25 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 STARTED = "systemctl show --property ActiveEnterTimestampMonotonic nfs-server"
 
 
-async def _until(story: Story, where: str, command: str) -> None:
-    """Wait until a command succeeds on a unit's machine."""
-    async with asyncio.timeout(SETTLE_TIMEOUT_S):
-        while (await story.try_to_run(where, command))[0] != 0:
-            await asyncio.sleep(0.5)
+def _configure(story: Story, effect: str, **options: str) -> None:
+    """Set options of the server; wait until a command on its machine sees what they do."""
+    story.configure(SERVER, **options)
+    story.until(SERVER_UNIT, effect)
+    story.settle(SERVER)
 
 
-async def _until_status(story: Story, status: str, says: str = "") -> None:
-    """Wait for a status while update-status fires all the time, so that nothing is ever idle."""
-    async with asyncio.timeout(SETTLE_TIMEOUT_S):
-        unit = story.model.units[SERVER_UNIT]
-        while unit.workload_status != status or says not in unit.workload_status_message:
-            await asyncio.sleep(0.5)
-            unit = story.model.units[SERVER_UNIT]
+def _request(story: Story, size: str, **options: str) -> None:
+    """Have the client request a share; wait until it has it with that size, about."""
+    story.configure(CLIENT, size=size, **options)
+    mib = f"df --block-size=1M --output=size {MOUNT} | tail -n 1"
+    story.until(APP_UNIT, f"test $({mib}) -gt {int(size) * 1024 * 97 // 100}")
+    story.settle(SERVER, CLIENT)
 
 
-async def _configure(story: Story, *, status: str = "active", **options: str) -> None:
-    await story.model.applications[SERVER].set_config(
-        {name.replace("_", "-"): value for name, value in options.items()}
-    )
-    await story.settle(SERVER, status=status)
-
-
-async def _request(story: Story, **options: str) -> None:
-    await story.model.applications[CLIENT].set_config(
-        {name.replace("_", "-"): value for name, value in options.items()}
-    )
-    await story.settle(SERVER)
-    await story.settle(CLIENT)
-
-
-def _message(story: Story) -> str:
-    return story.model.units[SERVER_UNIT].workload_status_message
+@pytest.fixture(scope="module")
+def storage(story: Story) -> str:
+    """Where the server's storage is."""
+    return story.storage(SERVER_UNIT)
 
 
 README = (REPOSITORY / "README.md").read_text()
@@ -70,47 +52,44 @@ FIRST, *OTHERS = indented(README)
 (PACKED,) = ([line for line in it if "juju " in line] for it in OTHERS if "charmcraft" in it[0])
 
 
-async def _type(story: Story, ops_test: Any, command: str) -> None:
-    returncode, printed = await juju(story, ops_test, command)
+def _type(story: Story, command: str) -> None:
+    returncode, printed = juju(story, command)
     assert returncode == 0, f"{command}: {printed}"
 
 
-@pytest.mark.abort_on_fail
-@pytest.mark.skip_if_deployed
-async def test_the_commands_of_the_readme(
-    story: Story, ops_test: Any, deploy_options: Mapping[str, Any], app_charm: Path
-):
+@pytest.mark.incremental
+def test_the_commands_of_the_readme(story: Story):
     """Where Charmhub's charms are deployed, those are that were packed by hand."""
     assert [line.split()[:3] for line in FIRST[:2]] == [
         ["juju", "deploy", name] for name in (SERVER, CLIENT)
     ]
     assert PACKED[1].split()[3:] == FIRST[1].split()[3:]
-    await story.model.deploy(app_charm, application_name=APP, **deploy_options)
+    story.deploy(APP)
     for command in PACKED + FIRST[2:]:
-        await _type(story, ops_test, command)
-    await story.model.wait_for_idle(status="active", timeout=DEPLOY_TIMEOUT_S, idle_period=1)
-    assert await story.size(APP_UNIT) == 10
-    disk = await story.run(SERVER_UNIT, f"df --block-size=1G --output=size {STORAGE} | tail -n 1")
-    assert 95 <= int(disk) <= 100
+        _type(story, command)
+    story.settle(SERVER, CLIENT, APP, timeout=DEPLOY_TIMEOUT_S)
+    assert story.size(APP_UNIT) == 10
+    size = f"df --block-size=1G --output=size {story.storage(SERVER_UNIT)} | tail -n 1"
+    assert 95 <= int(story.run(SERVER_UNIT, size)) <= 100
 
 
-async def test_it_grows_while_in_use(story: Story, ops_test: Any):
+def test_it_grows_while_in_use(story: Story):
     grow = f"juju config nfs-client size={SIZE}"
     assert f"`{grow}`" in README
-    await _type(story, ops_test, grow)
-    await story.settle(SERVER, CLIENT)
-    assert await story.size(APP_UNIT) == int(SIZE)
+    _type(story, grow)
+    becomes(lambda: story.size(APP_UNIT), int(SIZE))
+    story.settle(SERVER, CLIENT)
 
 
 def _readable(story: Story) -> str:
     """What the names of the files of the client's share begin with: that of model and client."""
-    return re.sub("[^a-z0-9]+", "_", f"{story.model.name}/{CLIENT}".lower())[:24]
+    return re.sub("[^a-z0-9]+", "_", f"{story.model}/{CLIENT}".lower())[:24]
 
 
-@pytest_asyncio.fixture
-async def often(ops_test: Any) -> AsyncGenerator[None, None]:
+@pytest.fixture
+def often(story: Story) -> Generator[None, None, None]:
     """Let update-status come at once."""
-    async with ops_test.fast_forward("4s"):
+    with story.update_status_every("4s"):
         yield
 
 
@@ -164,9 +143,9 @@ HANDS = {
         "",
     ),
     "space given back": (
-        f"fallocate --dig-holes --offset 1GiB --length 1GiB {STORAGE}/*.img"
-        f" && test $(stat -c %b {STORAGE}/*.img) -lt {BLOCKS}",
-        f"test $(stat -c %b {STORAGE}/*.img) -ge {BLOCKS}",
+        "fallocate --dig-holes --offset 1GiB --length 1GiB $IMAGES"
+        f" && test $(stat -c %b $IMAGES) -lt {BLOCKS}",
+        f"test $(stat -c %b $IMAGES) -ge {BLOCKS}",
         "some of its space was freed",
     ),
     "package removed": (
@@ -178,43 +157,42 @@ HANDS = {
 
 
 @pytest.mark.parametrize("hand", HANDS)
-async def test_a_hand_on_the_machine(story: Story, ops_test: Any, hand: str):
+def test_a_hand_on_the_machine(story: Story, storage: str, hand: str):
     harm, mended, logged = HANDS[hand]
-    await story.settle(SERVER)  # No hook is to come in between.
-    await story.run(SERVER_UNIT, "exportfs -s | grep /srv/nfs > /tmp/before")
-    await story.run(SERVER_UNIT, harm)
-    async with ops_test.fast_forward("4s"):
-        await _until(
-            story, SERVER_UNIT, f"{mended} && exportfs -s | grep /srv/nfs | diff - /tmp/before"
-        )
+    images = f"IMAGES={storage}/*.img;"
+    story.settle(SERVER)  # No hook is to come in between.
+    lines = len(story.log(SERVER_UNIT))
+    story.run(SERVER_UNIT, "exportfs -s | grep /srv/nfs > /tmp/before")
+    story.run(SERVER_UNIT, f"{images} {harm}")
+    with story.update_status_every("4s"):
+        same = "exportfs -s | grep /srv/nfs | diff - /tmp/before"
+        story.until(SERVER_UNIT, f"{images} {mended} && {same}")
     written = f"{MOUNT}/{hand.replace(' ', '-')}"
-    await story.run(APP_UNIT, f"echo {hand} > {written} && sync {written}")
-    await story.run(SERVER_UNIT, f"grep '{hand}' /srv/nfs/*/{Path(written).name}")
-    _, log, _ = await ops_test.juju("debug-log")
-    assert logged in log
+    story.run(APP_UNIT, f"echo {hand} > {written} && sync {written}")
+    story.run(SERVER_UNIT, f"grep '{hand}' /srv/nfs/*/{Path(written).name}")
+    assert any(logged in line for line in story.log(SERVER_UNIT)[lines:])
 
 
 @pytest.mark.usefixtures("often")
-async def test_what_cannot_be_put_right_is_in_the_status(story: Story):
+def test_what_cannot_be_put_right_is_in_the_status(story: Story):
     """It is not the charm's to take away what it did not put there."""
     other = "/etc/exports.d/other.exports"
-    await story.run(SERVER_UNIT, f'echo "$(ls -d /srv/nfs/*) *(rw)" > {other} && exportfs -ra')
-    await _until_status(story, "blocked", "is exported to *, not by this charm")
-    await story.run(SERVER_UNIT, f"rm {other}")
-    await _until_status(story, "active")
-    assert "world" not in await story.run(SERVER_UNIT, "exportfs -v")
-    await story.run(SERVER_UNIT, "systemctl stop nfs-server && systemctl mask nfs-server")
-    await _until_status(story, "blocked", "The NFS server does not run: see journalctl")
-    await story.run(SERVER_UNIT, "systemctl unmask nfs-server")
-    await _until_status(story, "active")
-    await story.run(APP_UNIT, f"echo again > {MOUNT}/again && sync {MOUNT}/again")
+    story.run(SERVER_UNIT, f'echo "$(ls -d /srv/nfs/*) *(rw)" > {other} && exportfs -ra')
+    story.until_says(SERVER_UNIT, "blocked", "is exported to *, not by this charm")
+    story.run(SERVER_UNIT, f"rm {other}")
+    story.until_says(SERVER_UNIT, "active")
+    assert "world" not in story.run(SERVER_UNIT, "exportfs -v")
+    story.run(SERVER_UNIT, "systemctl stop nfs-server && systemctl mask nfs-server")
+    story.until_says(SERVER_UNIT, "blocked", "The NFS server does not run: see journalctl")
+    story.run(SERVER_UNIT, "systemctl unmask nfs-server")
+    story.until_says(SERVER_UNIT, "active")
+    story.run(APP_UNIT, f"echo again > {MOUNT}/again && sync {MOUNT}/again")
 
 
-async def test_threads_change_without_a_restart(story: Story):
-    before = await story.run(SERVER_UNIT, STARTED)
-    await _configure(story, threads="3")
-    assert await story.run(SERVER_UNIT, "cat /proc/fs/nfsd/threads") == "3"
-    assert await story.run(SERVER_UNIT, STARTED) == before
+def test_threads_change_without_a_restart(story: Story):
+    before = story.run(SERVER_UNIT, STARTED)
+    _configure(story, "grep -x 3 /proc/fs/nfsd/threads", threads="3")
+    assert story.run(SERVER_UNIT, STARTED) == before
 
 
 @pytest.mark.parametrize(
@@ -225,59 +203,64 @@ async def test_threads_change_without_a_restart(story: Story):
         ("overcommit-ratio", "0.5", "overcommit-ratio 0.5: use a number from 1 to 100"),
     ],
 )
-async def test_a_bad_setting_changes_nothing(story: Story, option: str, value: str, says: str):
-    before = await story.run(SERVER_UNIT, "exportfs -s; cat /etc/exports /etc/nfs.conf.d/*")
-    await _configure(story, status="blocked", **{option: value})
-    assert _message(story) == says
-    found = await story.run(SERVER_UNIT, "exportfs -s; cat /etc/exports /etc/nfs.conf.d/*")
+def test_a_bad_setting_changes_nothing(story: Story, option: str, value: str, says: str):
+    before = story.run(SERVER_UNIT, "exportfs -s; cat /etc/exports /etc/nfs.conf.d/*")
+    story.configure(SERVER, **{option: value})
+    assert story.until_says(SERVER_UNIT, "blocked", says) == says
+    found = story.run(SERVER_UNIT, "exportfs -s; cat /etc/exports /etc/nfs.conf.d/*")
     assert found == before
-    assert await story.run(SERVER_UNIT, "cat /proc/fs/nfsd/threads") == "3"
+    assert story.run(SERVER_UNIT, "cat /proc/fs/nfsd/threads") == "3"
     good = {"threads": "3", "squash": "none", "overcommit-ratio": "1"}
-    await _configure(story, **{option: good[option]})
+    story.configure(SERVER, **{option: good[option]})
+    story.settle(SERVER)
 
 
-async def test_squash(story: Story):
-    started = await story.run(SERVER_UNIT, STARTED)
-    await story.run(APP_UNIT, f"mkdir --mode=1777 {MOUNT}/all")
+def test_squash(story: Story):
+    started = story.run(SERVER_UNIT, STARTED)
+    story.run(APP_UNIT, f"mkdir --mode=1777 {MOUNT}/all")
     write = f"rm -f {MOUNT}/all/file && touch {MOUNT}/all/file && stat -c %u {MOUNT}/all/file"
-    assert await story.run(APP_UNIT, write) == "0"
+    assert story.run(APP_UNIT, write) == "0"
     as_daemon = f"setpriv --reuid=1 --clear-groups --regid=1 sh -c '{write}'"
-    for squash, root, daemon in (("root", "65534", "1"), ("all", "65534", "65534")):
-        await _configure(story, squash=squash)
-        await story.run(SERVER_UNIT, "rm -f /srv/nfs/*/all/file")
-        assert await story.run(APP_UNIT, write) == root
-        await story.run(SERVER_UNIT, "rm -f /srv/nfs/*/all/file")
-        assert await story.run(APP_UNIT, as_daemon) == daemon
-    await _configure(story, squash="none")
-    await story.run(SERVER_UNIT, "rm -f /srv/nfs/*/all/file")
-    assert await story.run(APP_UNIT, write) == "0"
-    assert await story.run(SERVER_UNIT, STARTED) == started
+    for squash, exported, root, daemon in (
+        ("root", ",root_squash,no_all_squash", "65534", "1"),
+        ("all", ",root_squash,all_squash", "65534", "65534"),
+    ):
+        _configure(story, f"exportfs -v | grep {exported}", squash=squash)
+        story.run(SERVER_UNIT, "rm -f /srv/nfs/*/all/file")
+        assert story.run(APP_UNIT, write) == root
+        story.run(SERVER_UNIT, "rm -f /srv/nfs/*/all/file")
+        assert story.run(APP_UNIT, as_daemon) == daemon
+    _configure(story, "exportfs -v | grep no_root_squash", squash="none")
+    story.run(SERVER_UNIT, "rm -f /srv/nfs/*/all/file")
+    assert story.run(APP_UNIT, write) == "0"
+    assert story.run(SERVER_UNIT, STARTED) == started
 
 
-async def _listening(story: Story) -> set[str]:
+def _listening(story: Story) -> set[str]:
     """Ports that the server's machine can be reached on."""
-    said = await story.run(SERVER_UNIT, "ss -Hltun | grep -v -e '127.0.0.1:' -e '\\[::1\\]:'")
+    said = story.run(SERVER_UNIT, "ss -Hltun | grep -v -e '127.0.0.1:' -e '\\[::1\\]:'")
     return set(re.findall(r":(\d+) ", said))
 
 
-async def test_nfsv3(story: Story):
+def test_nfsv3(story: Story):
     v3 = {"111", "20048", "32765", "32768"}
-    before = await _listening(story)
+    before = _listening(story)
     assert "2049" in before
     assert not before & v3
-    source = await story.run(APP_UNIT, f"findmnt --noheadings --output SOURCE {MOUNT}")
+    source = story.run(APP_UNIT, f"findmnt --noheadings --output SOURCE {MOUNT}")
     mount = (
         f"mkdir -p /mnt/v3 && timeout 60 mount -t nfs -o vers=3,nolock,retry=0 {source} /mnt/v3"
     )
-    assert (await story.try_to_run(APP_UNIT, mount))[0] != 0
-    await _configure(story, nfsv3="true")
-    await story.run(APP_UNIT, f"{mount} && echo three > /mnt/v3/three && umount /mnt/v3")
-    assert await story.run(APP_UNIT, f"cat {MOUNT}/three", timeout=180) == "three"
-    assert await _listening(story) == before | v3
-    await _configure(story, nfsv3="false")
-    assert await _listening(story) == before
-    assert (await story.try_to_run(APP_UNIT, mount))[0] != 0
-    assert await story.run(APP_UNIT, f"cat {MOUNT}/three", timeout=180) == "three"
+    assert (story.try_to_run(APP_UNIT, mount))[0] != 0
+    _configure(story, "grep -F +3 /proc/fs/nfsd/versions", nfsv3="true")
+    story.run(APP_UNIT, f"{mount} && echo three > /mnt/v3/three && umount /mnt/v3")
+    assert story.run(APP_UNIT, f"cat {MOUNT}/three", timeout=180) == "three"
+    assert _listening(story) == before | v3
+    story.configure(SERVER, nfsv3="false")
+    becomes(lambda: _listening(story), before)
+    story.settle(SERVER)
+    assert (story.try_to_run(APP_UNIT, mount))[0] != 0
+    assert story.run(APP_UNIT, f"cat {MOUNT}/three", timeout=180) == "three"
 
 
 CHARM = "/var/lib/juju/agents/unit-nfs-server-0/charm"
@@ -329,121 +312,111 @@ READ_BACK = (
 )
 
 
-async def test_exportfs_reads_what_was_meant(story: Story):
+def test_exportfs_reads_what_was_meant(story: Story):
     """A corpus of injections, and a thousand names that are allowed: no other path, host, option.
 
     What exportfs reads is compared with what the charm let in, parsed by Python's ipaddress.
     """
-    ours = await story.run(SERVER_UNIT, f"exportfs -s | grep /srv/nfs/{_readable(story)}")
+    ours = story.run(SERVER_UNIT, f"exportfs -s | grep /srv/nfs/{_readable(story)}")
     options = re.sub("fsid=[^,]+", "fsid={}", ours.rpartition("(")[2].rstrip(")"))
     corpus = base64.b64encode((REPOSITORY / "tests/injections.json").read_bytes()).decode()
     python = (
         f"cd {CHARM} && PYTHONPATH=src:lib:$(echo venv/lib/python3*/site-packages)"
         f" python3 -c {shlex.quote(RENDER)}"
     )
-    await story.run(SERVER_UNIT, f"echo {corpus} | base64 -d > /run/corpus.json")
-    meant = json.loads(await story.run(SERVER_UNIT, python))
+    story.run(SERVER_UNIT, f"echo {corpus} | base64 -d > /run/corpus.json")
+    meant = json.loads(story.run(SERVER_UNIT, python))
     assert len(meant) > 1000
-    said = await story.run(SERVER_UNIT, f"unshare --mount sh -c {shlex.quote(READ_BACK)}")
+    said = story.run(SERVER_UNIT, f"unshare --mount sh -c {shlex.quote(READ_BACK)}")
     read: dict[str, list[str]] = {path: [] for path in meant}
     for line in said.splitlines():
         path, client = line.split()
         host, _, found = client.rstrip(")").partition("(")
         assert found == options.format(meant[path][0]), line
         read[path].append(host)
-    assert await story.run(SERVER_UNIT, "exportfs -s | grep /srv/nfs/") == ours
+    assert story.run(SERVER_UNIT, "exportfs -s | grep /srv/nfs/") == ours
     for path, (_, networks) in meant.items():
         hosts = {"*" if it.endswith("/0") else ip_network(it) for it in networks}
         assert {it if it == "*" else ip_network(it) for it in read[path]} == hosts
         assert len(read[path]) == len(hosts)
 
 
-async def test_more_is_promised_than_there_is(story: Story):
-    total = await story.run(SERVER_UNIT, f"df --block-size=1G --output=size {STORAGE} | tail -n 1")
+def test_more_is_promised_than_there_is(story: Story, storage: str):
+    total = story.run(SERVER_UNIT, f"df --block-size=1G --output=size {storage} | tail -n 1")
     size = int(total) + 1
-    await _configure(story, overcommit_ratio="3")
-    await _request(story, share_name="/thin", size=str(size))
-    assert 0.97 * size < await story.size(APP_UNIT) <= size
-    options = await story.run(SERVER_UNIT, "findmnt --noheadings --output OPTIONS /srv/nfs/thin_*")
+    story.configure(SERVER, overcommit_ratio="3")
+    _request(story, str(size), share_name="/thin")
+    options = story.run(SERVER_UNIT, "findmnt --noheadings --output OPTIONS /srv/nfs/thin_*")
     assert "discard" in options.split(",")
-    taken = f"echo $(($(stat -c %b {STORAGE}/thin_*.img) / 2048))"
-    empty = int(await story.run(SERVER_UNIT, taken))
-    await story.run(APP_UNIT, f"dd if=/dev/urandom of={MOUNT}/big bs=1M count=300 conv=fsync")
-    assert int(await story.run(SERVER_UNIT, taken)) >= empty + 300
-    await story.run(APP_UNIT, f"rm {MOUNT}/big && sync -f {MOUNT}")
-    await _until(story, SERVER_UNIT, f"sync; test $({taken}) -lt {empty + 100}")
+    taken = f"echo $(($(stat -c %b {storage}/thin_*.img) / 2048))"
+    empty = int(story.run(SERVER_UNIT, taken))
+    story.run(APP_UNIT, f"dd if=/dev/urandom of={MOUNT}/big bs=1M count=300 conv=fsync")
+    assert int(story.run(SERVER_UNIT, taken)) >= empty + 300
+    story.run(APP_UNIT, f"rm {MOUNT}/big && sync -f {MOUNT}")
+    story.until(SERVER_UNIT, f"sync; test $({taken}) -lt {empty + 100}")
     # What was reserved before stays reserved.
-    await story.run(
-        SERVER_UNIT, f"test $(stat -c %b {STORAGE}/{_readable(story)}*.img) -ge {BLOCKS}"
-    )
-    await story.run(SERVER_UNIT, f"! fstrim /srv/nfs/{_readable(story)}*")
+    story.run(SERVER_UNIT, f"test $(stat -c %b {storage}/{_readable(story)}*.img) -ge {BLOCKS}")
+    story.run(SERVER_UNIT, f"! fstrim /srv/nfs/{_readable(story)}*")
 
 
-async def test_an_application_without_requests_gets_what_the_options_say(
-    story: Story, ops_test: Any
-):
+def test_an_application_without_requests_gets_what_the_options_say(story: Story):
     """The endpoint `filesystem`; its requirer does what the interface says, by hand."""
-    await _configure(story, filesystem_share="/hpc", filesystem_size="2")
-    await story.model.integrate(f"{APP}:filesystem", f"{SERVER}:filesystem")
-    await story.settle(SERVER, APP)
+    story.configure(SERVER, filesystem_share="/hpc", filesystem_size="2")
+    story.juju.integrate(f"{APP}:filesystem", f"{SERVER}:filesystem")
+    story.until(SERVER_UNIT, "exportfs -s | grep /srv/nfs/hpc_")
+    story.settle(SERVER, APP)
     read = f"relation-get --app -r $(relation-ids filesystem) endpoint {SERVER}"
-    _, uri, _ = await ops_test.juju("exec", "--unit", APP_UNIT, "--", read, check=True)
-    match = re.fullmatch(r"nfs://\(([^()]+)\)(/\S+)", uri.strip())
+    uri = story.juju.exec(read, unit=APP_UNIT).stdout.strip()
+    match = re.fullmatch(r"nfs://\(([^()]+)\)(/\S+)", uri)
     assert match, uri
     mount = (
         f"mkdir -p /mnt/hpc && timeout 60 mount -t nfs4 {unquote(match[1])}:{match[2]} /mnt/hpc"
     )
-    await story.run(APP_UNIT, f"{mount} && echo hpc > /mnt/hpc/file")
-    size = await story.run(APP_UNIT, "df --block-size=1M --output=size /mnt/hpc | tail -n 1")
-    assert round(int(size) / 1024) == 2
+    story.run(APP_UNIT, f"{mount} && echo hpc > /mnt/hpc/file")
+    assert story.size(APP_UNIT, "/mnt/hpc") == 2
     hosts = f"exportfs -v | grep -A1 {match[2]} | grep -o '[0-9.]*(' | tr -d '('"
-    address = story.model.units[APP_UNIT].public_address
-    assert (await story.run(SERVER_UNIT, hosts)).split() == [address]
-    await story.run(APP_UNIT, "umount /mnt/hpc")
-    await story.model.applications[SERVER].destroy_relation("filesystem", f"{APP}:filesystem")
-    await story.settle(SERVER, APP)
-    assert "hpc" not in await story.run(SERVER_UNIT, "exportfs -v")
-    assert await story.run(SERVER_UNIT, "cat /srv/nfs/hpc_*/file") == "hpc"
+    assert story.run(SERVER_UNIT, hosts).split() == [story.unit(APP_UNIT).public_address]
+    story.run(APP_UNIT, "umount /mnt/hpc")
+    story.juju.remove_relation(f"{APP}:filesystem", f"{SERVER}:filesystem")
+    story.until(SERVER_UNIT, "! exportfs -v | grep hpc")
+    story.settle(SERVER, APP)
+    assert story.run(SERVER_UNIT, "cat /srv/nfs/hpc_*/file") == "hpc"
 
 
-async def test_what_does_not_fit_is_refused_with_what_is_free(story: Story):
-    await story.model.applications[CLIENT].set_config({"share-name": "/huge", "size": "5000"})
-    await story.settle(CLIENT, status="blocked")
-    said = story.model.units[f"{CLIENT}/0"].workload_status_message
+def test_what_does_not_fit_is_refused_with_what_is_free(story: Story, storage: str):
+    story.configure(CLIENT, share_name="/huge", size="5000")
+    said = story.until_says(CLIENT_UNIT, "blocked", "5000G requested")
     assert re.fullmatch(rf"{SERVER}: share /huge: 5000G requested, \d+G free", said), said
-    assert "huge" not in await story.run(SERVER_UNIT, f"ls -A {STORAGE}")
-    await _request(story, share_name=MOUNT, size=SIZE)
+    assert "huge" not in story.run(SERVER_UNIT, f"ls -A {storage}")
+    _request(story, SIZE, share_name=MOUNT)
 
 
-async def test_a_refusal_costs_nothing(story: Story, ops_test: Any):
+@pytest.mark.needs("hooks")
+def test_a_refusal_costs_nothing(story: Story):
     """Nothing is tried first: the hook that refuses runs no command."""
-    if not hasattr(story.substrate, "hooks"):
-        pytest.skip("the history of hooks is the sandbox's")
-    before = await story.substrate.hooks(SERVER_UNIT), await _commands(ops_test)
-    await story.model.applications[CLIENT].set_config({"size": "5000"})
-    await story.settle(CLIENT, status="blocked")
-    refusing = (await story.substrate.hooks(SERVER_UNIT))[len(before[0]) :]
-    assert await _commands(ops_test) == before[1]
+    before = story.machines.hooks(SERVER_UNIT), _commands(story)
+    story.configure(CLIENT, size="5000")
+    story.until_says(CLIENT_UNIT, "blocked")
+    story.settle(SERVER)
+    refusing = story.machines.hooks(SERVER_UNIT)[len(before[0]) :]
+    assert _commands(story) == before[1]
     longest = max(it["seconds"] for it in refusing)
     idle = min(it["seconds"] for it in before[0])
     print(f"refused in a hook of {longest:.1f} s; the shortest hook took {idle:.1f} s")
-    await _request(story, size=SIZE)
+    story.configure(CLIENT, size=SIZE)
+    story.settle(CLIENT)
 
 
-async def _commands(ops_test: Any) -> list[str]:
+def _commands(story: Story) -> list[str]:
     """What the server's charm has run on its machine so far."""
-    _, log, _ = await ops_test.juju("debug-log")
-    lines = [line for line in log.splitlines() if line.startswith(f"{SERVER_UNIT}: ")]
-    return [line for line in lines if "running (" in line]
+    return [line for line in story.log(SERVER_UNIT) if "running (" in line]
 
 
 @pytest.mark.usefixtures("often")
-async def test_scarce_space_is_in_the_status(story: Story):
-    filler = f"{STORAGE}/filler"
-    free = int(
-        await story.run(SERVER_UNIT, f"df --block-size=1M --output=avail {STORAGE} | tail -n 1")
-    )
-    await story.run(SERVER_UNIT, f"fallocate -l {free - 512}M {filler}")
-    await _until_status(story, "blocked", "of the storage are free, and when none is, writing")
-    await story.run(SERVER_UNIT, f"rm {filler}")
-    await _until_status(story, "active")
+def test_scarce_space_is_in_the_status(story: Story, storage: str):
+    filler = f"{storage}/filler"
+    free = int(story.run(SERVER_UNIT, f"df --block-size=1M --output=avail {storage} | tail -n 1"))
+    story.run(SERVER_UNIT, f"fallocate -l {free - 512}M {filler}")
+    story.until_says(SERVER_UNIT, "blocked", "of the storage are free, and when none is, writing")
+    story.run(SERVER_UNIT, f"rm {filler}")
+    story.until_says(SERVER_UNIT, "active")

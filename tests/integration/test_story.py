@@ -6,13 +6,13 @@ import pytest
 from story import STEPS, Step, Story
 
 
-@pytest.mark.abort_on_fail
-@pytest.mark.skip_if_deployed
-async def test_deploy(story: Story):
-    await story.deploy()
+@pytest.mark.incremental
+def test_begin(story: Story):
+    story.begin()
 
 
-@pytest.mark.abort_on_fail
+@pytest.mark.incremental
+@pytest.mark.needs("outsider")
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__)
-async def test_story(story: Story, step: Step):
-    await step(story)
+def test_step(story: Story, step: Step):
+    step(story)

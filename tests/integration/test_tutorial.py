@@ -1,35 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tutorial, as a reader follows it: its own commands, and what it says that they print."""
 
-import asyncio
-from typing import Any
+import time
 
 import pytest
 
 from pages import REPOSITORY, Step, is_printed, juju, settle, steps
 from story import Story
 
+pytestmark = pytest.mark.slow
 PAGE = REPOSITORY / "docs" / "tutorial.md"
 PRINTED_TIMEOUT_S = 300
 
 
-@pytest.mark.abort_on_fail
+@pytest.mark.incremental
 @pytest.mark.parametrize("step", list(steps(PAGE.read_text())), ids=str)
-async def test_step(story: Story, ops_test: Any, step: Step):
-    await settle(story)
+def test_step(story: Story, step: Step):
+    settle(story)
     *before, last = step.commands
     for command in before:
-        returncode, printed = await juju(story, ops_test, command)
+        returncode, printed = juju(story, command)
         assert returncode == 0, f"{command}: {printed}"
-    returncode, printed = await juju(story, ops_test, last)
+    returncode, printed = juju(story, last)
     if not step.prints:
         assert returncode == 0, f"{last}: {printed}"
         return
-    deadline = asyncio.get_running_loop().time() + PRINTED_TIMEOUT_S
+    deadline = time.monotonic() + PRINTED_TIMEOUT_S
     while not is_printed(step.prints, printed):
-        assert asyncio.get_running_loop().time() < deadline, f"{last} printed:\n{printed}"
-        await asyncio.sleep(1)
-        _, printed = await juju(story, ops_test, last)
+        assert time.monotonic() < deadline, f"{last} printed:\n{printed}"
+        time.sleep(1)
+        _, printed = juju(story, last)
 
 
 @pytest.mark.parametrize(

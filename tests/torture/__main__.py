@@ -11,19 +11,17 @@ import asyncio
 import random
 import secrets
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from juju.errors import JujuError
-
-from sandbox import images
-from sandbox.ops_test import CHARMS, running_model
-from tests.integration.revisions import BEFORE, packed, packed_at
-from tests.integration.story import PACKAGES
+from sandbox import controller, images
+from sandbox.client import Client as Controller
+from sandbox.client import ControllerError
+from tests.integration.machines import PACKAGES
+from tests.integration.revisions import BEFORE, PACKED, packed, packed_at
 from tests.torture import moves  # noqa: F401 - imported, they are there.
 from tests.torture.judge import judge
 from tests.torture.ledger import Client, Ledger
@@ -68,7 +66,7 @@ def main() -> int:
     parser.add_argument("--loud", action="store_true", help="say what is waited for")
     options = parser.parse_args()
     first: int = secrets.randbits(32) if options.seed is None else options.seed
-    (app,) = CHARMS.glob(f"{APP}_*.charm")
+    (app,) = PACKED.glob(f"{APP}_*.charm")
     judged = packed_at(options.commit) if options.commit else packed()
     charms = {**judged, APP: app}
     setting = Setting(charms, packed_at(BEFORE), options.loud)
@@ -103,29 +101,36 @@ async def _history(name: str, setting: Setting, following: Next) -> History:
     """Play a history in a model of its own."""
     image = await images.build(PACKAGES, print)
     ledger = new_ledger(has_charms_before=bool(setting.before))
-    done: list[Step] = []
-    with tempfile.TemporaryDirectory() as directory:
-        async with running_model(name, image, Path(directory)) as running:
-            machines = Machines(running, setting.charms, setting.before, is_loud=setting.is_loud)
+    with controller.start(name=name, base=image) as directory:
+        connection = await Controller.connect(directory)
+        try:
+            machines = Machines(
+                connection, setting.charms, setting.before, is_loud=setting.is_loud
+            )
             await machines.deploy(ledger)
-            while step := following(ledger):
-                done.append(step)
-                begun = time.monotonic()
-                print(f"{len(done):4} {step}", end=" ", flush=True)
-                try:
-                    async with asyncio.timeout(STEP_TIMEOUT_S):
-                        await play(machines, ledger, step)
-                        await judge(machines, ledger)
-                except* (AssertionError, TimeoutError, JujuError) as group:
-                    fault = "\n".join(_messages(group))
-                    print(f"\nFAULT: {fault}\n{await machines.status()}")
-                    print(*(await machines.log())[-SHOWN_LINES:], sep="\n")
-                    return_fault = fault or repr(group)
-                else:
-                    return_fault = ""
-                if return_fault:
-                    return History(done, return_fault)
-                print(f"({time.monotonic() - begun:.1f} s)", flush=True)
+            return await _played(machines, ledger, following)
+        finally:
+            await connection.close()
+
+
+async def _played(machines: Machines, ledger: Ledger, following: Next) -> History:
+    done: list[Step] = []
+    while step := following(ledger):
+        done.append(step)
+        begun = time.monotonic()
+        print(f"{len(done):4} {step}", end=" ", flush=True)
+        fault = ""
+        try:
+            async with asyncio.timeout(STEP_TIMEOUT_S):
+                await play(machines, ledger, step)
+                await judge(machines, ledger)
+        except* (AssertionError, TimeoutError, ControllerError) as group:
+            fault = "\n".join(_messages(group))
+        if fault:
+            print(f"\nFAULT: {fault}\n{machines.status()}")
+            print(*await machines.log(SHOWN_LINES), sep="\n")
+            return History(done, fault)
+        print(f"({time.monotonic() - begun:.1f} s)", flush=True)
     return History(done, "")
 
 

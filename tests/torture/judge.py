@@ -212,7 +212,6 @@ def not_in(inner: Iterable[str], outer: Iterable[str]) -> list[str]:
 
 def _statuses(machines: Machines, ledger: Ledger) -> list[str]:
     """Return the statuses that do not agree with what the ledger knows."""
-    units = machines.model.units
     expected: dict[str, set[str]] = {}
     for client in ledger.clients.values():
         for unit in client.units:
@@ -224,24 +223,19 @@ def _statuses(machines: Machines, ledger: Ledger) -> list[str]:
         if not storage:
             expected[server] = {"blocked"}
         else:
-            message = units[server].workload_status_message if server in units else ""
+            _, message = machines.status_of(server)
             names = [f"share {it.name}" for it in unserved]
             is_told = message.startswith(tuple(it + end for it in names for end in (":", "@")))
             expected[server] = {"blocked", "active"} if is_told or storage in late else {"active"}
-    wrong = {
-        unit: wanted
-        for unit, wanted in expected.items()
-        if unit not in units or units[unit].workload_status not in wanted
-    }
     said = [
-        f"{unit} is {units[unit].workload_status} ({units[unit].workload_status_message}),"
-        f" not {' or '.join(sorted(wanted))}"
-        for unit, wanted in wrong.items()
-        if unit in units
+        f"{unit} is {status} ({message}), not {' or '.join(sorted(wanted))}"
+        for unit, wanted in expected.items()
+        for status, message in [machines.status_of(unit)]
+        if status not in wanted
     ]
-    server = machines.model.applications[SERVER]
-    if not unserved and server.status != "active":
-        said.append(f"{SERVER} is {server.status}: {server.status_message}")
+    server = machines.seen["applications"][SERVER]["application-status"]
+    if not unserved and server["current"] != "active":
+        said.append(f"{SERVER} is {server['current']}: {server.get('message', '')}")
     return said
 
 

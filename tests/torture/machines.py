@@ -6,14 +6,15 @@ import base64
 import json
 import shlex
 import uuid
-from collections.abc import Awaitable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from juju.errors import JujuAPIError
-
-from sandbox.ops_test import Bystander, Dispatch, RunningModel
+from sandbox.client import Client as Controller
+from sandbox.client import ControllerError
+from sandbox.status import PlacedUnit, Status, table, units
 from tests.torture.ledger import Client, Ledger, Share
 
 SERVER, CLIENT, APP = "nfs-server", "nfs-client", "any-app"
@@ -23,6 +24,11 @@ DISK = "14G"
 PROGRAMS = "/opt/torture"
 ON_MACHINE = Path(__file__).parent / "on_machine"
 RUN_TIMEOUT_S = 60.0
+GONE_TIMEOUT_S = 240.0
+POLL_S = 0.2
+# Nothing is to come when no unit had anything to do for so long.
+IDLE_S = 0.5
+INTERVAL = "update-status-hook-interval"
 ACTION_TRIES = 3
 KILLED = -9
 
@@ -52,66 +58,60 @@ class Machines:
 
     def __init__(
         self,
-        running: RunningModel,
+        controller: Controller,
         charms: Mapping[str, Path],
         before: Mapping[str, Path],
         *,
         is_loud: bool = False,
     ) -> None:
-        """Do and see through a running model.
+        """Do and see through the controller of a model.
 
         Args:
-            running: the model.
+            controller: the sandbox's.
             charms: the packed charms.
             before: those of an older commit.
             is_loud: whether to say what is waited for.
         """
-        self.model = running.ops_test.model
-        self.substrate = running.substrate
-        self.hooks_every = running.ops_test.fast_forward
+        self.ask = controller.call
         self.charms = charms
         self.before = before
         self.is_loud = is_loud
-        self._juju = running.ops_test.juju
+        self.seen = Status(model={"name": controller.model}, machines={}, applications={})
+        """The status of the model, as it was last seen."""
         self._dispatches: dict[str, int] = {}
-        self._outsider: Bystander | None = None
+        self._outsider = ""
 
     # Deploying
 
     async def deploy(self, ledger: Ledger) -> None:
         """Deploy three servers with a disk each, and the clients of the ledger."""
-        storage = {"shares": DISK}
-        await self.model.deploy(self.charms[SERVER], SERVER, num_units=3, storage=storage)
+        await self._deploy(SERVER, SERVER, num_units=3, storage={"shares": DISK})
         for client in ledger.clients.values():
             await self._deploy_client(client)
-        self._outsider = await self.substrate.bystander()
+        self._outsider = str(await self.ask("add_bystander"))
         await self.idle(600)
         for client in ledger.clients.values():
-            client.units = {
-                unit.name: str(unit.public_address)
-                for unit in self.model.applications[client.principal].units
-            }
+            client.units = {unit: self.address(unit) for unit in self.units_of(client.principal)}
             for unit in client.units:
                 await self.install(unit)
-        for unit in self.model.applications[SERVER].units:
-            await self.install(unit.name)
-            ledger.servers[unit.name] = await self.storage_of(unit.name)
+        for unit in self.units_of(SERVER):
+            await self.install(unit)
+            ledger.servers[unit] = await self.storage_of(unit)
+
+    async def _deploy(self, charm: str, application: str, **options: object) -> None:
+        await self.ask("deploy", charm=str(self.charms[charm]), application=application, **options)
+
+    async def deploy_second(self, unit: str) -> None:
+        """Deploy another nfs-server on the machine of a unit."""
+        await self._deploy(SERVER, SECOND, to=[self.units[unit]["machine"]])
 
     async def _deploy_client(self, client: Client) -> None:
         config = {"mountpoint": MOUNT, "share-name": client.share_name, "size": client.size}
-        if client.model:
-            elsewhere = self.substrate.deploy_elsewhere
-            await elsewhere(client.model, self.charms[APP], client.principal)
-            await elsewhere(
-                client.model, self.charms[CLIENT], client.application, num_units=0, **config
-            )
-        else:
-            await self.model.deploy(self.charms[APP], client.principal)
-            await self.model.deploy(
-                self.charms[CLIENT], client.application, num_units=0, config=config
-            )
-        await self.model.integrate(
-            f"{client.application}:juju-info", f"{client.principal}:juju-info"
+        model = client.model
+        await self._deploy(APP, client.principal, other_model=model)
+        await self._deploy(CLIENT, client.application, config=config, other_model=model)
+        await self.ask(
+            "integrate", a=f"{client.application}:juju-info", b=f"{client.principal}:juju-info"
         )
 
     async def install(self, unit: str) -> None:
@@ -128,54 +128,74 @@ class Machines:
 
     async def run(self, unit: str, command: str, timeout: float = RUN_TIMEOUT_S) -> str:
         """Run a command on a unit's machine; its output. It must succeed."""
-        result = await self.substrate.run(unit, command, timeout=timeout)
-        said = (result.stdout + result.stderr).strip()
-        assert result.returncode == 0, f"on {unit}: {command}: {result.returncode}: {said}"
-        return result.stdout.strip()
+        returncode, stdout, stderr = await self._ssh(unit, command, timeout)
+        assert returncode == 0, f"on {unit}: {command}: {returncode}: {(stdout + stderr).strip()}"
+        return stdout.strip()
 
-    async def configure(self, client: Client, **options: str | int) -> None:
-        """Set options of a client."""
+    async def _ssh(self, where: str, command: str, timeout: float) -> tuple[int, str, str]:
+        answer = await self.ask("ssh", machine=where, command=command, timeout_s=timeout)
+        found = cast("dict[str, Any]", answer)
+        return found["returncode"], found["stdout"], found["stderr"]
+
+    async def configure(self, application: str, **options: str | int) -> None:
+        """Set options of an application."""
         values = {name.replace("_", "-"): str(value) for name, value in options.items()}
-        await self.model.applications[client.application].set_config(values)
+        await self.ask("set_config", application=application, values=values)
 
     async def integrate(self, client: Client) -> None:
         """Integrate a client with the server, once its last integration is gone."""
+        ends = {"a": f"{client.application}:nfs-share", "b": f"{SERVER}:nfs-share"}
         async with asyncio.timeout(RUN_TIMEOUT_S):
             while True:
                 try:
-                    await self.model.integrate(
-                        f"{client.application}:nfs-share", f"{SERVER}:nfs-share"
-                    )
-                except JujuAPIError as error:
+                    await self.ask("integrate", **ends)
+                except ControllerError as error:
                     if "is dying" not in str(error):
                         raise
-                    await asyncio.sleep(0.3)
+                    await asyncio.sleep(POLL_S)
                 else:
                     return
 
     async def separate(self, client: Client) -> None:
         """Remove the integration of a client."""
-        server = self.model.applications[SERVER]
-        await server.destroy_relation("nfs-share", f"{client.application}:nfs-share")
+        ends = {"a": f"{client.application}:nfs-share", "b": f"{SERVER}:nfs-share"}
+        await self.ask("remove_relation", **ends)
 
     async def act(self, unit: str, name: str, **params: Any) -> Outcome:
         """Run an action; one that is killed is run again, until one ends by itself."""
         was_killed = False
         for _ in range(ACTION_TRIES):
-            action = await (await self.model.units[unit].run_action(name, **params)).wait()
-            code = action.results.get("return-code")
-            if code not in (KILLED, None):
+            action = await self.ask("enqueue_action", unit=unit, name=name, params=params)
+            done = cast("dict[str, Any]", await self.ask("wait_action", id=action))
+            if done["results"].get("return-code") not in (KILLED, None):
                 break
             was_killed = True
         else:
             raise AssertionError(f"{name} on {unit} was killed {ACTION_TRIES} times")
-        return Outcome(action.status == "completed", action.message, action.results, was_killed)
+        return Outcome(done["status"] == "completed", done["message"], done["results"], was_killed)
+
+    @property
+    def units(self) -> Mapping[str, PlacedUnit]:
+        """The units as they were last seen, subordinates too."""
+        return units(self.seen)
+
+    def units_of(self, application: str) -> list[str]:
+        """Return the units of an application that were last seen."""
+        return [name for name, it in self.units.items() if it["application"] == application]
+
+    def status_of(self, unit: str) -> tuple[str, str]:
+        """Return the status of a unit and its message, as they were last seen; empty for none."""
+        if unit not in self.units:
+            return "", ""
+        status = self.units[unit]["status"]["workload-status"]
+        return status["current"], status.get("message", "")
 
     async def leader(self) -> str:
         """Return the unit that leads the servers."""
-        for unit in self.model.applications[SERVER].units:
-            if await unit.is_leader_from_status():
-                return unit.name
+        await self.look_at_model()
+        for unit in self.units_of(SERVER):
+            if self.units[unit]["status"].get("leader"):
+                return unit
         raise AssertionError("no server leads")
 
     async def listed(self, name: str) -> Mapping[str, str]:
@@ -186,16 +206,27 @@ class Machines:
 
     def subordinate(self, unit: str) -> str:
         """Return the unit of nfs-client beside a unit of a principal."""
-        units = self.model.units.values()
-        return next(it.name for it in units if it.principal_unit == unit)
+        return next(name for name, it in self.units.items() if it["principal"] == unit)
 
     def has(self, unit: str) -> bool:
         """Whether the model has a unit."""
-        return unit in self.model.units
+        return unit in self.units
 
-    async def gone(self, unit: str, timeout: float = 180) -> None:
+    async def look_at_model(self) -> None:
+        """See what the model is like now."""
+        self.seen = cast("Status", await self.ask("status"))
+
+    async def until(self, condition: Callable[[], bool], timeout: float) -> None:
+        """Wait until the model is as it should be."""
+        async with asyncio.timeout(timeout):
+            await self.look_at_model()
+            while not condition():
+                await asyncio.sleep(POLL_S)
+                await self.look_at_model()
+
+    async def gone(self, unit: str) -> None:
         """Wait until a unit is gone."""
-        await self.model.block_until(lambda: not self.has(unit), timeout=timeout)
+        await self.until(lambda: not self.has(unit), GONE_TIMEOUT_S)
 
     async def detached(self, storage: str) -> None:
         """Wait until no unit has a storage instance."""
@@ -209,19 +240,43 @@ class Machines:
 
     async def _storages(self) -> dict[str, str]:
         """Return the storage instances that units have."""
-        found: dict[str, str] = {}
-        for it in await self.model.list_storage():
-            if owner := str(it["owner-tag"]):
-                application, _, number = owner.removeprefix("unit-").rpartition("-")
-                kind, _, count = str(it["storage-tag"]).removeprefix("storage-").rpartition("-")
-                found[f"{application}/{number}"] = f"{kind}/{count}"
-        return found
+        stored = cast("list[dict[str, str]]", await self.ask("storage"))
+        return {it["owner"]: it["id"] for it in stored if it["owner"]}
 
     async def idle(self, timeout: float) -> None:
-        """Wait until no unit has anything to do."""
-        await self.model.wait_for_idle(
-            raise_on_error=False, timeout=timeout, idle_period=1, check_freq=0.2
-        )
+        """Wait until no unit has anything to do, and no failed hook waits to be run again."""
+        since = asyncio.get_running_loop().time()
+
+        def is_idle() -> bool:
+            nonlocal since
+            now = asyncio.get_running_loop().time()
+            states = [it["status"] for it in self.units.values()]
+            if any(
+                it["juju-status"]["current"] != "idle"
+                or it["workload-status"]["current"] == "error"
+                for it in states
+            ):
+                since = now
+            return now - since >= IDLE_S
+
+        await self.until(is_idle, timeout)
+
+    @asynccontextmanager
+    async def hooks_every(self, interval: str) -> AsyncGenerator[None]:
+        """Let update-status come often for a while."""
+        await self.ask("set_model_config", values={INTERVAL: interval})
+        yield
+        await self.ask("set_model_config", values={INTERVAL: "5m"})
+
+    async def add_unit(self, application: str, *attach: str) -> str:
+        """Add a unit, with storage that is detached if any is named; the unit's name."""
+        added = await self.ask("add_unit", application=application, attach=attach)
+        (unit,) = cast("list[str]", added)
+        return unit
+
+    async def refresh(self, application: str, charm: Path) -> None:
+        """Give an application another charm."""
+        await self.ask("refresh", application=application, charm=str(charm))
 
     # Programs on a share
 
@@ -274,19 +329,18 @@ class Machines:
 
     async def outsider_mounts(self, address: str, path: str) -> bool:
         """Whether the machine that is in nobody's model can mount a path."""
-        assert self._outsider
         source = shlex.quote(f"{address}:{path}")
         command = (
             "mkdir -p /mnt/other && modprobe nfsv4 && timeout 40 mount --rw -i -t nfs4"
             f" -o vers=4.2,addr={address} {source} /mnt/other && umount /mnt/other"
         )
-        return (await self._outsider.run(command, timeout=60)).returncode == 0
+        return (await self._ssh(self._outsider, command, RUN_TIMEOUT_S))[0] == 0
 
     async def wrong_dispatches(self) -> list[str]:
         """Return the hooks and actions that failed since this was asked last."""
         wrong: list[str] = []
-        for unit in set(self.model.units) | self._dispatches.keys():
-            ran: list[Dispatch] = await self.substrate.hooks(unit)
+        for unit in {*self.units, *self._dispatches}:
+            ran = cast("list[dict[str, Any]]", await self.ask("hooks", unit=unit))
             new = ran[self._dispatches.get(unit, 0) :]
             self._dispatches[unit] = len(ran)
             wrong += [
@@ -298,15 +352,16 @@ class Machines:
 
     def address(self, unit: str) -> str:
         """Return the address of a unit's machine."""
-        return str(self.model.units[unit].public_address)
+        return self.units[unit]["status"].get("public-address", "")
 
-    async def log(self) -> list[str]:
-        """Return the debug log."""
-        return (await self._juju("debug-log"))[1].splitlines()
+    async def log(self, lines: int) -> list[str]:
+        """Return the end of the debug log."""
+        found = cast("list[dict[str, str]]", await self.ask("log", tail=lines))
+        return [" ".join(map(str, it.values())) for it in found]
 
-    async def status(self) -> str:
+    def status(self) -> str:
         """Return what `juju status` prints."""
-        return (await self._juju("status"))[1]
+        return table(self.seen)
 
 
 OUTSIDER = "10.77.0.200"

@@ -119,7 +119,7 @@ async def _fate(machines: Machines, fate: Arguments) -> AsyncGenerator[None]:
     what, unit, number = str(fate[0]), str(fate[1]), float(fate[2])
     if what == "kill":
         its = unit if unit.startswith(SERVER) else machines.subordinate(unit)
-        await machines.substrate.kill_hook(its, int(number))
+        await machines.ask("kill_hook", unit=its, at_exec=[int(number)])
         yield
         return
     async with asyncio.TaskGroup() as tasks:
@@ -129,5 +129,5 @@ async def _fate(machines: Machines, fate: Arguments) -> AsyncGenerator[None]:
 
 async def _cut(machines: Machines, unit: str, delay: float) -> None:
     await asyncio.sleep(delay)  # The moment is what is tried out.
-    await machines.substrate.power_cut(unit)
-    await machines.substrate.boot(unit)
+    await machines.ask("power_cut", machine=unit)
+    await machines.ask("boot", machine=unit)

@@ -16,12 +16,8 @@ class Obedient:
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
+        self.added = 10
         self.before = self.charms = {"nfs-server": "", "nfs-client": ""}
-        self.model = self.substrate = self
-        self.units = self.applications = self
-
-    def __getitem__(self, name: str) -> "Obedient":
-        return self
 
     def __getattr__(self, name: str) -> Any:
         async def done(*_: Any, **__: Any) -> "Obedient":
@@ -29,10 +25,7 @@ class Obedient:
 
         return done
 
-    workload_status = "blocked"
     completed, message, was_killed = True, "", True
-    id = name = ""
-    machine = property(lambda self: self)
     results = property(lambda self: {})
 
     def address(self, unit: str) -> str:
@@ -41,23 +34,19 @@ class Obedient:
     def subordinate(self, unit: str) -> str:
         return unit
 
+    def status_of(self, unit: str) -> tuple[str, str]:
+        return "blocked", ""
+
     async def listed(self, name: str) -> dict[str, str]:
         unit = next(unit for unit, storage in self.ledger.servers.items() if storage)
         return {"name": name, "unit": unit, "path": f"/srv/{name}"}
 
-    async def add_unit(self, **_: Any) -> tuple["Unit"]:
-        Unit.count += 1
-        return (Unit(f"nfs-server/{Unit.count}"),)
+    async def add_unit(self, application: str, *_: str) -> str:
+        self.added += 1
+        return f"{application}/{self.added}"
 
     async def storage_of(self, unit: str) -> str:
-        return self.ledger.detached[0] if self.ledger.detached else f"shares/{Unit.count}"
-
-
-class Unit:
-    count = 10
-
-    def __init__(self, name: str) -> None:
-        self.name = name
+        return self.ledger.detached[0] if self.ledger.detached else f"shares/{self.added}"
 
 
 def begun() -> Ledger:
@@ -99,7 +88,6 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_waiting")
 def test_a_seed_is_a_history():
     def history(seed: int) -> list[Step]:
-        Unit.count = 10
         return asyncio.run(_history(seed, 100))
 
     assert history(1) == history(1)

@@ -26,7 +26,7 @@ async def integrate(machines: Machines, ledger: Ledger, name: str) -> None:
     share = ledger.find(client.model, client.share_name)
     if share and share.size != client.size:
         client.size = share.size
-        await machines.configure(client, size=client.size)
+        await machines.configure(client.application, size=client.size)
     await machines.integrate(client)
     ledger.ask(client)
 
@@ -82,7 +82,7 @@ async def grow(machines: Machines, ledger: Ledger, name: str) -> None:
     assert share
     client.size += 1
     share.size = client.size
-    await machines.configure(client, size=client.size)
+    await machines.configure(client.application, size=client.size)
 
 
 def _is_whole(ledger: Ledger, client: Client) -> bool:
@@ -101,12 +101,10 @@ def _is_whole(ledger: Ledger, client: Client) -> bool:
 async def ask_what_is_refused(machines: Machines, ledger: Ledger, name: str, size: int) -> None:
     """Less than there is, or more than fits: it is refused, and all stays as it is."""
     client = ledger.clients[name]
-    await machines.configure(client, size=size)
+    await machines.configure(client.application, size=size)
     unit = machines.subordinate(next(iter(client.units)))
-    await machines.model.block_until(
-        lambda: machines.model.units[unit].workload_status == "blocked", timeout=TOLD_TIMEOUT_S
-    )
-    await machines.configure(client, size=client.size)
+    await machines.until(lambda: machines.status_of(unit)[0] == "blocked", TOLD_TIMEOUT_S)
+    await machines.configure(client.application, size=client.size)
 
 
 async def _rename(machines: Machines, ledger: Ledger, client: Client, name: str) -> None:
@@ -115,7 +113,7 @@ async def _rename(machines: Machines, ledger: Ledger, client: Client, name: str)
     is_integrated = client.is_integrated
     ledger.leave(client)
     client.share_name, client.size = name, target.size if target else 1
-    await machines.configure(client, share_name=name, size=client.size)
+    await machines.configure(client.application, share_name=name, size=client.size)
     if is_integrated:
         ledger.ask(client)
 
@@ -149,7 +147,7 @@ async def ask_for_all(machines: Machines, ledger: Ledger, name: str) -> None:
     """Who came later asks for no limit and for anyone to be let in: it changes nothing."""
     client = ledger.clients[name]
     client.allowlist, client.size = ANYONE, -1
-    await machines.configure(client, allowlist=ANYONE, size=-1)
+    await machines.configure(client.application, allowlist=ANYONE, size=-1)
 
 
 @move(
@@ -159,23 +157,23 @@ async def ask_for_no_more(machines: Machines, ledger: Ledger, name: str) -> None
     client = ledger.clients[name]
     share = ledger.find(client.model, client.share_name)
     client.allowlist, client.size = "", share.size if share else 1
-    await machines.configure(client, allowlist="", size=client.size)
+    await machines.configure(client.application, allowlist="", size=client.size)
 
 
 @move(lambda it: clients(it, _is_whole))
 async def admit_outsider(machines: Machines, ledger: Ledger, name: str) -> None:
     client = ledger.clients[name]
     client.allowlist = OUTSIDER
-    await machines.configure(client, allowlist=OUTSIDER)
+    await machines.configure(client.application, allowlist=OUTSIDER)
 
 
 @move(lambda it: clients(it, lambda _, client: len(client.units) < 2), has_fate=False)
 async def add_client_unit(machines: Machines, ledger: Ledger, name: str) -> None:
     client = ledger.clients[name]
-    (unit,) = await machines.model.applications[client.principal].add_unit()
+    unit = await machines.add_unit(client.principal)
     await machines.idle(IDLE_TIMEOUT_S)
-    await machines.install(unit.name)
-    client.units[unit.name] = machines.address(unit.name)
+    await machines.install(unit)
+    client.units[unit] = machines.address(unit)
 
 
 @move(lambda it: clients(it, lambda _, client: len(client.units) > 1))
@@ -184,7 +182,7 @@ async def remove_client_unit(machines: Machines, ledger: Ledger, name: str) -> N
     unit = list(client.units)[-1]
     await machines.stop_writing(unit)
     await machines.note_acknowledged(ledger, unit)
-    await machines.model.destroy_unit(unit)
+    await machines.ask("remove_unit", units=[unit])
     await machines.gone(unit)
     del client.units[unit]
     ledger.excused.discard(unit)

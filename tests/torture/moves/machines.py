@@ -15,29 +15,29 @@ def _client_units(ledger: Ledger) -> list[Arguments]:
 @move(_client_units, weight=1, has_fate=False)
 async def reboot_client(machines: Machines, ledger: Ledger, unit: str) -> None:
     await machines.stop_writing(unit)
-    await machines.substrate.reboot(unit)
+    await machines.ask("reboot", machine=unit)
 
 
 @move(_client_units, has_fate=False)
 async def cut_client(machines: Machines, ledger: Ledger, unit: str) -> None:
-    await machines.substrate.power_cut(unit)
-    await machines.substrate.boot(unit)
+    await machines.ask("power_cut", machine=unit)
+    await machines.ask("boot", machine=unit)
 
 
 @move(lambda it: [(unit, s) for unit in it.servers for s in (0, 5)], has_fate=False)
 async def cut_server(machines: Machines, ledger: Ledger, unit: str, seconds: int) -> None:
-    await machines.substrate.power_cut(unit)
+    await machines.ask("power_cut", machine=unit)
     await asyncio.sleep(seconds)  # That long it has no power.
-    await machines.substrate.boot(unit)
+    await machines.ask("boot", machine=unit)
 
 
 @move(lambda it: [(unit,) for unit in it.servers], weight=1, has_fate=False)
 async def reboot_server(machines: Machines, ledger: Ledger, unit: str) -> None:
-    await machines.substrate.reboot(unit)
+    await machines.ask("reboot", machine=unit)
 
 
 @move(lambda it: [(unit, s) for unit in it.servers for s in (2, 8)], has_fate=False)
 async def unplug_server(machines: Machines, ledger: Ledger, unit: str, seconds: int) -> None:
-    await machines.substrate.unplug(unit)
+    await machines.ask("unplug", machine=unit)
     await asyncio.sleep(seconds)  # That long nobody reaches it.
-    await machines.substrate.plug(unit)
+    await machines.ask("plug", machine=unit)

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an operator does with servers."""
 
-from typing import Any
-
 from tests.torture.ledger import Ledger, Share
 from tests.torture.machines import CLIENT, SECOND, SERVER, Machines
 from tests.torture.moves.candidates import free_servers
@@ -13,14 +11,14 @@ MAX_SERVERS = 4
 
 @move(lambda it: [(unit,) for unit in it.servers])
 async def lead(machines: Machines, ledger: Ledger, unit: str) -> None:
-    await machines.substrate.lead(unit)
+    await machines.ask("lead", unit=unit)
 
 
-async def _new_server(machines: Machines, ledger: Ledger, **options: Any) -> None:
-    (unit,) = await machines.model.applications[SERVER].add_unit(**options)
+async def _new_server(machines: Machines, ledger: Ledger, *attach: str) -> None:
+    unit = await machines.add_unit(SERVER, *attach)
     await machines.idle(IDLE_TIMEOUT_S)
-    await machines.install(unit.name)
-    ledger.attach(unit.name, await machines.storage_of(unit.name))
+    await machines.install(unit)
+    ledger.attach(unit, await machines.storage_of(unit))
 
 
 @move(lambda it: [()] if len(it.servers) < MAX_SERVERS else [], weight=1)
@@ -33,7 +31,7 @@ async def add_server(machines: Machines, ledger: Ledger) -> None:
 )
 async def add_server_with_storage(machines: Machines, ledger: Ledger, storage: str) -> None:
     """A storage of a unit that is gone comes back with a new one."""
-    await _new_server(machines, ledger, attach_storage=[storage])
+    await _new_server(machines, ledger, storage)
 
 
 async def _take_away(machines: Machines, ledger: Ledger, taken: list[Share]) -> None:
@@ -52,14 +50,15 @@ async def _end_programs(machines: Machines, ledger: Ledger, server: str) -> None
 @move(free_servers, weight=1)
 async def remove_server(machines: Machines, ledger: Ledger, unit: str) -> None:
     await _end_programs(machines, ledger, unit)
-    await machines.model.destroy_unit(unit)
+    await machines.ask("remove_unit", units=[unit])
     await machines.gone(unit)
     ledger.lose(unit)
 
 
 @move(free_servers, weight=1, has_fate=False)
 async def lose_server(machines: Machines, ledger: Ledger, unit: str) -> None:
-    await machines.substrate.lose_unit(unit)
+    await machines.ask("power_cut", machine=unit)
+    await machines.ask("lose_unit", unit=unit)
     await _take_away(machines, ledger, ledger.lose(unit))
 
 
@@ -67,7 +66,7 @@ async def lose_server(machines: Machines, ledger: Ledger, unit: str) -> None:
 async def detach_storage(machines: Machines, ledger: Ledger, unit: str) -> None:
     await _end_programs(machines, ledger, unit)
     storage = ledger.servers[unit]
-    await machines.model.units[unit].detach_storage(storage)
+    await machines.ask("detach_storage", id=storage)
     await machines.detached(storage)
     ledger.detach(unit)
 
@@ -79,13 +78,13 @@ async def detach_storage(machines: Machines, ledger: Ledger, unit: str) -> None:
     weight=6,
 )
 async def attach_storage(machines: Machines, ledger: Ledger, unit: str, storage: str) -> None:
-    await machines.model.units[unit].attach_storage([storage])
+    await machines.ask("attach_storage", unit=unit, id=storage)
     ledger.attach(unit, storage)
 
 
 @move(lambda it: [(4,), (16,)], weight=1)
 async def set_threads(machines: Machines, ledger: Ledger, count: int) -> None:
-    await machines.model.applications[SERVER].set_config({"threads": str(count)})
+    await machines.configure(SERVER, threads=count)
 
 
 @move(
@@ -93,18 +92,17 @@ async def set_threads(machines: Machines, ledger: Ledger, count: int) -> None:
 )
 async def deploy_second_server(machines: Machines, ledger: Ledger, unit: str) -> None:
     """Another nfs-server on a machine that has one: it has nothing to do there, and says so."""
-    machine = machines.model.units[unit].machine
-    assert machine
-    await machines.model.deploy(machines.charms[SERVER], SECOND, to=machine.id)
+    await machines.deploy_second(unit)
     ledger.second = unit
     await machines.idle(IDLE_TIMEOUT_S)
-    status = machines.model.units[f"{SECOND}/{ledger.seconds}"].workload_status
+    status, _ = machines.status_of(f"{SECOND}/{ledger.seconds}")
     assert status == "blocked", f"the second server on a machine is {status}"
 
 
 @move(lambda it: [()] if it.second else [], weight=4, has_fate=False)
 async def remove_second_server(machines: Machines, ledger: Ledger) -> None:
-    await machines.model.remove_application(SECOND, block_until_done=True, timeout=IDLE_TIMEOUT_S)
+    await machines.ask("remove_application", application=SECOND)
+    await machines.until(lambda: not machines.units_of(SECOND), IDLE_TIMEOUT_S)
     ledger.second = ""
     ledger.seconds += 1
 
@@ -123,8 +121,8 @@ def _is_of_old_rules(ledger: Ledger) -> bool:
 )
 async def refresh_to_before_and_back(machines: Machines, ledger: Ledger) -> None:
     for charms in (machines.before, machines.charms):
-        await machines.model.applications[SERVER].refresh(path=charms[SERVER])
+        await machines.refresh(SERVER, charms[SERVER])
         await machines.idle(IDLE_TIMEOUT_S)
         for client in ledger.clients.values():
-            await machines.model.applications[client.application].refresh(path=charms[CLIENT])
+            await machines.refresh(client.application, charms[CLIENT])
         await machines.idle(IDLE_TIMEOUT_S)

@@ -397,9 +397,16 @@ class Controller:
         else:
             await host.machine.power_cut()
 
+    async def _watch(self, host: Host) -> None:
+        """Start a machine again that somebody on it has rebooted."""
+        if await host.machine.reboots_itself():
+            host.ready.clear()
+            await self._bring_up(host)
+
     def _note_boot(self, host: Host) -> None:
         name = host.machine.name
         host.ready.set()
+        self._tasks.create_task(self._watch(host))
         if name not in self._model.machines:
             return
         self._model.machines[name].status = Status("started")

@@ -32,6 +32,8 @@ CACHE = Path(__file__).resolve().parent.parent / ".cache" / "sandbox"
 KERNEL = Path("/usr/bin/linux.uml")
 KERNEL_MODULES = Path("/usr/lib/uml/modules")
 _MEMORY = Path("/dev/shm")  # noqa: S108  # Where user-mode-linux keeps a machine's memory.
+REBOOTS = "sandbox: off, to be started again"
+"""What a machine says on its console when somebody on it has it rebooted."""
 IMAGE_SIZE = "16G"
 """Apparent size of a machine's disk; the file is sparse."""
 
@@ -151,6 +153,14 @@ _FILES = {
         "TimeoutStopSec=5s\n"
         "[Install]\n"
         "WantedBy=multi-user.target\n"
+    ),
+    # User-mode-linux would start anew within the same process, and nobody would notice.
+    "/etc/systemd/system/systemd-reboot.service.d/sandbox.conf": (
+        "[Unit]\n"
+        "SuccessAction=poweroff-force\n"
+        "[Service]\n"
+        "Type=oneshot\n"
+        f"ExecStart=/bin/sh -c 'echo {REBOOTS} > /dev/console'\n"
     ),
     "/usr/lib/sandbox/network": (
         "#!/bin/sh -eu\n"

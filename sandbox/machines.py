@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from sandbox.agent import PORT
-from sandbox.images import CACHE, KERNEL
+from sandbox.images import CACHE, KERNEL, REBOOTS
 
 BRIDGE = "sandbox"
 HOST_ADDRESS = "10.77.0.1"
@@ -292,6 +292,12 @@ class Machine:
                 f"{self.host_name} didn't shut down in {_SHUTDOWN_TIMEOUT_S:.0f} s:\n"
                 f"{self._console_tail()}"
             )
+
+    async def reboots_itself(self) -> bool:
+        """Wait until the machine is off; whether that is to be started again."""
+        if self._end is not None:
+            await asyncio.wait({self._end})
+        return REBOOTS in self._console_tail()
 
     async def unplug(self) -> None:
         """Cut the machine off from the other machines; the agent is still reached."""

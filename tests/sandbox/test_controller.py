@@ -48,6 +48,7 @@ class DirectoryMachine:
         self.root = root / name
         self.is_running = False
         self.boots = 0
+        self.by_hand = asyncio.Event()
         self._running: set[asyncio.subprocess.Process] = set()
 
     def local(self, text: str) -> str:
@@ -67,6 +68,11 @@ class DirectoryMachine:
     async def reboot(self):
         await self.power_cut()
         await self.boot()
+
+    async def reboots_itself(self):
+        await self.by_hand.wait()
+        self.by_hand.clear()
+        return True
 
     async def unpack(self, archive: bytes, directory: str):
         with zipfile.ZipFile(io.BytesIO(archive)) as packed:
@@ -392,6 +398,17 @@ async def test_a_reboot_runs_start_on_every_unit_of_the_machine():
         await it.idle("a/0", "b/0")
         await it.controller.reboot("a/0")
         await it.until(lambda: all(it.ran(u) == [*STARTUP, ("start", 0)] for u in ("a/0", "b/0")))
+        assert it.machines["0"].boots == 2
+
+
+@asynchronous
+async def test_a_machine_that_is_rebooted_by_hand_starts_again():
+    async with world() as it:
+        it.controller.deploy(it.charm("a", ""), "a")
+        await it.idle("a/0")
+        await it.machines["0"].power_cut()
+        it.machines["0"].by_hand.set()
+        await it.until(lambda: it.ran("a/0") == [*STARTUP, ("start", 0)])
         assert it.machines["0"].boots == 2
 
 

@@ -25,7 +25,7 @@ import pytest
 
 from sandbox import agent, images, machines
 from sandbox.charm import CharmError
-from sandbox.client import RUN, Client, ControllerError, ask
+from sandbox.client import RUN, Client, ControllerError, RunDirectory, ask
 from sandbox.controller import Controller, start
 from sandbox.model import Model
 from sandbox.operations import OperationError, Remote
@@ -676,39 +676,40 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces are made b
 
 @needs_root
 def test_start_gives_a_controller_that_ends_with_its_owner():
-    async def test():
-        async with start(name="test-start", base=Path("/nowhere")) as directory:
-            client = await Client.connect(directory)
-            both = await asyncio.gather(client.call("status"), client.call("storage"))
-            assert both[0]["model"]["name"] == "test-start"
-            assert both[1] == []
-            with pytest.raises(ControllerError, match='application "x" not found'):
-                await client.call("get_config", application="x")
-            with pytest.raises(ControllerError, match='the sandbox has no method "_changed"'):
-                await client.call("_changed")
-            with pytest.raises(ControllerError, match="the sandbox failed: TypeError"):
-                await client.call("status", wrong=1)
-            with pytest.raises(ControllerError, match="model test-start is running"):
-                async with start(name="test-start", base=Path("/nowhere")):
-                    pass
-            await client.close()
-            pid = int((directory.path / "controller.pid").read_text())
-            # The controller sees another network than ours.
-            assert os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net")
-        assert not directory.path.exists()
-        assert not Path(f"/proc/{pid}").exists()
+    with start(name="test-start", base=Path("/nowhere")) as directory:
+        asyncio.run(_talk(directory))
+        with (
+            pytest.raises(ControllerError, match="model test-start is running"),
+            start(name="test-start", base=Path("/nowhere")),
+        ):
+            pass
+        pid = int((directory.path / "controller.pid").read_text())
+        # The controller sees another network than ours.
+        assert os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net")
+    assert not directory.path.exists()
+    assert not Path(f"/proc/{pid}").exists()
 
-    asyncio.run(test())
+
+async def _talk(directory: RunDirectory):
+    client = await Client.connect(directory)
+    both = await asyncio.gather(client.call("status"), client.call("storage"))
+    assert both[0]["model"]["name"] == "test-start"
+    assert both[1] == []
+    with pytest.raises(ControllerError, match='application "x" not found'):
+        await client.call("get_config", application="x")
+    with pytest.raises(ControllerError, match='the sandbox has no method "_changed"'):
+        await client.call("_changed")
+    with pytest.raises(ControllerError, match="the sandbox failed: TypeError"):
+        await client.call("status", wrong=1)
+    await client.close()
 
 
 @needs_root
 def test_the_controller_goes_when_its_owner_is_killed_and_the_next_start_clears_up():
     owner = (
-        "import asyncio; from pathlib import Path; from sandbox.controller import start\n"
-        "async def main():\n"
-        "    async with start(name='test-owner', base=Path('/nowhere')):\n"
-        "        print('up', flush=True); await asyncio.sleep(1000)\n"
-        "asyncio.run(main())"
+        "import time; from pathlib import Path; from sandbox.controller import start\n"
+        "with start(name='test-owner', base=Path('/nowhere')):\n"
+        "    print('up', flush=True); time.sleep(1000)\n"
     )
     with subprocess.Popen([sys.executable, "-c", owner], stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"up\n"
@@ -717,22 +718,14 @@ def test_the_controller_goes_when_its_owner_is_killed_and_the_next_start_clears_
         process.kill()
     until_gone(pid)
     assert directory.exists()
-
-    async def test():
-        async with start(name="test-other", base=Path("/nowhere")):
-            assert not directory.exists()
-
-    asyncio.run(test())
+    with start(name="test-other", base=Path("/nowhere")):
+        assert not directory.exists()
 
 
 @needs_root
 def test_a_kept_controller_stays_until_it_is_destroyed():
-    async def test():
-        async with start(name="test-kept", base=Path("/nowhere"), keep=True) as directory:
-            pass
-        return directory
-
-    directory = asyncio.run(test())
+    with start(name="test-kept", base=Path("/nowhere"), keep=True) as directory:
+        pass
     try:
         pid = int((directory.path / "controller.pid").read_text())
         assert ask(directory, "status")["model"]["name"] == "test-kept"
@@ -744,15 +737,16 @@ def test_a_kept_controller_stays_until_it_is_destroyed():
 
 @needs_root
 def test_a_controller_that_does_not_come_up_says_why():
-    async def test():
-        with pytest.raises(ControllerError, match=r"argument --juju: invalid choice: '2\.9'"):
-            async with start(name="test-bad", base=Path("/nowhere"), juju="2.9"):
-                pass
-        with pytest.raises(ControllerError, match=r'invalid model name "\.\./x"'):
-            async with start(name="../x", base=Path("/nowhere")):
-                pass
-
-    asyncio.run(test())
+    with (
+        pytest.raises(ControllerError, match=r"argument --juju: invalid choice: '2\.9'"),
+        start(name="test-bad", base=Path("/nowhere"), juju="2.9"),
+    ):
+        pass
+    with (
+        pytest.raises(ControllerError, match=r'invalid model name "\.\./x"'),
+        start(name="../x", base=Path("/nowhere")),
+    ):
+        pass
     assert not (RUN / "test-bad").exists()
 
 

@@ -30,7 +30,8 @@ from juju.errors import (
 )
 from juju.exceptions import DeadEntityException
 
-from sandbox.client import Client, ControllerError, ControllerGoneError
+from sandbox.client import ControllerError, ControllerGoneError
+from sandbox.connection import Client
 from sandbox.idle import Settling
 from sandbox.status import (
     ApplicationStatus,

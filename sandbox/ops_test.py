@@ -11,13 +11,14 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn, TypedDict, cast
+from typing import Any, Literal, NoReturn, TypedDict, cast
 
 import pytest
 import yaml
 
-from sandbox import controller, juju_command
-from sandbox.client import RUN, Client, RunDirectory
+from sandbox import controller
+from sandbox.client import RUN, RunDirectory, ask
+from sandbox.connection import Client
 from sandbox.libjuju import Model, View
 from sandbox.machines import Result
 from sandbox.operations import Remote
@@ -25,6 +26,8 @@ from sandbox.status import table
 
 CHARMS = Path(__file__).resolve().parent.parent / ".cache" / "charms"
 """Where ``./dev pack`` leaves the packed charms."""
+
+JUJU = Path(__file__).resolve().parent / "bin" / "juju"
 
 _POLL_S = 0.2
 _INTERVAL = "update-status-hook-interval"
@@ -121,17 +124,10 @@ class OpsTest:
             raise AssertionError(f"{failure} ({process.returncode}): {(stderr or stdout).strip()}")
         return process.returncode, stdout, stderr
 
-    async def juju(self, *args: str, **kwargs: object) -> tuple[int | None, str, str]:
-        """Answer what ``juju_command`` can, and ``juju debug-log``."""
-        if args[:1] == ("debug-log",):
-            return 0, await self._debug_log(), ""
-        try:
-            return 0, await juju_command.run(self._view, args), ""
-        except juju_command.CommandError as error:
-            return 1, "", f"ERROR {error}\n"
-        except juju_command.UsageError as error:
-            command = " ".join(args)
-            return 2, "", f"ERROR the sandbox has no juju {command} ({error}): test that on Juju\n"
+    async def juju(self, *args: str, **kwargs: Any) -> tuple[int | None, str, str]:
+        """Run the sandbox's ``juju`` on the model."""
+        command, *words = args
+        return await self.run(str(JUJU), command, "--model", self.model_name, *words, **kwargs)
 
     @asynccontextmanager
     async def fast_forward(
@@ -297,6 +293,8 @@ async def running_model(
         controller.start(name=name, base=image, juju=juju, keep=keep),
         connected(directory, tmp_path, keep=keep) as model,
     ):
+        # What charms log at DEBUG, Juju keeps on demand only.
+        ask(directory, "set_model_config", values={"logging-config": "<root>=INFO;unit=DEBUG"})
         yield model
 
 

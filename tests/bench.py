@@ -302,9 +302,11 @@ async def _add(running: RunningModel, number: int) -> tuple[int, float]:
 
 async def _commands(running: RunningModel) -> int:
     """How many commands the server's charm has run on its machine so far."""
-    _, log, _ = await running.ops_test.juju("debug-log")
+    _, log, _ = await running.ops_test.juju("debug-log", "--replay", "--no-tail")
     return sum(
-        1 for line in log.splitlines() if line.startswith(SERVER_UNIT) and "running (" in line
+        1
+        for line in log.splitlines()
+        if line.startswith(f"unit-{SERVER_UNIT.replace('/', '-')}: ") and "running (" in line
     )
 
 

@@ -55,7 +55,9 @@ async def _demo(directory: Path, *, keep: bool) -> int:
         failed = [step for step in steps if not await _holds(step, story)]
     _report(steps, failed)
     if keep:
-        print("\nThe machines are up: ./dev status, ./dev ssh nfs-client/0, ./dev destroy")
+        print(
+            "\nThe machines are up: ./dev juju status, ./dev juju ssh nfs-client/0, ./dev destroy"
+        )
     return 1 if failed else 0
 
 

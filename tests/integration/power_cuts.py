@@ -18,6 +18,8 @@ STORAGE = "/var/lib/juju/storage/shares/0"
 SERVER, CLIENT, APP = "nfs-server", "nfs-client", "my-app"
 OTHER_CLIENT, OTHER_APP = "other-client", "other-app"
 SERVER_UNIT, APP_UNIT = f"{SERVER}/0", f"{APP}/0"
+# The server's unit, as the debug log has it.
+SERVER_TAG = f"unit-{SERVER}-0"
 MOUNT = "/data"
 ACKED = "/var/tmp/acked"  # noqa: S108 - on the client's machine, which is ours.
 TIMEOUT_S = 180.0
@@ -192,7 +194,7 @@ class PowerCuts:
         async with self.hooks("1s"), asyncio.timeout(TIMEOUT_S):
             while len(await self.substrate.hooks(SERVER_UNIT)) < before + 1:
                 await asyncio.sleep(0.1)
-        lines = [line for line in await self.log() if line.startswith(f"{SERVER_UNIT}: ")]
+        lines = [line for line in await self.log() if line.startswith(f"{SERVER_TAG}: ")]
         event = "Emitting Juju event update_status"
         last = max(n for n, line in enumerate(lines) if event in line)
         ran = [line for line in lines[last:] if "running (" in line or " WARNING " in line]
@@ -205,7 +207,7 @@ async def begin(
     """Deploy what the power is to be cut of; say the seed, whatever becomes of it."""
 
     async def log() -> list[str]:
-        _, text, _ = await ops_test.juju("debug-log")
+        _, text, _ = await ops_test.juju("debug-log", "--replay", "--no-tail")
         return text.splitlines()
 
     cuts = PowerCuts(ops_test.model, substrate, charms, seed, ops_test.fast_forward, log, **more)

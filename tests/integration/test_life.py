@@ -138,9 +138,10 @@ async def test_update_status_with_nothing_to_do_changes_nothing(story: Story, op
     async with ops_test.fast_forward("1s"):
         for unit, count in done.items():
             await _wait_for_hooks(story, unit, count + 2)
-    _, log, _ = await ops_test.juju("debug-log")
+    _, log, _ = await ops_test.juju("debug-log", "--replay", "--no-tail")
     for unit in done:
-        lines = [line for line in log.splitlines() if line.startswith(f"{unit}: ")]
+        tag = unit.replace("/", "-")
+        lines = [line for line in log.splitlines() if line.startswith(f"unit-{tag}: ")]
         last = max(
             n for n, line in enumerate(lines) if "Emitting Juju event update_status" in line
         )

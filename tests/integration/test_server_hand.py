@@ -190,7 +190,7 @@ async def test_a_hand_on_the_machine(story: Story, ops_test: Any, hand: str):
     written = f"{MOUNT}/{hand.replace(' ', '-')}"
     await story.run(APP_UNIT, f"echo {hand} > {written} && sync {written}")
     await story.run(SERVER_UNIT, f"grep '{hand}' /srv/nfs/*/{Path(written).name}")
-    _, log, _ = await ops_test.juju("debug-log")
+    _, log, _ = await ops_test.juju("debug-log", "--replay", "--no-tail")
     assert logged in log
 
 
@@ -432,8 +432,9 @@ async def test_a_refusal_costs_nothing(story: Story, ops_test: Any):
 
 async def _commands(ops_test: Any) -> list[str]:
     """What the server's charm has run on its machine so far."""
-    _, log, _ = await ops_test.juju("debug-log")
-    lines = [line for line in log.splitlines() if line.startswith(f"{SERVER_UNIT}: ")]
+    _, log, _ = await ops_test.juju("debug-log", "--replay", "--no-tail")
+    tag = SERVER_UNIT.replace("/", "-")
+    lines = [line for line in log.splitlines() if line.startswith(f"unit-{tag}: ")]
     return [line for line in lines if "running (" in line]
 
 

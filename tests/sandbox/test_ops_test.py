@@ -30,7 +30,8 @@ from juju.errors import (
 from juju.exceptions import DeadEntityException
 
 from sandbox import libjuju, ops_test
-from sandbox.client import Client, ControllerGoneError, RunDirectory
+from sandbox.client import ControllerGoneError, RunDirectory
+from sandbox.connection import Client
 from sandbox.idle import Settling
 from sandbox.status import Status
 
@@ -430,15 +431,6 @@ async def test_fast_forward_restores(controller: FakeController, running: ops_te
     assert controller.asked_for("set_model_config")[-1]["values"] == {
         "update-status-hook-interval": "5m"
     }
-
-
-async def test_juju_knows_status_only(running: ops_test.RunningModel):
-    returncode, stdout, _ = await running.ops_test.juju("status")
-    assert returncode == 0
-    assert "server/0*" in stdout
-    returncode, _, stderr = await running.ops_test.juju("offer", "server:share")
-    assert returncode == 2
-    assert "no juju offer server:share" in stderr
 
 
 async def test_run_is_a_command_of_this_computer(running: ops_test.RunningModel):

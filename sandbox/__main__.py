@@ -1,78 +1,79 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m sandbox status|ssh|destroy``: a model that was left running by ``--keep``."""
+"""``python3 -m sandbox``: what can be done to a model's machines that ``juju`` has no word for."""
 
 import argparse
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from sandbox.client import ControllerError, RunDirectory, ask, running_models
-from sandbox.status import Status, address, table, units
+from sandbox.juju_command import CommandError, model_named
+
+# Booting a machine takes its time on a computer that has much to do.
+_ANSWER_TIMEOUT_S = 600.0
+_ON_MACHINES = {
+    "power-cut": "stop a machine as a power cut does",
+    "boot": "boot a machine that has no power",
+    "reboot": "reboot a machine in good order",
+    "unplug": "cut a machine off from all others",
+    "plug": "connect it again",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do as the command line says; the exit status."""
-    parsed = _parser().parse_args(arguments)
+    given = _parser().parse_args(arguments)
     try:
-        if parsed.command == "destroy":
-            _destroy()
-        elif parsed.command == "status":
-            sys.stdout.write(table(_status(_the_model())) + "\n")
-        else:
-            _ssh(_the_model(), parsed.where, parsed.words)
-    except ControllerError as error:
+        if given.command == "destroy":
+            return _destroy()
+        return _do(model_named(given.model), given)
+    except (CommandError, ControllerError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m sandbox", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python3 -m sandbox", description=__doc__)
+    parser.add_argument("--model", default="", help="else the one that `juju` would take")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("status", help="show the model, as juju status does")
-    ssh = commands.add_parser("ssh", help="log in to a machine, or run a command there")
-    ssh.add_argument("where", help="a unit (nfs-client/0) or a machine's number")
-    ssh.add_argument("words", nargs=argparse.REMAINDER, help="a command")
+    for name, text in _ON_MACHINES.items():
+        commands.add_parser(name, help=text).add_argument(
+            "where", help="a unit, or a machine's id"
+        )
+    commands.add_parser("bystander", help="boot a machine beside the model, and print its id")
+    run = commands.add_parser("run", help="run a shell command as root, whatever the agents do")
+    run.add_argument("where", help="a unit, or the id of a machine or bystander")
+    run.add_argument("words", nargs=argparse.REMAINDER, help="the command")
     commands.add_parser("destroy", help="end every model and its machines")
     return parser
 
 
-def _the_model() -> RunDirectory:
-    """Return the model that runs; the one that was started last, if there are several."""
-    running = running_models()
-    if not running:
-        raise ControllerError("no model is running: ./dev demo --keep leaves one")
-    return max(running, key=lambda model: model.socket.stat().st_mtime)
+def _do(model: RunDirectory, given: argparse.Namespace) -> int:
+    def asked(method: str, **params: object) -> object:
+        return ask(model, method, answer_timeout_s=_ANSWER_TIMEOUT_S, **params)
+
+    if given.command == "bystander":
+        sys.stdout.write(f"{asked('add_bystander')}\n")
+    elif given.command == "run":
+        command = " ".join(given.words)
+        done = asked("ssh", machine=given.where, command=command, timeout_s=_ANSWER_TIMEOUT_S)
+        result = cast("Mapping[str, object]", done)
+        sys.stdout.write(str(result["stdout"]))
+        sys.stderr.write(str(result["stderr"]))
+        return cast("int", result["returncode"])
+    else:
+        asked(given.command.replace("-", "_"), machine=given.where)
+    return 0
 
 
-def _status(model: RunDirectory) -> Status:
-    return cast("Status", ask(model, "status"))
-
-
-def _ssh(model: RunDirectory, where: str, words: Sequence[str]) -> None:
-    """Become an ssh to a machine."""
-    status = _status(model)
-    placed = units(status)
-    number = placed[where]["machine"] if where in placed else where
-    machine = status["machines"].get(number)
-    if machine is None:
-        known = ", ".join([*placed, *status["machines"]]) or "none yet"
-        raise ControllerError(f"no unit or machine {where} in {model.name}; there are: {known}")
-    host = address(machine)
-    if host is None:
-        raise ControllerError(f"machine {number} has no address yet: it is still booting")
-    command = [*model.ssh(), f"root@{host}", *words]
-    os.execv(command[0], command)
-
-
-def _destroy() -> None:
+def _destroy() -> int:
     running = running_models()
     for model in running:
         ask(model, "destroy")
         sys.stdout.write(f"{model.name}: destroyed\n")
     if not running:
         sys.stdout.write("no model is running\n")
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Talks to the controller of a running sandbox over its socket, one JSON object per line.
+"""Asks the controller of a running sandbox over its socket, one JSON object per line.
 
-``ask`` is for one question from a synchronous program; ``Client`` keeps a connection on which
-many questions may be outstanding.
+It imports little: every ``juju`` that somebody types waits for it.
 """
 
-import asyncio
 import json
 import os
 import socket
@@ -19,8 +17,6 @@ RUN = Path(__file__).resolve().parent.parent / ".cache" / "sandbox" / "run"
 
 _CONNECT_TIMEOUT_S = 5.0
 _ANSWER_TIMEOUT_S = 30.0
-_LINE_LIMIT = 64 * 1024 * 1024
-"""The longest answer: a whole debug log."""
 
 
 class ControllerError(Exception):
@@ -79,97 +75,28 @@ def running_models() -> list[RunDirectory]:
     return [found for found in map(RunDirectory, directories) if found.is_running()]
 
 
-def ask(directory: RunDirectory, method: str, **params: object) -> object:
-    """Ask one quick question and wait for its answer.
+def ask(
+    directory: RunDirectory,
+    method: str,
+    *,
+    answer_timeout_s: float = _ANSWER_TIMEOUT_S,
+    **params: object,
+) -> object:
+    """Ask one question and wait for its answer.
 
     Raises:
         ControllerError: it was refused, or nobody answers.
     """
     try:
         with _connect(directory.socket) as connection:
-            connection.settimeout(_ANSWER_TIMEOUT_S)
-            connection.sendall(_line(1, method, params))
-            line = connection.makefile("rb").readline()
+            connection.settimeout(answer_timeout_s)
+            connection.sendall(line(1, method, params))
+            answer = connection.makefile("rb").readline()
     except OSError as error:
-        raise _gone(directory) from error
-    if not line:
-        raise _gone(directory)
-    return _result(cast("Mapping[str, object]", json.loads(line)))
-
-
-class Client:
-    """A connection to a controller."""
-
-    def __init__(
-        self,
-        directory: RunDirectory,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-    ) -> None:
-        """Use the streams of an open connection; see ``connect``."""
-        self.directory = directory
-        self._writer = writer
-        self._pending: dict[int, asyncio.Future[Mapping[str, object]]] = {}
-        self._last_id = 0
-        self._answers = asyncio.create_task(self._read_answers(reader))
-
-    @classmethod
-    async def connect(cls, directory: RunDirectory) -> "Client":
-        """Connect to the controller of a model.
-
-        Raises:
-            ControllerGoneError: nobody listens.
-        """
-        try:
-            streams = await asyncio.open_unix_connection(directory.socket, limit=_LINE_LIMIT)
-        except OSError as error:
-            raise _gone(directory) from error
-        return cls(directory, *streams)
-
-    @property
-    def model(self) -> str:
-        """The model's name."""
-        return self.directory.name
-
-    async def call(self, method: str, **params: object) -> object:
-        """Send a request and return its result.
-
-        Raises:
-            ControllerError: it was refused, or the controller is gone.
-        """
-        if self._answers.done():
-            raise _gone(self.directory)
-        self._last_id += 1
-        identity = self._last_id
-        answer = asyncio.get_running_loop().create_future()
-        self._pending[identity] = answer
-        try:
-            self._writer.write(_line(identity, method, params))
-            await self._writer.drain()
-            return _result(await answer)
-        except OSError as error:
-            raise _gone(self.directory) from error
-        finally:
-            del self._pending[identity]
-
-    async def close(self) -> None:
-        """Hang up."""
-        self._answers.cancel()
-        await asyncio.gather(self._answers, return_exceptions=True)
-        self._writer.close()
-
-    async def _read_answers(self, reader: asyncio.StreamReader) -> None:
-        try:
-            while line := await reader.readline():
-                message = cast("Mapping[str, object]", json.loads(line))
-                waiting = self._pending.get(cast("int", message["id"]))
-                # Whoever asked may have been cancelled since.
-                if waiting is not None and not waiting.done():
-                    waiting.set_result(message)
-        finally:
-            for waiting in self._pending.values():
-                if not waiting.done():
-                    waiting.set_exception(_gone(self.directory))
+        raise gone(directory) from error
+    if not answer:
+        raise gone(directory)
+    return result(cast("Mapping[str, object]", json.loads(answer)))
 
 
 def _connect(path: Path) -> socket.socket:
@@ -183,17 +110,20 @@ def _connect(path: Path) -> socket.socket:
     return connection
 
 
-def _line(identity: int, method: str, params: Mapping[str, object]) -> bytes:
+def line(identity: int, method: str, params: Mapping[str, object]) -> bytes:
+    """Return a request as it is sent."""
     return json.dumps({"id": identity, "method": method, "params": params}).encode() + b"\n"
 
 
-def _result(message: Mapping[str, object]) -> object:
+def result(message: Mapping[str, object]) -> object:
+    """Return what an answer says, or raise what it refuses with."""
     if "error" in message:
         raise ControllerError(str(message["error"]))
     return message["result"]
 
 
-def _gone(directory: RunDirectory) -> ControllerGoneError:
+def gone(directory: RunDirectory) -> ControllerGoneError:
+    """Return the error that says what a controller wrote last."""
     return ControllerGoneError(
         f"the controller of model {directory.name} is gone; its last words:\n"
         + directory.last_words()

@@ -29,8 +29,8 @@ from sandbox import hooks, machines, operations
 from sandbox.client import RUN, ControllerError, RunDirectory
 from sandbox.context import JUJU_VERSIONS, Action
 from sandbox.debug_log import DebugLog, Line
-from sandbox.full_status import full_status
-from sandbox.model import Model, Profile, Status
+from sandbox.full_status import full_status, unit_info
+from sandbox.model import Model, Profile, Status, Storage
 from sandbox.status import Status as FullStatus
 from sandbox.uniter import (
     RETRY_BASE_S,
@@ -45,6 +45,11 @@ from sandbox.uniter import (
 
 BOOTS_AT_A_TIME = 2
 DEFAULT_UPDATE_STATUS_INTERVAL_S = 300.0
+DEFAULT_MODEL_CONFIG = {
+    "automatically-retry-hooks": "true",
+    "logging-config": "<root>=INFO",
+    "update-status-hook-interval": "5m",
+}
 
 _ROOT = Path(__file__).resolve().parent.parent
 _START_TIMEOUT_S = 30.0
@@ -80,8 +85,10 @@ class Controller:
         self._hosts: dict[str, Host] = {}
         self._uniters: dict[str, Uniter] = {}
         self._records: dict[str, Task] = {}
+        self._last_id = 0
         self._bystanders = 0
         self._boots = asyncio.Semaphore(BOOTS_AT_A_TIME)
+        self._model_config = dict(DEFAULT_MODEL_CONFIG)
         self._retries_hooks = True
         self._update_status_interval_s = DEFAULT_UPDATE_STATUS_INTERVAL_S
         self._interval_changed = asyncio.Event()
@@ -93,28 +100,32 @@ class Controller:
     def deploy(
         self,
         charm: str,
-        application: str,
+        application: str | None = None,
         num_units: int | None = None,
         config: Mapping[str, object] | None = None,
         storage: Mapping[str, str] | None = None,
         to: Sequence[str] | None = None,
         other_model: str = "",
-    ) -> None:
-        """Deploy a packed charm."""
+        attach: Sequence[str] = (),
+    ) -> tuple[str, str]:
+        """Deploy a packed charm; return the application's name and the charm's."""
         found = _runnable(charm)
+        name = application or found.name
         if num_units is None:
             num_units = 0 if found.is_subordinate else 1
         operations.deploy(
             self._model,
             found,
-            application,
+            name,
             num_units=num_units,
             config=config,
             storage=storage,
             to=to,
             other_model=other_model,
+            attach=attach,
         )
         self._changed()
+        return name, found.name
 
     def add_unit(
         self,
@@ -197,22 +208,37 @@ class Controller:
         """Wait for the end of an action."""
         if id not in self._records:
             raise operations.OperationError(f"action {id} not found")
+        await self._records[id].done.wait()
+        return self.task(id)
+
+    def task(self, id: str) -> dict[str, object]:  # noqa: A002  Juju's name for it.
+        """Return what is known of an action, whether it has ended or not."""
+        if id not in self._records:
+            raise operations.OperationError(f'task "{id}" not found')
         task = self._records[id]
-        await task.done.wait()
         return {
+            "unit": task.unit,
             "status": task.status,
             "results": task.action.results,
             "message": task.message,
             "log": task.action.log,
         }
 
+    def new_operation(self) -> str:
+        """Return the id of an operation; those of its tasks come after it."""
+        return self._next_id()
+
     def status(self) -> FullStatus:
         """Return what `juju status --format=json` tells."""
         return full_status(self._model, JUJU_VERSIONS[self._model.juju])
 
+    def show_unit(self, unit: str) -> dict[str, object]:
+        """Return what `juju show-unit` tells of a unit."""
+        return unit_info(self._model, operations.unit(self._model, unit))
+
     def set_model_config(self, values: Mapping[str, object]) -> None:
-        """Set the interval of update-status, or whether failed hooks are retried."""
-        for key in values.keys() - {"update-status-hook-interval", "automatically-retry-hooks"}:
+        """Set the interval of update-status, whether failed hooks are retried, what is logged."""
+        for key in values.keys() - DEFAULT_MODEL_CONFIG.keys():
             raise operations.OperationError(f'model config "{key}" is not one of the sandbox\'s')
         if "update-status-hook-interval" in values:
             self._update_status_interval_s = _seconds(str(values["update-status-hook-interval"]))
@@ -221,6 +247,19 @@ class Controller:
             self._retries_hooks = str(values["automatically-retry-hooks"]).lower() == "true"
             for uniter in self._uniters.values():
                 uniter.retries_hooks = self._retries_hooks
+        self._model_config |= {key: str(value) for key, value in values.items()}
+
+    def reset_model_config(self, keys: Sequence[str]) -> None:
+        """Give options of the model their defaults back."""
+        self.set_model_config({key: DEFAULT_MODEL_CONFIG.get(key, "") for key in keys})
+
+    def model_config(self) -> dict[str, dict[str, str]]:
+        """Return the model's options, those that the sandbox has."""
+        return {
+            key: {"value": value, "source": "default" if value == default else "model"}
+            for key, default in DEFAULT_MODEL_CONFIG.items()
+            if (value := self._model_config[key])
+        }
 
     def resolved(self, unit: str, retry: bool = True) -> None:
         """Retry the failed hook of a unit, or skip it."""
@@ -239,12 +278,25 @@ class Controller:
             {
                 "id": storage.id,
                 "owner": storage.owner,
+                "kind": storage.kind,
+                "pool": storage.pool,
+                "life": storage.life,
                 "location": storage.location,
                 "size": storage.size_mib,
-                "status": "attached" if storage.is_provisioned else "detached",
+                "status": _storage_status(storage),
             }
             for storage in self._model.storage.values()
         ]
+
+    def add_storage(self, unit: str, name: str, directive: str) -> list[str]:
+        """Add storage to a unit; return its ids."""
+        added = operations.add_storage(self._model, unit, name, directive)
+        self._changed()
+        return added
+
+    def remove_storage(self, id: str) -> None:  # noqa: A002  Juju's name for it.
+        """Remove storage that is attached to no unit, with what is on it."""
+        operations.remove_storage(self._model, id)
 
     def attach_storage(self, unit: str, id: str) -> None:  # noqa: A002  Juju's name for it.
         """Attach a detached disk to a unit."""
@@ -342,9 +394,9 @@ class Controller:
         """
         self._uniter(unit).kills_due = at_exec
 
-    def log(self, unit: str | None = None, tail: int | None = None) -> list[Line]:
-        """Return the debug log."""
-        return self._debug_log.lines(unit, tail)
+    def log(self, unit: str | None = None, tail: int | None = None, start: int = 0) -> list[Line]:
+        """Return the debug log, without its first `start` lines."""
+        return self._debug_log.lines(unit, tail, start)
 
     def hooks(self, unit: str) -> list[Dispatch]:
         """Return what the unit ran; that of a unit that is gone too."""
@@ -431,10 +483,12 @@ class Controller:
         return self._uniters[unit]
 
     def _next_id(self) -> str:
-        return str(len(self._records) + 1)
+        self._last_id += 1
+        return str(self._last_id)
 
     def _enqueue(self, unit: str, task: Task) -> str:
         operations.unit(self._model, unit)
+        task.unit = unit
         self._records[task.action.id] = task
         self._uniters[unit].tasks.append(task)
         self._changed()
@@ -453,9 +507,9 @@ class Controller:
 
     # The socket.
 
-    async def serve(self, path: Path) -> None:
+    async def serve(self, path: Path) -> asyncio.Server:
         """Answer requests at a socket."""
-        await asyncio.start_unix_server(self._converse, path, limit=_LINE_LIMIT)
+        return await asyncio.start_unix_server(self._converse, path, limit=_LINE_LIMIT)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         answers: set[asyncio.Task[None]] = set()
@@ -503,6 +557,12 @@ def _runnable(path: str) -> charms.Charm:
     if "dispatch" not in charm.files:
         raise charms.CharmError(f"{path} has no dispatch; pack it with charmcraft")
     return charm
+
+
+def _storage_status(storage: Storage) -> str:
+    if storage.is_provisioned:
+        return "attached"
+    return "pending" if storage.owner else "detached"
 
 
 def _seconds(text: str) -> float:

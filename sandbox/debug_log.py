@@ -32,9 +32,11 @@ class DebugLog:
         with self._path.open("a") as file:
             file.write(f"{unit}: {time} {level} {logger} {message}\n")
 
-    def lines(self, unit: str | None = None, tail: int | None = None) -> list[Line]:
-        """Return the last `tail` lines of a unit, or all."""
-        found = [line for line in self._lines if unit in (None, line["unit"])]
+    def lines(
+        self, unit: str | None = None, tail: int | None = None, start: int = 0
+    ) -> list[Line]:
+        """Return the last `tail` lines of a unit, or all, that come after the first `start`."""
+        found = [line for line in self._lines[start:] if unit in (None, line["unit"])]
         return found[-tail:] if tail else found
 
 

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `juju status --format=json` tells of a model."""
 
+from datetime import UTC, datetime
+
 from sandbox.model import Application, Model, Relation, Status, Unit, by_number
 from sandbox.status import (
     ApplicationStatus,
     MachineStatus,
+    ModelDescription,
     RelatedApplication,
     State,
     UnitStatus,
@@ -25,17 +28,24 @@ _SEVERITY = (
 
 def full_status(model: Model, juju_version: str) -> FullStatus:
     """Return the status of a model."""
+    description: ModelDescription = {
+        "name": model.name,
+        "type": "iaas",
+        "controller": "sandbox",
+        "cloud": "sandbox",
+        "version": juju_version,
+        "model-status": {"current": "available"},
+    }
+    if model.juju == "3.6":
+        description["sla"] = "unsupported"
     return {
-        "model": {
-            "name": model.name,
-            "controller": "sandbox",
-            "cloud": "sandbox",
-            "version": juju_version,
-        },
+        "model": description,
         "machines": {name: _machine(model, name) for name in by_number(model.machines)},
         "applications": {
             name: _application(model, app) for name, app in sorted(model.applications.items())
         },
+        "relations": [_row(relation) for relation in model.relations.values()],
+        "controller": {"timestamp": datetime.now(UTC).strftime("%H:%M:%SZ")},
     }
 
 
@@ -62,6 +72,7 @@ def _machine(model: Model, name: str) -> MachineStatus:
 def _application(model: Model, app: Application) -> ApplicationStatus:
     status: ApplicationStatus = {
         "charm": f"local:{app.charm.name}-{app.charm_version - 1}",
+        "charm-origin": "local",
         "charm-name": app.charm.name,
         "charm-rev": app.charm_version - 1,
         "exposed": False,
@@ -69,6 +80,8 @@ def _application(model: Model, app: Application) -> ApplicationStatus:
         "relations": _relations(model, app),
         "version": app.workload_version,
     }
+    if app.life == "dying":
+        status["life"] = "dying"
     if app.charm.is_subordinate:
         containers = [r for r in model.relations.values() if r.is_container]
         principals = {r.remote_app(app.name) for r in containers if app.name in r.endpoints}
@@ -103,6 +116,20 @@ def _related(relation: Relation, app: Application) -> RelatedApplication:
     }
 
 
+def _row(relation: Relation) -> dict[str, str]:
+    """Return what `juju status --relations` tells of a relation."""
+    ends = sorted(relation.endpoints.items(), key=lambda end: end[1].role == "requires")
+    names = [f"{app}:{endpoint.name}" for app, endpoint in ends]
+    other = "subordinate" if relation.is_container else "regular"
+    return {
+        "provider": names[0],
+        "requirer": names[-1],
+        "interface": ends[0][1].interface,
+        "type": "peer" if relation.is_peer else other,
+        "status": "" if relation.life == "alive" else relation.life,
+    }
+
+
 def _is_lost(model: Model, unit: Unit) -> bool:
     return model.machines[unit.machine].status.status == "down"
 
@@ -132,3 +159,39 @@ def _unit(model: Model, unit: Unit) -> UnitStatus:
     if subordinates := model.subordinates_of(unit):
         status["subordinates"] = {other.name: _unit(model, other) for other in subordinates}
     return status
+
+
+def unit_info(model: Model, unit: Unit) -> dict[str, object]:
+    """Return what `juju show-unit` tells of a unit."""
+    app = model.applications[unit.app]
+    return {
+        "workload-version": app.workload_version,
+        "machine": unit.machine,
+        "opened-ports": sorted({port for port, _ in unit.ports}),
+        "public-address": model.address(unit),
+        "charm": f"local:{app.charm.name}-{app.charm_version - 1}",
+        "leader": model.is_leader(unit),
+        "life": unit.life,
+        "relation-info": [
+            _relation_info(model, relation, unit) for relation in model.relations_of(unit)
+        ],
+    }
+
+
+def _relation_info(model: Model, relation: Relation, unit: Unit) -> dict[str, object]:
+    remote = relation.remote_app(unit.app)
+    return {
+        "relation-id": relation.id,
+        "endpoint": relation.endpoints[unit.app].name,
+        "related-endpoint": relation.endpoints[remote].name,
+        "application-data": relation.app_bags[remote].data,
+        "local-unit": _unit_data(relation, unit.name),
+        "related-units": {
+            name: _unit_data(relation, name) for name in model.members(relation, unit)
+        },
+    }
+
+
+def _unit_data(relation: Relation, name: str) -> dict[str, object]:
+    bag = relation.unit_bags.get(name)
+    return {"in-scope": name in relation.in_scope, "data": bag.data if bag else {}}

@@ -76,6 +76,7 @@ def deploy(
     storage: Mapping[str, str] | None = None,
     to: Sequence[str] | None = None,
     other_model: str = "",
+    attach: Sequence[str] = (),
 ) -> None:
     """Deploy a charm as an application; of another model, if one is named.
 
@@ -90,12 +91,13 @@ def deploy(
     settings = _converted(charm, config or {})
     directives = _directives(charm, storage or {})
     _check_placement(model, num_units, to)
+    _check_attach(model, num_units, attach)
     model.applications[name] = Application(
         name, charm, settings=settings, storage=directives, other_model=other_model
     )
     _add_peer_relations(model, name)
     if num_units:
-        add_unit(model, name, num_units, to)
+        add_unit(model, name, num_units, to, attach)
 
 
 def _add_peer_relations(model: Model, name: str) -> None:
@@ -170,6 +172,13 @@ def _check_placement(model: Model, count: int, to: Sequence[str] | None) -> None
         raise OperationError(f"too many placements: {len(to)} for {count} units")
 
 
+def _check_attach(model: Model, count: int, attach: Sequence[str]) -> None:
+    if attach and count != 1:
+        raise OperationError("AttachStorage is non-empty, but NumUnits is not 1")
+    for identity in attach:
+        _check_detached(model, identity)
+
+
 def add_unit(
     model: Model,
     app: str,
@@ -186,10 +195,7 @@ def add_unit(
         raise OperationError(f'cannot add unit to subordinate application "{app}"')
     if found.life == "dying":
         raise OperationError(f'cannot add unit to application "{app}": application is not alive')
-    if attach and count != 1:
-        raise OperationError("AttachStorage is non-empty, but NumUnits is not 1")
-    for identity in attach:
-        _check_detached(model, identity)
+    _check_attach(model, count, attach)
     _check_placement(model, count, to)
     places = list(to or ())
     names: list[str] = []
@@ -222,7 +228,7 @@ def _new_unit(
 
 def _add_storage(
     model: Model, spec: charms.StorageSpec, directive: StorageDirective, owner: Unit
-) -> None:
+) -> str:
     identity = f"{spec.name}/{model.next_storage}"
     model.next_storage += 1
     model.storage[identity] = Storage(
@@ -233,6 +239,7 @@ def _add_storage(
         storage_location(spec, identity),
         owner.name,
     )
+    return identity
 
 
 def storage_location(spec: charms.StorageSpec, identity: str) -> str:
@@ -458,6 +465,30 @@ def storage(model: Model, identity: str) -> Storage:
     if identity not in model.storage:
         raise OperationError(f'storage "{identity}" not found')
     return model.storage[identity]
+
+
+def add_storage(model: Model, unit_name: str, name: str, text: str) -> list[str]:
+    """Add storage to a unit as a directive asks for it; return the ids."""
+    owner = unit(model, unit_name)
+    charm = model.applications[owner.app].charm
+    if name not in charm.storage:
+        raise OperationError(f'charm storage "{name}" not found')
+    spec = charm.storage[name]
+    directive = _directive(replace(spec, minimum=1, maximum=None), text)
+    count = directive.count + sum(found.name == name for found in model.storage_of(owner))
+    if spec.maximum is not None and count > spec.maximum:
+        raise OperationError(
+            f'charm "{charm.name}" store "{name}": '
+            f"at most {spec.maximum} instances supported, {count} specified"
+        )
+    return [_add_storage(model, spec, directive, owner) for _ in range(directive.count)]
+
+
+def remove_storage(model: Model, identity: str) -> None:
+    """Remove storage that is attached to no unit."""
+    if storage(model, identity).owner is not None:
+        raise OperationError("storage is attached")
+    del model.storage[identity]
 
 
 def detach_storage(model: Model, identity: str) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What ``juju status --format=json`` answers, and the table that ``juju status`` makes of it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NotRequired, TypedDict
 
 
@@ -45,6 +45,7 @@ ApplicationStatus = TypedDict(
     "ApplicationStatus",
     {
         "charm": str,
+        "charm-origin": NotRequired[str],
         "charm-name": NotRequired[str],
         "charm-rev": NotRequired[int],
         "exposed": NotRequired[bool],
@@ -53,17 +54,23 @@ ApplicationStatus = TypedDict(
         "subordinate-to": NotRequired[list[str]],
         "units": NotRequired[dict[str, UnitStatus]],
         "version": NotRequired[str],
+        "life": NotRequired[str],
     },
 )
 
 
-class ModelDescription(TypedDict):
-    """What the model is called and where it runs."""
-
-    name: str
-    controller: NotRequired[str]
-    cloud: NotRequired[str]
-    version: NotRequired[str]
+ModelDescription = TypedDict(
+    "ModelDescription",
+    {
+        "name": str,
+        "type": NotRequired[str],
+        "controller": NotRequired[str],
+        "cloud": NotRequired[str],
+        "version": NotRequired[str],
+        "sla": NotRequired[str],
+        "model-status": NotRequired[State],
+    },
+)
 
 
 class Status(TypedDict):
@@ -72,6 +79,8 @@ class Status(TypedDict):
     model: ModelDescription
     machines: dict[str, MachineStatus]
     applications: dict[str, ApplicationStatus]
+    relations: NotRequired[list[dict[str, str]]]
+    controller: NotRequired[dict[str, str]]
 
 
 class PlacedUnit(TypedDict):
@@ -103,18 +112,20 @@ def address(machine: MachineStatus) -> str | None:
 def table(status: Status) -> str:
     """Return the model as ``juju status`` prints it."""
     placed = units(status)
+    model_titles, model_row = zip(*_model_cells(status).items(), strict=True)
     sections = [
-        _columns(["Model", "Controller", "Cloud", "Version"], [_model_row(status["model"])]),
-        _columns(
-            ["App", "Version", "Status", "Scale", "Charm", "Rev", "Exposed", "Message"],
+        columns(model_titles, [model_row]),
+        columns(
+            ["App", "Version", "Status", "Scale", "Charm", "Channel", "Rev", "Exposed", "Message"],
             [_application_row(name, status, placed) for name in sorted(status["applications"])],
+            right=(3, 6),
         ),
-        _columns(
+        columns(
             ["Unit", "Workload", "Agent", "Machine", "Public address", "Ports", "Message"],
             [_unit_row(name, unit) for name, unit in placed.items()],
         ),
-        _columns(
-            ["Machine", "State", "Address", "Inst id", "Base", "Message"],
+        columns(
+            ["Machine", "State", "Address", "Inst id", "Base", "AZ", "Message"],
             [_machine_row(name, machine) for name, machine in status["machines"].items()],
         ),
     ]
@@ -135,13 +146,18 @@ def _unit_order(item: tuple[str, object]) -> int:
     return int(item[0].partition("/")[2])
 
 
-def _model_row(model: ModelDescription) -> list[str]:
-    return [
-        model["name"],
-        model.get("controller", ""),
-        model.get("cloud", ""),
-        model.get("version", ""),
-    ]
+def _model_cells(status: Status) -> dict[str, str]:
+    model = status["model"]
+    cells = {
+        "Model": model["name"],
+        "Controller": model.get("controller", ""),
+        "Cloud/Region": model.get("cloud", ""),
+        "Version": model.get("version", ""),
+        "SLA": model.get("sla", ""),
+        "Timestamp": status.get("controller", {}).get("timestamp", ""),
+    }
+    optional = ("SLA", "Timestamp")
+    return {title: cell for title, cell in cells.items() if cell or title not in optional}
 
 
 def _application_row(name: str, status: Status, placed: Mapping[str, PlacedUnit]) -> list[str]:
@@ -154,6 +170,7 @@ def _application_row(name: str, status: Status, placed: Mapping[str, PlacedUnit]
         state["current"],
         str(scale),
         application.get("charm-name", application["charm"]),
+        "",
         str(application.get("charm-rev", 0)),
         "yes" if application.get("exposed") else "no",
         state.get("message", ""),
@@ -187,19 +204,25 @@ def _machine_row(name: str, machine: MachineStatus) -> list[str]:
         address(machine) or "",
         machine.get("instance-id", ""),
         "@".join(base[key] for key in ("name", "channel") if key in base),
+        "",
         machine.get("machine-status", State(current="")).get("message", ""),
     ]
 
 
-def _columns(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows under their titles, two spaces between columns; nothing when there is no row."""
+def columns(
+    titles: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()
+) -> str:
+    """Return rows under their titles, two spaces between columns; nothing when there is no row.
+
+    The columns with the numbers of ``right`` are aligned right.
+    """
     if not rows:
         return ""
     widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
-    return "\n".join(_padded([titles, *rows], widths))
-
-
-def _padded(rows: Sequence[Sequence[str]], widths: Sequence[int]) -> Iterator[str]:
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield "  ".join(cells).rstrip()
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if number in right else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in [titles, *rows]
+    )

@@ -112,6 +112,7 @@ class Task:
     action: Action
     command: str = ""
     timeout_s: float = HOOK_TIMEOUT_S
+    unit: str = ""
     status: str = "pending"
     message: str = ""
     done: asyncio.Event = field(default_factory=asyncio.Event)

@@ -25,7 +25,8 @@ import pytest
 
 from sandbox import agent, images, machines
 from sandbox.charm import CharmError
-from sandbox.client import RUN, Client, ControllerError, RunDirectory, ask
+from sandbox.client import RUN, ControllerError, RunDirectory, ask
+from sandbox.connection import Client
 from sandbox.controller import Controller, start
 from sandbox.model import Model
 from sandbox.operations import OperationError, Remote

@@ -1,105 +1,518 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The executable `juju` on a controller whose machines are directories; also under jubilant."""
 
-from typing import Any
+import asyncio
+import json
+import os
+import re
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
+import jubilant
 import pytest
-import test_ops_test
-from test_ops_test import FakeController, RefusedError
+import yaml
+from test_controller import DirectoryMachine, World, asynchronous, world
 
-from sandbox.ops_test import RunningModel
+from sandbox import uniter
+from sandbox.client import RUN
 
-controller = test_ops_test.controller
-running = test_ops_test.running
+JUJU = Path(__file__).resolve().parents[2] / "sandbox" / "bin" / "juju"
+NAME = f"test-juju-{os.getpid()}"
 
-CHARM = "./a-charm_ubuntu@24.04-amd64.charm"
-DEPLOYED = {"charm": CHARM, "num_units": None, "config": {}, "storage": {}, "to": None}
+SHARE = "provides: {share: {interface: s}}"
+READER = "requires: {share: {interface: s}}"
+ACTIONS = """
+grow:
+  description: Make it larger
+  params: {to: {type: integer}, how: {type: object}}
+  required: [to]
+"""
+CONFIG = """
+options:
+  size: {type: int, default: 1, description: How large}
+  name: {type: string}
+"""
+STORE = "storage: {data: {type: filesystem, multiple: {range: 0-2}}}"
+
+
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@dataclass
+class Juju:
+    """A model with `juju` for it."""
+
+    world: World
+
+    async def __call__(self, *words: str, stdin: str = "", **environment: str) -> Done:
+        command, *rest = words
+        process = await asyncio.create_subprocess_exec(
+            *[str(JUJU), command, "--model", NAME, *rest],
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=self.world.root,
+            env=os.environ | environment,
+        )
+        stdout, stderr = await process.communicate(stdin.encode())
+        return Done(process.returncode, stdout.decode(), stderr.decode())
+
+    async def says(self, *words: str, stdin: str = "") -> str:
+        """Return what a command prints that does not fail."""
+        done = await self(*words, stdin=stdin)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@pytest.fixture(autouse=True)
+def _disks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Disks of directories are directories."""
+
+    async def attach(_: DirectoryMachine, disk: Path) -> str:
+        return str(disk)
+
+    async def detach(_: DirectoryMachine, disk: Path) -> None:
+        pass
+
+    monkeypatch.setattr(DirectoryMachine, "attach_disk", attach, raising=False)
+    monkeypatch.setattr(DirectoryMachine, "detach_disk", detach, raising=False)
+    monkeypatch.setattr(uniter, "_ATTACH_DISK", 'mkdir -p "$2"')
+    monkeypatch.setattr(uniter, "_DETACH_DISK", "true")
+
+
+@asynccontextmanager
+async def model(juju: str = "3.6") -> AsyncGenerator[Juju, None]:
+    async with world(juju) as it:
+        server = await it.controller.serve(it.root / "controller.sock")
+        RUN.mkdir(parents=True, exist_ok=True)
+        # Under its own path, which is not in RUN: no start of another clears it up.
+        (RUN / NAME).symlink_to(it.root)
+        try:
+            yield Juju(it)
+        finally:
+            (RUN / NAME).unlink()
+            server.close()
+
+
+async def deployed(juju: Juju, *more: str) -> None:
+    """Deploy the application `a` with all that the tests ask for, and wait for its unit."""
+    files = {"actions.yaml": ACTIONS, "config.yaml": CONFIG}
+    charm = juju.world.charm("a", f"{SHARE}, {STORE}", **files)
+    await juju.says("deploy", charm, *more)
+    await juju.world.idle("a/0")
+
+
+@asynchronous
+async def test_deploy_says_what_it_does_and_status_shows_it():
+    async with model() as juju:
+        juju.world.script("start", "status-set active ready; open-port 2049/tcp")
+        charm = juju.world.charm("a", SHARE)
+        done = await juju("deploy", charm, "mine", "-n", "2", "--constraints", "mem=4G")
+        assert (done.stdout, done.stderr) == (
+            "",
+            'Located local charm "a", revision 0\n'
+            'Deploying "mine" from local charm "a", revision 0\n',
+        )
+        await juju.world.idle("mine/0", "mine/1")
+        table = await juju.says("status", "--relations", "--storage")
+        assert re.search(r"Model +Controller +Cloud/Region +Version +SLA +Timestamp\n", table)
+        assert re.search(r"\nmine +active +2  a +0  no +ready\n", table)
+        assert re.search(r"\nmine/0\* +active +idle +0 +10\.77\.0\.10 +2049/tcp +ready\n", table)
+        assert yaml.safe_load(await juju.says("status", "--format", "yaml"))["model"]["name"]
+        (await juju.says("add-unit", "mine", "--to", "0"),)
+        assert juju.world.unit("mine/2")["machine"] == "0"
+
+
+@asynchronous
+async def test_deploy_takes_options_storage_and_a_place():
+    async with model() as juju:
+        (juju.world.root / "a.yaml").write_text("a: {name: from a file}")
+        assert await juju.says("add-machine") == ""
+        options = ["--config", "./a.yaml", "--config", "size=7", "--storage", "data=1,2G"]
+        await deployed(juju, "a", "--to", "0", *options)
+        assert await juju.says("config", "a", "size") == "7\n"
+        assert await juju.says("config", "a", "name") == "from a file\n"
+        table = (await juju.says("storage")).splitlines()
+        assert table[1].split() == [
+            "a/0",
+            "data/0",
+            "filesystem",
+            "disk",
+            "2.0",
+            "GiB",
+            "attached",
+        ]
+        listed = json.loads(await juju.says("storage", "--format", "json"))
+        assert listed["storage"]["data/0"]["attachments"]["units"]["a/0"]["machine"] == "0"
+        assert list(juju.world.machines) == ["0"]
+        done = await juju("add-storage", "a/0", "data=1G")
+        assert done.stderr == "added storage data/1 to a/0\n"
+        done = await juju("add-storage", "a/0", "data=1G")
+        assert done == Done(
+            1,
+            "",
+            'failed to add storage "data" to a/0: charm "a" store "data": '
+            "at most 2 instances supported, 3 specified\n",
+        )
+        done = await juju("remove-storage", "data/0")
+        assert done.stderr == "failed to remove data/0: storage is attached\n"
+        assert (await juju("detach-storage", "data/0")).stderr == "detaching data/0\n"
+        await juju.world.until(lambda: juju.world.controller.storage()[0]["owner"] is None)
+        assert (
+            await juju("attach-storage", "a/0", "data/0")
+        ).stderr == "attaching data/0 to a/0\n"
+
+
+@asynchronous
+async def test_config():
+    async with model() as juju:
+        await deployed(juju)
+        shown = yaml.safe_load(await juju.says("config", "a"))
+        assert shown["application"] == shown["charm"] == "a"
+        assert shown["settings"]["size"] == {
+            "default": 1,
+            "description": "How large",
+            "source": "default",
+            "type": "int",
+            "value": 1,
+        }
+        assert await juju.says("config", "a", "size=2", "name=x=y") == ""
+        done = await juju("config", "a", "size=2")
+        assert 'WARNING the configuration setting "size" already has the value "2"' in done.stderr
+        assert await juju.says("config", "a", "name") == "x=y\n"
+        await juju.says("config", "a", "--reset", "size,name")
+        assert await juju.says("config", "a", "size") == "1\n"
+        await juju.says("config", "a", "--file", "-", stdin="a: {size: 9}")
+        assert await juju.says("config", "a", "size") == "9\n"
+        done = await juju("config", "a", "none=1")
+        assert (done.returncode, done.stderr) == (1, 'ERROR unknown option "none"\n')
+
+
+@asynchronous
+async def test_model_config():
+    async with model() as juju:
+        key = "update-status-hook-interval"
+        assert await juju.says("model-config", key) == "5m\n"
+        await juju.says("model-config", f"{key}=10s", "automatically-retry-hooks=false")
+        shown = json.loads(await juju.says("model-config", "--format", "json"))
+        assert shown[key] == {"Value": "10s", "Source": "model"}
+        assert shown["automatically-retry-hooks"]["Value"] is False
+        await juju.says("model-config", "--reset", key)
+        assert re.search(rf"{key} +default +5m", await juju.says("model-config"))
+
+
+@pytest.mark.parametrize("juju", ["3.6", "4.0"])
+def test_run(juju: str):
+    async def test():
+        async with model(juju) as it:
+            await deployed(it)
+            script = it.world.script
+            script("grow", "action-log growing; action-set b=$(action-get to) c.d=e; echo out")
+            done = await it("run", "a/leader", "grow", "to=5", "how.much=1")
+            assert done.returncode == 0, done.stderr
+            assert done.stdout == "b: '5'\nc:\n  d: e\n\nout\n"
+            assert re.fullmatch(
+                r"Running operation 1 with 1 task\n  - task 2 on unit-a-0\n\n"
+                r"Waiting for task 2\.\.\.\n\n\d\d:\d\d:\d\d growing\n",
+                done.stderr,
+            )
+            script("grow", "action-fail 'no room'")
+            done = await it("run", "a/0", "grow", "to=5")
+            assert (done.returncode, done.stdout) == (0, "Action id 4 failed: no room\n\n")
+            script("grow", "exit 3")
+            done = await it("run", "a/0", "grow", "to=5")
+            assert done.returncode == 1
+            assert (
+                'ERROR the following task failed:\n - id "6" with return code 3\n' in done.stderr
+            )
+            script("grow", "sleep 100")
+            done = await it("run", "a/0", "grow", "to=5", "--wait", "200ms")
+            assert (done.returncode, done.stdout) == (1, "")
+            assert done.stderr.endswith("ERROR timed out waiting for results from: unit a/0\n")
+
+    asyncio.run(test())
+
+
+@asynchronous
+async def test_run_on_several_units_in_the_background_and_with_parameters_of_a_file():
+    async with model() as juju:
+        await deployed(juju, "-n", "2")
+        await juju.world.idle("a/1")
+        juju.world.script("grow", "action-set to=$(action-get to) how=$(action-get how.x)")
+        (juju.world.root / "p.yaml").write_text("{to: 1, how: {x: 'y'}}")
+        shown = yaml.safe_load(
+            await juju.says("run", "a/0", "a/1", "grow", "--params", "p.yaml", "to=2")
+        )
+        assert [it["output"] for it in shown.values()] == ["how: y\nto: '2'\n"] * 2
+        done = await juju("run", "a/0", "grow", "to=3", "--background")
+        assert done.stderr.startswith("Scheduled operation 4 with task 5\n")
+        await juju.world.controller.wait_action("5")
+        task = json.loads(await juju.says("show-task", "5", "--format", "json"))
+        assert (task["status"], task["results"]["to"]) == ("completed", "3")
 
 
 @pytest.mark.parametrize(
-    ("command", "asked", "params"),
+    ("juju", "words", "returncode", "stderr"),
     [
-        (f"deploy {CHARM}", "deploy", {**DEPLOYED, "application": "a-charm"}),
         (
-            f"deploy {CHARM} mine -n 2 --config a=b=c --config d=1 --storage s=1G --to 0,1"
-            " --constraints mem=4G",
-            "deploy",
-            {
-                "charm": CHARM,
-                "application": "mine",
-                "num_units": 2,
-                "config": {"a": "b=c", "d": "1"},
-                "storage": {"s": "1G"},
-                "to": ["0", "1"],
-            },
+            "3.6",
+            ["a/0", "none"],
+            0,
+            'Operation 1 failed to schedule any tasks:\naction "none" not defined on unit "a/0"\n',
         ),
-        ("integrate client server", "integrate", {"a": "client", "b": "server"}),
-        ("remove-relation a:b c", "remove_relation", {"a": "a:b", "b": "c"}),
-        ("config app x=1", "set_config", {"application": "app", "values": {"x": "1"}}),
-        ("config app --reset x,y", "reset_config", {"application": "app", "keys": ["x", "y"]}),
-        ("add-unit app -n 2", "add_unit", {"application": "app", "count": 2}),
-        (
-            "remove-unit app/0 --no-prompt",
-            "remove_unit",
-            {"units": ["app/0"], "destroy_storage": False},
-        ),
-        (
-            "remove-application app --no-prompt --destroy-storage",
-            "remove_application",
-            {"application": "app", "destroy_storage": True},
-        ),
+        ("4.0", ["a/0", "none"], 1, 'ERROR action "none" not defined on unit "a/0" (not found)\n'),
+        ("3.6", ["grow"], 2, "ERROR no unit specified\n"),
+        ("3.6", ["a/0"], 2, "ERROR no action specified\n"),
+        ("3.6", ["a/0", "b/0", "grow"], 2, "ERROR all units must be of the same application\n"),
+        ("3.6", ["b/leader", "grow"], 1, 'ERROR could not determine leader for "b"\n'),
     ],
 )
-async def test_changes(
-    running: RunningModel,
-    controller: FakeController,
-    command: str,
-    asked: str,
-    params: dict[str, Any],
-):
-    controller.answers["add_unit"] = lambda **_: []
-    assert await running.ops_test.juju(*command.split()) == (0, "", "")
-    (found,) = controller.asked_for(asked)
-    assert found.items() >= params.items()
+def test_run_refuses(juju: str, words: list[str], returncode: int, stderr: str):
+    async def test():
+        async with model(juju) as it:
+            await deployed(it)
+            assert await it("run", *words) == Done(returncode, "", stderr)
+
+    asyncio.run(test())
 
 
-def answer(controller: FakeController, status: str, **results: Any) -> None:
-    controller.answers["list_actions"] = lambda **_: {"grow": {}}
-    controller.answers["enqueue_action"] = controller.answers["enqueue_exec"] = lambda **_: "7"
-    ended = {"status": status, "results": results, "message": "too large"}
-    controller.answers["wait_action"] = lambda **_: ended
+@asynchronous
+async def test_actions():
+    async with model() as juju:
+        await deployed(juju)
+        assert await juju.says("actions", "a") == "Action  Description\ngrow    Make it larger\n"
+        schema = yaml.safe_load(await juju.says("actions", "a", "--schema"))
+        assert schema["grow"]["required"] == ["to"]
 
 
-async def test_exec(running: RunningModel, controller: FakeController):
-    answer(controller, "completed", **{"return-code": 0, "stdout": "out\n"})
-    juju = running.ops_test.juju
-    assert await juju("exec", "--unit", "app/0", "--", "echo 'out'") == (0, "out\n", "")
-    assert controller.asked_for("enqueue_exec")[0]["command"] == "echo 'out'"
-    answer(controller, "completed", **{"return-code": 3, "stderr": "bad"})
-    returncode, _, stderr = await juju("exec", "--unit", "app/0", "--", "false")
-    assert returncode == 1
-    assert "'stderr': 'bad'" in stderr
+@asynchronous
+async def test_exec():
+    async with model() as juju:
+        await deployed(juju)
+        says = ["exec", "--unit", "a/leader", "--"]
+        assert await juju.says(*says, "echo $JUJU_UNIT_NAME; printf x >&2") == "a/0\nx\n"
+        assert await juju.says(*says, "printf", "%s;", "a b", "c") == "a b;c;\n"
+        found = json.loads(await juju.says("exec", "--machine", "0", "--format=json", "--", "pwd"))
+        assert found["0"]["results"]["return-code"] == 0
+        done = await juju(*says, "exit 3")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "the following task failed:" in done.stderr
 
 
-async def test_run(running: RunningModel, controller: FakeController):
-    answer(controller, "completed", **{"return-code": 0, "share": {"size": "2G"}})
-    juju = running.ops_test.juju
-    assert await juju("run", "app/0", "grow", "by=2") == (0, "share:\n  size: 2G\n", "")
-    assert controller.asked_for("enqueue_action")[0]["params"] == {"by": 2}
-    answer(controller, "failed")
-    assert await juju("run", "app/0", "grow") == (1, "", "ERROR the action failed: too large\n")
+@asynchronous
+async def test_relations_come_and_go():
+    async with model() as juju:
+        await deployed(juju)
+        await juju.says("deploy", juju.world.charm("b", READER))
+        await juju.world.idle("b/0")
+        assert await juju.says("integrate", "b:share", "a") == ""
+        await juju.world.until(lambda: ("share-relation-joined", 0) in juju.world.ran("a/0"))
+        table = await juju.says("status", "--relations")
+        assert "Integration provider  Requirer  Interface  Type     Message\n" in table
+        assert "a:share               b:share   s          regular" in table
+        shown = yaml.safe_load(await juju.says("show-unit", "a/0"))["a/0"]
+        assert list(shown["relation-info"][0]["related-units"]) == ["b/0"]
+        done = await juju("integrate", "b", "a")
+        assert done.returncode == 1
+        assert done.stderr.endswith("already exists (already exists)\n")
+        await juju.says("remove-relation", "a", "b")
+        await juju.world.until(lambda: ("share-relation-broken", 0) in juju.world.ran("a/0"))
 
 
-async def test_what_is_refused(running: RunningModel, controller: FakeController):
-    def refuse(**_: object):
-        raise RefusedError('application "x" not found')
+@asynchronous
+async def test_removal_tells_and_asks():
+    async with model() as juju:
+        await deployed(juju, "--storage", "data=1,1G", "-n", "2")
+        plan = "will remove unit a/1\n- will detach storage data/1\n"
+        done = await juju("remove-unit", "a/1", stdin="n\n")
+        assert (done.returncode, done.stdout) == (1, plan)
+        assert done.stderr == (
+            "WARNING This command will perform the following actions:\n"
+            "\nContinue [y/N]? ERROR unit removal: aborted\n"
+        )
+        assert await juju.says("remove-unit", "a/1", "--dry-run") == plan
+        assert juju.world.unit("a/1")
+        assert await juju.says("remove-unit", "a/1", stdin="y\n") == plan
+        await juju.world.until(lambda: not juju.world.unit("a/1"))
+        plan = "will remove application a\n- will remove unit a/0\n- will remove storage data/0\n"
+        words = ["remove-application", "--no-prompt", "a", "--destroy-storage"]
+        assert await juju.says(*words) == plan
+        await juju.world.until(lambda: not juju.world.controller.status()["applications"])
+        done = await juju("remove-unit", "--no-prompt", "a/0")
+        assert done.returncode == 1
+        assert done.stderr.startswith('ERROR removing unit a/0 failed: unit "a/0" not found')
 
-    controller.answers["integrate"] = refuse
-    done = await running.ops_test.juju("integrate", "x", "y")
-    assert done == (1, "", 'ERROR application "x" not found\n')
+
+@asynchronous
+async def test_a_unit_whose_machine_is_gone_is_removed_by_force():
+    async with model() as juju:
+        await deployed(juju)
+        await juju.world.controller.power_cut("0")
+        await juju.says("remove-unit", "--no-prompt", "--force", "a/0")
+        assert not juju.world.unit("a/0")
 
 
-@pytest.mark.parametrize("command", ["offer a:b", "deploy", "remove-unit a/0", "config"])
-async def test_what_there_is_not(running: RunningModel, command: str):
-    returncode, _, stderr = await running.ops_test.juju(*command.split())
-    assert returncode == 2
-    assert f"no juju {command} (" in stderr
+@asynchronous
+async def test_refresh_and_resolved():
+    async with model() as juju:
+        await juju.says("model-config", "automatically-retry-hooks=false")
+        await deployed(juju)
+        juju.world.script("upgrade-charm", "exit 1")
+        charm = juju.world.charm("a", SHARE + ", " + STORE, new="1")
+        done = await juju("refresh", "a", "--path", charm)
+        assert done.stderr == 'Added local charm "a", revision 1, to the model\n'
+
+        def state() -> str:
+            return juju.world.unit("a/0")["workload-status"]["current"]
+
+        await juju.world.until(lambda: state() == "error")
+        await juju.says("resolved", "a/0")
+        await juju.world.until(lambda: len(juju.world.ran("a/0")) == 6)
+        await juju.world.until(lambda: state() == "error")
+        await juju.says("resolve", "--no-retry", "--all")
+        await juju.world.until(lambda: state() != "error")
+        done = await juju("resolved", "a/0")
+        assert done.stderr == 'ERROR unit "a/0" is not in an error state\n'
+
+
+@asynchronous
+async def test_debug_log():
+    async with model() as juju:
+        log = juju.world.controller._debug_log.write
+        for number in range(15):
+            log("a/0", "INFO", "unit.a/0.juju-log", f"line {number}")
+        log("b/10", "WARNING", "unit.b/10.juju-log", "warned")
+        log("machine-0", "DEBUG", "juju.worker", "detail")
+
+        async def lines(*words: str) -> list[str]:
+            return (await juju.says("debug-log", *words)).splitlines()
+
+        # Ten of them, which is Juju's number, and none of DEBUG.
+        assert len(await lines()) == len(await lines("--limit", "0")) == 10
+        assert len(await lines("--lines", "3")) == len(await lines("--limit", "3")) == 3
+        everything = await lines("--replay", "--no-tail")
+        assert len(everything) == 16
+        assert re.fullmatch(
+            r"unit-a-0: \d\d:\d\d:\d\d INFO unit\.a/0\.juju-log line 0", everything[0]
+        )
+        for words, count in [
+            (["--include", "a/0"], 15),
+            (["--include", "unit-b-10"], 1),
+            (["-i", "b", "--level", "ERROR"], 0),
+            (["--exclude", "a", "--level", "warning"], 1),
+            (["--include-module", "unit.b/10"], 1),
+        ]:
+            assert len(await lines("--replay", *words)) == count, words
+        await juju.says("model-config", "logging-config=<root>=INFO;juju.worker=DEBUG")
+        assert len(await lines("--replay", "--include", "0")) == 1
+
+
+@asynchronous
+async def test_debug_log_follows():
+    async with model() as juju:
+        log = juju.world.controller._debug_log.write
+        log("a/0", "INFO", "x", "one")
+        process = await asyncio.create_subprocess_exec(
+            *[str(JUJU), "debug-log", "-m", NAME, "--tail"], stdout=asyncio.subprocess.PIPE
+        )
+        assert (await process.stdout.readline()).endswith(b" one\n")
+        log("a/0", "INFO", "x", "two")
+        assert (await process.stdout.readline()).endswith(b" two\n")
+        process.terminate()
+        await process.wait()
+
+
+@asynchronous
+async def test_the_model_is_the_one_that_is_named():
+    async with model() as juju:
+        for name in (f"sandbox:{NAME}", f"admin/{NAME}", f"sandbox:admin/{NAME}"):
+            assert (await juju("status", "-m", name)).returncode == 0
+        done = await juju("status", "-m", "none")
+        assert done == Done(1, "", "ERROR model sandbox:admin/none not found\n")
+        assert f"\n{NAME}" in await juju.says("models")
+
+
+@pytest.mark.parametrize(
+    ("words", "stderr"),
+    [
+        ("offer a:b", 'the sandbox has no "juju offer": try that on Juju'),
+        ("deploy ./a --channel x", 'the sandbox has no "juju deploy --channel": try that on Juju'),
+        ("deploy", "no charm or bundle specified"),
+        ("deploy mysql", 'the sandbox has no Charmhub for "juju deploy mysql"'),
+        ("remove-unit a/0 --num-units 1", "--num-units for non k8s models not valid"),
+        ("remove-unit a", 'invalid unit name "a"'),
+        ("config", "no application name specified"),
+        ("integrate a", "a relation must involve two applications"),
+        ("add-unit a b", 'unrecognized args: ["b"]'),
+        ("status --format xml", 'the sandbox has no "--format=xml": try that on Juju'),
+    ],
+)
+def test_what_there_is_not(words: str, stderr: str):
+    async def test():
+        async with model() as juju:
+            done = await juju(*words.split())
+            assert (done.returncode, done.stdout) == (2, "")
+            assert done.stderr.startswith(f"ERROR {stderr}")
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("version", ["3.6", "4.0"])
+def test_jubilant(version: str):
+    async def test():
+        async with model(version) as it:
+            it.world.script("start", "status-set active ready; juju-log started")
+            it.world.script("grow", "action-log growing; action-set a.b=c; exit $(action-get to)")
+            files = {"actions.yaml": ACTIONS, "config.yaml": CONFIG}
+            charms = [
+                it.world.charm("a", f"{SHARE}, {STORE}", **files),
+                it.world.charm("b", READER),
+            ]
+            other = it.world.charm("c", f"{SHARE}, {STORE}", new="1", **files)
+            await asyncio.to_thread(use_jubilant, version, it, charms, other)
+
+    asyncio.run(test())
+
+
+def use_jubilant(version: str, it: Juju, charms: list[str], other: str) -> None:
+    juju = jubilant.Juju(model=NAME, cli_binary=JUJU, wait_timeout=30)
+    assert str(juju.version()).startswith(version)
+    juju.deploy(charms[0], num_units=2, config={"size": 3}, storage={"data": "1,1G"}, trust=True)
+    juju.deploy(charms[1], "b", constraints={"virt-type": "virtual-machine"})
+    juju.integrate("a", "b:share")
+    status = juju.wait(jubilant.all_active, error=jubilant.any_error, delay=0.01)
+    assert status.model.type == "iaas"
+    assert status.apps["a"].charm_origin == "local"
+    assert status.apps["a"].relations["share"][0].related_app == "b"
+    assert status.storage.storage["data/0"].attachments.units["a/0"].machine == "0"
+    assert juju.config("a") == {"size": 3}
+    juju.config("a", {"name": "x"}, reset="size")
+    assert juju.config("a") == {"size": 1, "name": "x"}
+    juju.model_config({"update-status-hook-interval": "1h"})
+    assert juju.model_config()["update-status-hook-interval"] == "1h"
+    task = juju.run("a/leader", "grow", {"to": 0}, wait=20)
+    assert (task.results, task.log, task.success) == ({"a": {"b": "c"}}, ["growing"], True)
+    with pytest.raises(jubilant.TaskError) as failed:
+        juju.run("a/0", "grow", {"to": 4})
+    assert failed.value.task.return_code == 4
+    with pytest.raises(ValueError, match="not defined"):
+        juju.run("a/0", "none")
+    assert juju.exec("echo $JUJU_UNIT_NAME", unit="a/1").stdout == "a/1\n"
+    assert juju.exec("true", machine=0).return_code == 0
+    with pytest.raises(jubilant.TaskError):
+        juju.exec("false", unit="a/1")
+    assert "unit-a-0: " in juju.debug_log()
+    assert juju.show_unit("b/0").relation_info[0].related_endpoint == "share"
+    juju.add_unit("a", to="0")
+    juju.remove_unit("a/2")
+    juju.remove_relation("a", "b")
+    juju.refresh("a", path=charms[0])
+    juju.wait(lambda status: status.apps["a"].charm_rev == 1, delay=0.01)
+    juju.remove_application("b", "a", destroy_storage=True)
+    juju.wait(lambda status: not status.apps, delay=0.01)

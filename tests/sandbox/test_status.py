@@ -65,13 +65,13 @@ def a_model() -> Status:
 
 
 TABLE = """\
-Model  Controller  Cloud    Version
-try    sandbox     sandbox  3.6.0
+Model  Controller  Cloud/Region  Version
+try    sandbox     sandbox       3.6.0
 
-App     Version  Status       Scale  Charm       Rev  Exposed  Message
-app              active       2      any-app     1    no
-client  2.6.2    active       1      nfs-client  0    no
-server           maintenance  1      nfs-server  0    no       Installing
+App     Version  Status       Scale  Charm       Channel  Rev  Exposed  Message
+app              active           2  any-app                1  no
+client  2.6.2    active           1  nfs-client             0  no
+server           maintenance      1  nfs-server             0  no       Installing
 
 Unit         Workload     Agent      Machine  Public address  Ports             Message
 app/9        active       idle       0
@@ -80,8 +80,8 @@ app/10       active       idle       0
 server/0*    maintenance  executing  2                        2049/tcp,111/tcp  \
 (install) Installing
 
-Machine  State    Address     Inst id    Base       Message
-0        started  10.77.0.10  sandbox-0  debian@12  Running
+Machine  State    Address     Inst id    Base       AZ  Message
+0        started  10.77.0.10  sandbox-0  debian@12      Running
 2        pending"""
 
 
@@ -97,7 +97,7 @@ def test_what_an_agent_says_that_runs_no_hook_is_not_shown():
 
 def test_a_model_with_nothing_in_it_is_one_line():
     status: Status = {"model": {"name": "try"}, "machines": {}, "applications": {}}
-    assert table(status) == "Model  Controller  Cloud  Version\ntry"
+    assert table(status) == "Model  Controller  Cloud/Region  Version\ntry"
 
 
 def test_a_subordinate_is_where_its_principal_is():

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox import controller, images
-from sandbox.client import Client as Controller
 from sandbox.client import ControllerError
+from sandbox.connection import Client as Controller
 from tests.integration.machines import PACKAGES
 from tests.integration.revisions import BEFORE, PACKED, packed, packed_at
 from tests.torture import moves  # noqa: F401 - imported, they are there.

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from sandbox.client import Client as Controller
 from sandbox.client import ControllerError
+from sandbox.connection import Client as Controller
 from sandbox.status import PlacedUnit, Status, table, units
 from tests.torture.ledger import Client, Ledger, Share
 

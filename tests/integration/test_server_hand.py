@@ -23,7 +23,7 @@ from story import APP, CLIENT, DEPLOY_TIMEOUT_S, MOUNT, SERVER, SETTLE_TIMEOUT_S
 
 SERVER_UNIT, APP_UNIT = f"{SERVER}/0", f"{APP}/0"
 STORAGE = "/var/lib/juju/storage/shares/0"
-SIZE = "20"
+SIZE = "4"
 BLOCKS = int(SIZE) << 21  # Of 512 bytes.
 UNITS = "/etc/systemd/system"
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -65,8 +65,7 @@ def _message(story: Story) -> str:
     return story.model.units[SERVER_UNIT].workload_status_message
 
 
-README = (REPOSITORY / "README.md").read_text()
-FIRST, *OTHERS = indented(README)
+FIRST, *OTHERS = indented((REPOSITORY / "README.md").read_text())
 (PACKED,) = ([line for line in it if "juju " in line] for it in OTHERS if "charmcraft" in it[0])
 
 
@@ -80,25 +79,14 @@ async def _type(story: Story, ops_test: Any, command: str) -> None:
 async def test_the_commands_of_the_readme(
     story: Story, ops_test: Any, deploy_options: Mapping[str, Any], app_charm: Path
 ):
-    """Where Charmhub's charms are deployed, those are that were packed by hand."""
-    assert [line.split()[:3] for line in FIRST[:2]] == [
-        ["juju", "deploy", name] for name in (SERVER, CLIENT)
-    ]
-    assert PACKED[1].split()[3:] == FIRST[1].split()[3:]
+    """Those for charms that were packed by hand, and a disk; test_readme.py has the first ones."""
     await story.model.deploy(app_charm, application_name=APP, **deploy_options)
     for command in PACKED + FIRST[2:]:
         await _type(story, ops_test, command)
     await story.model.wait_for_idle(status="active", timeout=DEPLOY_TIMEOUT_S, idle_period=1)
-    assert await story.size(APP_UNIT) == 10
-    disk = await story.run(SERVER_UNIT, f"df --block-size=1G --output=size {STORAGE} | tail -n 1")
-    assert 95 <= int(disk) <= 100
-
-
-async def test_it_grows_while_in_use(story: Story, ops_test: Any):
-    grow = f"juju config nfs-client size={SIZE}"
-    assert f"`{grow}`" in README
-    await _type(story, ops_test, grow)
-    await story.settle(SERVER, CLIENT)
+    assert await story.size(APP_UNIT) == 2
+    assert _message(story) == "", "the shares are on the root disk"
+    await _request(story, size=SIZE)
     assert await story.size(APP_UNIT) == int(SIZE)
 
 

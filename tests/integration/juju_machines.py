@@ -20,7 +20,7 @@ from sandbox.machines import Result
 from sandbox.operations import Remote
 from sandbox.status import Status, units
 
-CONSTRAINTS = {"virt-type": "virtual-machine", "mem": "2G", "root-disk": "20G"}
+CONSTRAINTS = {"virt-type": "virtual-machine", "mem": "2G", "root-disk": "10G"}
 """Of a new machine that can serve NFS; a container of LXD can't."""
 
 LXC = "/snap/bin/lxc"

@@ -132,7 +132,7 @@ async def test_deploy(model: libjuju.Model, juju: FakeCommand, tmp_path: Path):
     await model.deploy(server, application_name="tenant", to="1")
     vm = "--constraints virt-type=virtual-machine --constraints mem=2G"
     assert juju.asked("status") == [
-        f"deploy {server} x --config on=true {vm} --constraints root-disk=20G --num-units 2"
+        f"deploy {server} x --config on=true {vm} --constraints root-disk=10G --num-units 2"
         " --storage shares=100G",
         f"deploy {client} mine --config size=1",
         f"deploy {server} tenant --to 1",

@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser):
     )
     group.addoption(
         "--base",
-        choices=["22.04", "24.04"],
+        choices=["22.04", "24.04", "26.04"],
         default="24.04",
         help="the Ubuntu that the charms are packed for and deployed on, on Juju (default: 24.04)",
     )

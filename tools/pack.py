@@ -32,9 +32,9 @@ ID=ubuntu
 VERSION_ID="{version}"
 PRETTY_NAME="Ubuntu {version}"
 """
-# Which Ubuntu has this Python. Debian 12 has Python 3.11, which no Ubuntu has: the later one's
-# charm then, as nothing but the name depends on it.
-UBUNTU = "22.04" if sys.version_info < (3, 11) else "24.04"
+# Which Ubuntu has this Python. Debian's, 3.11 and 3.13, no Ubuntu has: 24.04's charm then, as
+# nothing but the name depends on it.
+UBUNTU = {(3, 10): "22.04", (3, 14): "26.04"}.get(sys.version_info[:2], "24.04")
 
 
 @dataclass(frozen=True)

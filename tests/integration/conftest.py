@@ -23,7 +23,7 @@ from machines import GivenMachines, LxdMachines, SandboxMachines, sandbox_model
 from story import APP, CLIENT, SERVER, Story
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-CONSTRAINTS = {"virt-type": "virtual-machine", "mem": "2G", "root-disk": "12G"}
+CONSTRAINTS = {"virt-type": "virtual-machine", "mem": "2G", "root-disk": "10G"}
 """Of a new machine that can serve NFS; a container of LXD can't."""
 CONTROLLERS_TIMEOUT_S = 60
 PACK_TIMEOUT_S = 1200
@@ -51,7 +51,7 @@ def pytest_addoption(parser: pytest.Parser):
     )
     group.addoption(
         "--base",
-        choices=["22.04", "24.04"],
+        choices=["22.04", "24.04", "26.04"],
         default="24.04",
         help="the Ubuntu that the charms are packed for and deployed on, on Juju (default: 24.04)",
     )

@@ -77,9 +77,9 @@ def juju(story: Story, command: str) -> tuple[int, str]:
 
 
 def _charm(story: Story, name: str) -> Path:
-    """Return the packed charm for one that charmcraft would pack, or for Charmhub's ubuntu."""
+    """Return the packed charm for one that charmcraft would pack, or for one of Charmhub."""
     packed = re.fullmatch(r"\./(?:.+/)?([a-z-]+)_ubuntu@24\.04-amd64\.charm", name)
-    return story.charms[packed[1] if packed else {"ubuntu": APP}[name]]
+    return story.charms[packed[1] if packed else {"ubuntu": APP}.get(name, name)]
 
 
 def settle(story: Story) -> None:

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,8 @@ MAX_MIB = 5
 NEEDED = {"LICENSE", "README.md", "dispatch", "icon.svg", "manifest.yaml", "metadata.yaml"}
 UNWANTED = re.compile(r"(^|/)(tests|terraform|\.git|\.cache|\.tox)/|\.charm$|(^|/)tox\.ini$")
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
+PYTHONS = {"ubuntu@22.04": "3.10", "ubuntu@24.04": "3.12", "ubuntu@26.04": "3.14"}
+MANYLINUX = {"amd64": "manylinux2014_x86_64", "arm64": "manylinux2014_aarch64"}
 # What Juju reads, by the file it reads it from, and where charmcraft.yaml has it.
 SECTIONS = {"actions.yaml": "actions", "config.yaml": "config"}
 
@@ -63,17 +65,23 @@ def test_what_juju_reads(packed: Path):
     assert [base["name"] for base in read["manifest.yaml"]["bases"]] == ["ubuntu"]
 
 
-@pytest.mark.parametrize("charm", ["nfs-server", "nfs-client"])
-@pytest.mark.parametrize("architecture", ["x86_64", "aarch64"])
-@pytest.mark.parametrize("python", ["3.10", "3.12"])
-def test_the_lock_has_wheels(charm: str, architecture: str, python: str, tmp_path: Path):
-    """For the Python of each base, on each architecture: packing needs no compiler."""
+def platforms() -> Iterator[tuple[str, str]]:
+    """Each charm with each of its platforms."""
+    for path in sorted(REPOSITORY.glob("charms/*/charmcraft.yaml")):
+        for platform in yaml.safe_load(path.read_text())["platforms"]:
+            yield path.parent.name, platform
+
+
+@pytest.mark.parametrize(("charm", "platform"), list(platforms()))
+def test_the_lock_has_wheels(charm: str, platform: str, tmp_path: Path):
+    """For each platform's Python and architecture: packing needs no compiler."""
     lock = REPOSITORY / "charms" / charm / "requirements.txt"
+    base, architecture = platform.split(":")
     subprocess.run(
         [
             *(sys.executable, "-m", "pip", "download", "--quiet", "--dest", tmp_path),
             *("--require-hashes", "--no-deps", "--only-binary=:all:", "--requirement", lock),
-            *("--python-version", python, "--platform", f"manylinux2014_{architecture}"),
+            *("--python-version", PYTHONS[base], "--platform", MANYLINUX[architecture]),
         ],
         check=True,
         timeout=300,

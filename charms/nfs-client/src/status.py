@@ -74,8 +74,8 @@ def status(facts: Facts) -> ops.StatusBase:
     blocked = list(facts.problems)
     if not facts.server:
         blocked.append(
-            f"Missing relation: run `juju integrate {facts.unit.partition('/')[0]} nfs-server`, or"
-            " another application that provides nfs_share"
+            f"Missing relation: run `juju integrate {facts.unit.partition('/')[0]}:nfs-share"
+            " nfs-server`, or another application that provides nfs_share"
         )
     if facts.refusal:
         blocked.append(f"{facts.server}: {facts.refusal}")

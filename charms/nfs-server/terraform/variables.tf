@@ -26,7 +26,7 @@ variable "revision" {
 }
 
 variable "base" {
-  description = "Ubuntu of its machines: `ubuntu@22.04` or `ubuntu@24.04`."
+  description = "Ubuntu of its machines: `ubuntu@22.04`, `ubuntu@24.04` or `ubuntu@26.04`."
   type        = string
   default     = "ubuntu@24.04"
   nullable    = false

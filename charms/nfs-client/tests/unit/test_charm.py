@@ -466,7 +466,9 @@ def test_relation_broken(ctx: testing.Context[NfsClientCharm], fake: FakeMounts)
     out = ctx.run(ctx.on.relation_broken(GRANTED), make_state([GRANTED]))
     assert not fake.owned
     assert isinstance(out.unit_status, testing.BlockedStatus)
-    assert out.unit_status.message.startswith("Missing relation: run `juju integrate nfs-client")
+    assert out.unit_status.message.startswith(
+        "Missing relation: run `juju integrate nfs-client:nfs-share nfs-server`"
+    )
 
 
 def test_one_server_unit_departs(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):

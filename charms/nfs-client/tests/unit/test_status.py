@@ -21,8 +21,8 @@ BUSY_TEXT = "/old is to be unmounted, in use by postgres (812)"
 BAD = "size '0': use whole gigabytes from 1, or -1 for no limit"
 SINCE, TIME = 1795376400.5, "2026-11-22 19:40 UTC"
 NO_SERVER = (
-    "Missing relation: run `juju integrate nfs-client nfs-server`, or another application that"
-    " provides nfs_share"
+    "Missing relation: run `juju integrate nfs-client:nfs-share nfs-server`, or another"
+    " application that provides nfs_share"
 )
 
 TABLE = [

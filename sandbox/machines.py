@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from sandbox.agent import PORT
-from sandbox.images import CACHE, KERNEL
+from sandbox.images import CACHE, LIBRARIES
 
 BRIDGE = "sandbox"
 HOST_ADDRESS = "10.77.0.1"
@@ -508,12 +508,16 @@ class Machine:
                 return
 
     def _command_line(self) -> list[str]:
+        kernel = self._image.with_suffix(".kernel")
         disks = [f"ubd{i + 1}={disk}" for i, disk in enumerate(self._disks) if disk]
         return [
             *("/usr/bin/setpriv", "--pdeathsig", "KILL"),
             *("/usr/bin/taskset", "--cpu-list", str(self._processor)),
             *("/usr/bin/unshare", "--pid", "--mount-proc", "--fork", "--kill-child"),
-            str(KERNEL),
+            # Of another release than the host, it has that one's C library, in its own mount
+            # namespace: where each program looks, as it starts itself anew, for a reboot too.
+            *("/bin/sh", "-ec", 'mount --bind "$0" "$1" && shift && exec "$@"'),
+            *(str(kernel / "lib"), str(LIBRARIES), str(kernel / "linux.uml")),
             # Relative to the machine's directory: the path of a Unix socket can't be long.
             "uml_dir=.",
             f"umid={self.host_name}",

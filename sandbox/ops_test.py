@@ -16,7 +16,7 @@ from typing import Literal, NoReturn, TypedDict, cast
 import pytest
 import yaml
 
-from sandbox import controller, juju_command
+from sandbox import controller, images, juju_command
 from sandbox.client import RUN, Client, RunDirectory
 from sandbox.libjuju import Model, View
 from sandbox.machines import Result
@@ -24,7 +24,7 @@ from sandbox.operations import Remote
 from sandbox.status import table
 
 CHARMS = Path(__file__).resolve().parent.parent / ".cache" / "charms"
-"""Where ``./dev pack`` leaves the packed charms."""
+"""Where ``./dev pack`` leaves the packed charms; those for another base, in a directory."""
 
 _POLL_S = 0.2
 _INTERVAL = "update-status-hook-interval"
@@ -54,11 +54,14 @@ class Dispatch(TypedDict):
 class OpsTest:
     """The stand-in for ``pytest_operator.plugin.OpsTest``: one model, in the sandbox."""
 
-    def __init__(self, view: View, tmp_path: Path, *, keep: bool = False) -> None:
-        """Offer the model that ``view`` sees."""
+    def __init__(
+        self, view: View, tmp_path: Path, *, keep: bool = False, base: str | None = None
+    ) -> None:
+        """Offer the model that ``view`` sees, on machines of a base, by default the host's."""
         self._view = view
         self._tmp_path = tmp_path
         self._keep = keep
+        self._base = base or images.host_release()
         self._model = Model(view)
         self.aborted = False
 
@@ -91,11 +94,13 @@ class OpsTest:
     ) -> Path:
         """Return the charm that ``./dev pack`` packed; pytest-operator would pack it now."""
         source = yaml.safe_load((Path(charm_path) / "charmcraft.yaml").read_text())
-        packed = sorted(CHARMS.glob(f"{source['name']}_*.charm"))
+        charms = CHARMS if self._base == images.host_release() else CHARMS / self._base
+        packed = sorted(charms.glob(f"{source['name']}_*.charm"))
         if len(packed) != 1:
             found = ", ".join(path.name for path in packed) or "nothing"
             raise FileNotFoundError(
-                f"expected one packed {source['name']} in {CHARMS}, found {found}: run ./dev pack"
+                f"expected one packed {source['name']} in {charms}, found {found}:"
+                f" run ./dev pack --base {self._base}"
             )
         return packed[0]
 
@@ -289,20 +294,26 @@ class RunningModel:
 
 @asynccontextmanager
 async def running_model(
-    name: str, image: Path, tmp_path: Path, *, juju: str = "3.6", keep: bool = False
+    name: str,
+    image: Path,
+    tmp_path: Path,
+    *,
+    base: str | None = None,
+    juju: str = "3.6",
+    keep: bool = False,
 ) -> AsyncGenerator[RunningModel, None]:
     """Start a model whose machines boot ``image``; end it afterwards, unless it is to be kept."""
     directory = RunDirectory(RUN / name)
     async with (
         controller.start(name=name, base=image, juju=juju, keep=keep),
-        connected(directory, tmp_path, keep=keep) as model,
+        connected(directory, tmp_path, base=base, keep=keep) as model,
     ):
         yield model
 
 
 @asynccontextmanager
 async def connected(
-    directory: RunDirectory, tmp_path: Path, *, keep: bool = True
+    directory: RunDirectory, tmp_path: Path, *, base: str | None = None, keep: bool = True
 ) -> AsyncGenerator[RunningModel, None]:
     """Connect to a model that runs already."""
     client = await Client.connect(directory)
@@ -310,7 +321,8 @@ async def connected(
     await view.refresh()
     watching = asyncio.create_task(view.watch())
     try:
-        yield RunningModel(OpsTest(view, tmp_path, keep=keep), Substrate(view), directory)
+        ops_test = OpsTest(view, tmp_path, base=base, keep=keep)
+        yield RunningModel(ops_test, Substrate(view), directory)
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)

@@ -35,17 +35,18 @@ def main() -> int:
     """Run the demo; the exit status."""
     parser = argparse.ArgumentParser(prog="./dev demo", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="leave the machines up at the end")
-    keep: bool = parser.parse_args().keep
+    parser.add_argument("--base", help="the Debian of the machines, 12 or 13 (default: as here)")
+    arguments = parser.parse_args()
     if RunDirectory(RUN / NAME).is_running():
         print("The machines of an earlier demo are up: end them with ./dev destroy")
         return 1
     with tempfile.TemporaryDirectory() as directory:
-        return asyncio.run(_demo(Path(directory), keep=keep))
+        return asyncio.run(_demo(Path(directory), arguments.base, keep=arguments.keep))
 
 
-async def _demo(directory: Path, *, keep: bool) -> int:
-    image = await images.build(PACKAGES, print)
-    async with running_model(NAME, image, directory, keep=keep) as running:
+async def _demo(directory: Path, base: str | None, *, keep: bool) -> int:
+    image = await images.build(PACKAGES, print, base)
+    async with running_model(NAME, image, directory, base=base, keep=keep) as running:
         story = await _story(running)
         _headline("Deploying nfs-server, two units of my-app, and nfs-client beside each")
         await story.deploy()

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from sandbox.images import host_release
 from story import APP, CLIENT, SERVER, Story
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -40,9 +41,8 @@ def pytest_addoption(parser: pytest.Parser):
     )
     group.addoption(
         "--base",
-        choices=["22.04", "24.04"],
-        default="24.04",
-        help="the Ubuntu that the charms are packed for and deployed on, on Juju (default: 24.04)",
+        help="what the charms are packed for and deployed on: on Juju, Ubuntu 22.04 or 24.04"
+        " (default); in the sandbox, Debian 12 or 13 (default: as this computer)",
     )
     group.addoption(
         "--machines",
@@ -73,8 +73,10 @@ def pytest_configure(config: pytest.Config):
     chosen = config.getoption("--substrate") or _default_substrate()
     for name in PLUGINS[chosen]:
         config.pluginmanager.import_plugin(name)
+    if config.option.base is None:
+        config.option.base = host_release() if chosen == "sandbox" else "24.04"
     # The charms are for several releases of Ubuntu: charmcraft would pack them all.
-    ubuntu = f"ubuntu@{config.getoption('--base')}:{_architecture()}"
+    ubuntu = f"ubuntu@{config.option.base}:{_architecture()}"
     config.option.charmcraft_args.append(f"--platform={ubuntu}")
 
 

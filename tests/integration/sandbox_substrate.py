@@ -32,18 +32,20 @@ async def sandbox_model(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[RunningModel, None]:
     config = request.config
+    base: str = config.option.base
     tmp_path = tmp_path_factory.mktemp("sandbox")
     module = request.module.__name__.rpartition(".")[-1].replace("_", "-")
     name: str = config.getoption("--model") or f"{module}-{secrets.token_hex(2)}"
     directory = RunDirectory(RUN / name)
     if directory.is_running():
-        model = connected(directory, tmp_path)
+        model = connected(directory, tmp_path, base=base)
     else:
-        image = await images.build(PACKAGES, _say(config))
+        image = await images.build(PACKAGES, _say(config), base)
         model = running_model(
             name,
             image,
             tmp_path,
+            base=base,
             juju=config.option.juju,
             keep=config.option.keep_models,
         )

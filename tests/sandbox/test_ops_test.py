@@ -29,7 +29,7 @@ from juju.errors import (
 )
 from juju.exceptions import DeadEntityException
 
-from sandbox import libjuju, ops_test
+from sandbox import images, libjuju, ops_test
 from sandbox.client import Client, ControllerGoneError, RunDirectory
 from sandbox.idle import Settling
 from sandbox.status import Status
@@ -463,6 +463,23 @@ async def test_build_charm_takes_the_packed_one(
         await running.ops_test.build_charm(tmp_path)
     (tmp_path / "nfs_ubuntu.charm").touch()
     assert await running.ops_test.build_charm(tmp_path) == tmp_path / "nfs_ubuntu.charm"
+
+
+async def test_build_charm_takes_the_one_for_the_base(
+    controller: FakeController, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(ops_test, "CHARMS", tmp_path)
+    monkeypatch.setattr(images, "host_release", lambda: "12")
+    (tmp_path / "charmcraft.yaml").write_text("name: nfs\n")
+    (tmp_path / "nfs_debian@12.charm").touch()
+    async with ops_test.connected(controller.directory, tmp_path, base="13") as model:
+        with pytest.raises(FileNotFoundError, match=r"run \./dev pack --base 13"):
+            await model.ops_test.build_charm(tmp_path)
+        (tmp_path / "13").mkdir()
+        (tmp_path / "13/nfs_debian@13.charm").touch()
+        assert (await model.ops_test.build_charm(tmp_path)).name == "nfs_debian@13.charm"
+    async with ops_test.connected(controller.directory, tmp_path, base="12") as model:
+        assert (await model.ops_test.build_charm(tmp_path)).name == "nfs_debian@12.charm"
 
 
 async def test_the_substrate_finds_a_subordinates_machine(

@@ -525,6 +525,8 @@ class Machine:
             f"ubd0={self.host_name}.cow,{self._image}",
             *disks,
             *("root=/dev/ubda", "rw", "rootflags=noinit_itable"),
+            # Where the kernel can: see images.py.
+            "seccomp=auto",
             *("con=null", "con0=null,fd:1", "quiet"),
             f"vec0:transport=tap,ifname={self._tap},mac={self.mac},depth=128,gro=1",
             f"systemd.hostname={self.host_name}",

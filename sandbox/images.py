@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds the disk that every machine of the sandbox starts from.
 
-The base image holds the release of the host, taken from the host's own apt sources, the modules
-of the user-mode-linux kernel, the agent, and a small apt repository with the packages that
-charms install. It is built once and kept under ``.cache/sandbox``, named by what it is made of.
+The base image holds the release of the host, or another one of Debian, taken from the host's own
+apt sources, the modules of that release's user-mode-linux kernel, the agent, and a small apt
+repository with the packages that charms install. It is built once and kept under
+``.cache/sandbox``, named by what it is made of.
 
 Everything that mounts or forks runs in namespaces of its own that die with this process, and
 everything unfinished lies in one directory that the next build removes: a build that is
@@ -14,7 +15,9 @@ import asyncio
 import fcntl
 import hashlib
 import os
+import platform
 import re
+import shlex
 import shutil
 import stat
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -29,8 +32,18 @@ _AGENT = Path(__file__).with_name("agent.py")
 _HOOK_COMMAND = Path(__file__).with_name("hook_command.c")
 _PTRACE = Path(__file__).with_name("ptrace.c")
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "sandbox"
-KERNEL = Path("/usr/bin/linux.uml")
-KERNEL_MODULES = Path("/usr/lib/uml/modules")
+RELEASES = {"12": "bookworm", "13": "trixie"}
+"""Releases of Debian that a host with either can make machines of, and what apt calls them."""
+
+_KERNELS = {"bookworm": "forky"}
+"""Releases whose machines have another one's kernel.
+
+Since 6.16 user-mode-linux runs programs under seccomp(2), without ptrace(2): they start about
+eight times as quickly.
+"""
+LIBRARIES = Path("/lib64/ld-linux-x86-64.so.2").resolve().parent
+"""Where a program that starts finds the C library: Debian's and Ubuntu's directory."""
+
 _MEMORY = Path("/dev/shm")  # noqa: S108  # Where user-mode-linux keeps a machine's memory.
 REBOOTS = "sandbox: off, to be started again"
 """What a machine says on its console when somebody on it has it rebooted."""
@@ -43,7 +56,6 @@ _COMMAND_TIMEOUT_S = 120.0
 _BOOTSTRAP_TIMEOUT_S = 1800.0
 _TOOLS = {
     "/usr/bin/gcc": "gcc",
-    "/usr/bin/linux.uml": "user-mode-linux",
     "/usr/bin/mmdebstrap": "mmdebstrap",
     "/usr/bin/dpkg-scanpackages": "dpkg-dev",
     "/usr/sbin/mkfs.ext4": "e2fsprogs",
@@ -78,6 +90,21 @@ _DPKG_OPTIONS = (
     "path-exclude=/usr/share/locale/*",
     "path-exclude=/usr/share/doc/*",
 )
+# A machine needs the modules alone; the kernel, with its C library, is for who starts it.
+_UNPACK_KERNEL = """
+echo "$1" > /etc/apt/sources.list.d/kernel.list
+apt-get update
+mkdir -p /boot/uml/lib /tmp/uml
+cd /tmp/uml
+apt-get download user-mode-linux/"$2" libc6/"$2" libgcc-s1/"$2"
+for package in *.deb; do dpkg-deb --extract "$package" .; done
+mv usr/lib/uml/modules /usr/lib/modules
+mv usr/bin/linux.uml /boot/uml
+for name in ld-linux-x86-64.so.2 libc.so.6 libgcc_s.so.1; do
+    cp "$(find . -type f -name "$name")" /boot/uml/lib
+done
+rm -r /tmp/uml
+"""
 _MASKED_UNITS = (
     # What a machine without a person, a clock or hardware doesn't need, and what a boot waits for.
     "apt-daily-upgrade.timer",
@@ -90,6 +117,7 @@ _MASKED_UNITS = (
     "e2scrub_reap.service",
     "fstrim.timer",
     "getty.target",
+    "ldconfig.service",
     "proc-sys-fs-binfmt_misc.automount",
     "serial-getty@.service",
     "sys-kernel-config.mount",
@@ -100,12 +128,14 @@ _MASKED_UNITS = (
     "systemd-ask-password-wall.path",
     "systemd-binfmt.service",
     "systemd-hwdb-update.service",
+    "systemd-journal-catalog-update.service",
     "systemd-journal-flush.service",
     "systemd-logind.service",
     "systemd-machine-id-commit.service",
     "systemd-pstore.service",
     "systemd-random-seed.service",
     "systemd-sysusers.service",
+    "systemd-udev-load-credentials.service",
     "systemd-update-done.service",
     "systemd-update-utmp.service",
     "systemd-update-utmp-runlevel.service",
@@ -172,7 +202,7 @@ _FILES = {
         '        sandbox.address6=*) address6="${word#*=}" ;;\n'
         "    esac\n"
         "done\n"
-        "modprobe ipv6\n"
+        "test -d /proc/sys/net/ipv6 || modprobe ipv6\n"
         "# Whatever comes in needs 64 KiB, at once. Where they are not free, the kernel's vector\n"
         "# driver reads into a buffer that it doesn't have (EFAULT), and spins for ever.\n"
         "echo 65536 > /proc/sys/vm/min_free_kbytes\n"
@@ -197,7 +227,9 @@ _MASKED_GENERATORS = (
     "systemd-integritysetup-generator",
     "systemd-rc-local-generator",
     "systemd-run-generator",
+    "systemd-ssh-generator",
     "systemd-system-update-generator",
+    "systemd-tpm2-generator",
     "systemd-veritysetup-generator",
 )
 _ENABLED_UNITS = {
@@ -210,21 +242,31 @@ class ImageError(Exception):
     """The base image can't be built here; the message says what to do."""
 
 
-async def build(packages: Sequence[str], log: Callable[[str], None]) -> Path:
+def host_release() -> str:
+    """Return the version of the distribution that this computer runs, as 12 or 24.04."""
+    return platform.freedesktop_os_release()["VERSION_ID"]
+
+
+async def build(
+    packages: Sequence[str], log: Callable[[str], None], release: str | None = None
+) -> Path:
     """Return the base image whose repository offers ``packages``, building it if needed.
 
-    The private key of root's login in machines lies beside it, with the suffix ``.key``, and what
-    user-mode-linux is started with, with the suffix ``.so``.
+    It holds a ``release`` of Debian, one of RELEASES, or else what the host runs. Beside it lie,
+    with these suffixes, ``.key``, the private key of root's login in machines, ``.kernel``, a
+    directory with the kernel and the libraries that it needs, and ``.so``, what is loaded into it.
 
     Raises:
         ImageError: something that a person has to put right, or the build failed.
     """
     check_host()
     packages = sorted(packages)
-    sources = await _apt_sources()
-    tree_key = _digest(*sources, *_bootstrap_arguments(packages))
+    codename = _codename(release)
+    sources = _sources_of(codename, await _apt_sources())
+    arguments = _bootstrap_arguments(packages, await _kernel_source(codename))
+    tree_key = _digest(codename, *sources, *arguments)
     parts = [Path(__file__), _AGENT, _HOOK_COMMAND, _PTRACE]
-    image_key = _digest(tree_key, _kernel_version(), *(part.read_text() for part in parts))
+    image_key = _digest(tree_key, *(part.read_text() for part in parts))
     image = CACHE / f"base-{image_key}.img"
     if image.exists():
         return image
@@ -232,7 +274,7 @@ async def build(packages: Sequence[str], log: Callable[[str], None]) -> Path:
         if not image.exists():
             tree = CACHE / f"tree-{tree_key}.tar"
             if not tree.exists():
-                await _bootstrap(sources, packages, tree, workspace, log)
+                await _bootstrap(codename, sources, arguments, tree, workspace, log)
             await _make_image(tree, image, workspace, log)
     return image
 
@@ -254,16 +296,6 @@ def check_host() -> None:
             raise ImageError(
                 f"{directory} has {free >> 20} MiB free, {needed >> 20} MiB are needed: make room"
             )
-
-
-def _kernel_version() -> str:
-    """Return the version of the user-mode-linux kernel, as its modules directory names it."""
-    versions = sorted(path.name for path in KERNEL_MODULES.iterdir())
-    if len(versions) != 1:
-        raise ImageError(
-            f"{KERNEL_MODULES} holds {versions}: apt-get install --reinstall user-mode-linux"
-        )
-    return versions[0]
 
 
 def _digest(*parts: str) -> str:
@@ -289,6 +321,19 @@ async def _apt_sources() -> list[str]:
     ]
 
 
+def _sources_of(codename: str, sources: Sequence[str]) -> list[str]:
+    """Return the host's sources with another release in place of its own."""
+    own = _codename(None)
+    if codename == own:
+        return list(sources)
+    # As in "deb URI bookworm-updates main".
+    word = re.compile(rf"(?<= ){own}(?=[ -])")
+    others = [word.sub(codename, source) for source in sources if word.search(source)]
+    if not others:
+        raise ImageError(f"apt has no source of {own} by this name, to take {codename} from")
+    return others
+
+
 def _signed_by(entry: str) -> str:
     """Return the keyring option of a source, from where apt says it is written.
 
@@ -305,17 +350,28 @@ def _signed_by(entry: str) -> str:
     return f"[signed-by={match[1]}] " if match else ""
 
 
-def _bootstrap_arguments(packages: Sequence[str]) -> list[str]:
+async def _kernel_source(codename: str) -> list[str]:
+    """Return the source of a release's kernel, and the name of the release that it is of."""
+    kernel = _KERNELS.get(codename, codename)
+    sources = _sources_of(kernel, await _apt_sources())
+    return [next(it for it in sources if f" {kernel} " in it), kernel]
+
+
+def _bootstrap_arguments(packages: Sequence[str], kernel: Sequence[str]) -> list[str]:
     """Return what mmdebstrap is told, whatever the host; "$1" in a hook is the new system."""
-    download = ["apt-get install --yes --download-only --no-install-recommends", *packages]
+    install = "apt-get install --yes --no-install-recommends"
+    download = f"{install} --download-only {' '.join(packages)}"
     hooks = [
         'chroot "$1" apt-get clean',
-        f'chroot "$1" {" ".join(download)}' if packages else ":",
+        f'chroot "$1" {download}' if packages else ":",
         # Libraries have no service that a machine could miss the start of, and take long there.
-        'find "$1/var/cache/apt/archives" -name "lib*.deb" -exec dpkg --root="$1" -i {} +',
+        # What they depend on comes with them.
+        f'cd "$1" && find var/cache/apt/archives -name "lib*.deb" -printf "/%p\\0" |'
+        f' xargs -0 --no-run-if-empty chroot "$1" {install}',
         'mkdir -p "$1/srv/apt"',
         'find "$1/var/cache/apt/archives" -name "*.deb" -exec mv -t "$1/srv/apt" {} +',
         'cd "$1/srv/apt" && dpkg-scanpackages . > Packages',
+        f'chroot "$1" {shlex.join(["sh", "-ec", _UNPACK_KERNEL, "sh", *kernel])}',
         'rm -f "$1"/etc/apt/apt.conf.d/99mmdebstrap "$1"/etc/apt/sources.list.d/*',
     ]
     return [
@@ -328,23 +384,28 @@ def _bootstrap_arguments(packages: Sequence[str]) -> list[str]:
     ]
 
 
-def _codename() -> str:
-    text = Path("/etc/os-release").read_text()
-    match = re.search(r'(?m)^VERSION_CODENAME="?([a-z]+)"?$', text)
-    if match is None:
-        raise ImageError("/etc/os-release has no VERSION_CODENAME: use Debian or Ubuntu")
-    return match[1]
+def _codename(release: str | None) -> str:
+    """Return what apt calls a release, or the host's."""
+    host = platform.freedesktop_os_release()
+    if release in (None, host.get("VERSION_ID")):
+        if "VERSION_CODENAME" not in host:
+            raise ImageError("/etc/os-release has no VERSION_CODENAME: use Debian or Ubuntu")
+        return host["VERSION_CODENAME"]
+    if host["ID"] != "debian" or release not in RELEASES:
+        raise ImageError(f"machines can't be of release {release} on this {host['PRETTY_NAME']}")
+    return RELEASES[release]
 
 
 async def _bootstrap(
+    codename: str,
     sources: Sequence[str],
-    packages: Sequence[str],
+    arguments: Sequence[str],
     tree: Path,
     workspace: Path,
     log: Callable[[str], None],
 ) -> None:
-    """Make the archive of the host's release, with a repository of ``packages`` in /srv/apt."""
-    log(f"installing {_codename()} for the machines (once; about a minute)")
+    """Make the archive of a release as the arguments of mmdebstrap say."""
+    log(f"installing {codename} for the machines (once; about a minute)")
     settings = await _run(["/usr/bin/apt-config", "dump", "--no-empty"])
     wanted = re.findall(r"(?m)^Acquire::(?:https?::Proxy|Check-).*;$", settings)
     (workspace / "apt.conf").write_text("\n".join(wanted) + "\n")
@@ -353,9 +414,9 @@ async def _bootstrap(
         [
             *_in_dying_namespaces(),
             "/usr/bin/mmdebstrap",
-            *_bootstrap_arguments(packages),
+            *arguments,
             f"--aptopt={workspace / 'apt.conf'}",
-            _codename(),
+            codename,
             str(archive),
             *sources,
         ],
@@ -374,10 +435,9 @@ async def _make_image(
     root = workspace / "root"
     root.mkdir(mode=0o755)
     await _run(["/usr/bin/tar", "-xf", str(tree), "-C", str(root), "--numeric-owner"])
-    version = _kernel_version()
-    await asyncio.to_thread(
-        shutil.copytree, KERNEL_MODULES / version, root / "usr/lib/modules" / version
-    )
+    kernel = workspace / "kernel"
+    shutil.move(root / "boot/uml", kernel)
+    (version,) = (path.name for path in (root / "usr/lib/modules").iterdir())
     _add_release(root / "srv/apt")
     _add_files(root)
     await compile_hook_command(root / HOOK_COMMAND.removeprefix("/"))
@@ -393,6 +453,8 @@ async def _make_image(
     options = ["-q", "-F", "-m", "0", "-i", "65536", "-d", str(root)]
     await _run(["/usr/sbin/mkfs.ext4", *options, str(disk)])
     key.replace(image.with_suffix(".key"))
+    shutil.rmtree(image.with_suffix(".kernel"), ignore_errors=True)
+    kernel.replace(image.with_suffix(".kernel"))
     library.replace(image.with_suffix(".so"))
     disk.replace(image)
 

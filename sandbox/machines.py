@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from sandbox.agent import PORT
-from sandbox.images import CACHE, KERNEL, REBOOTS
+from sandbox.images import CACHE, LIBRARIES, REBOOTS
 
 BRIDGE = "sandbox"
 HOST_ADDRESS = "10.77.0.1"
@@ -514,12 +514,16 @@ class Machine:
                 return
 
     def _command_line(self) -> list[str]:
+        kernel = self._image.with_suffix(".kernel")
         disks = [f"ubd{i + 1}={disk}" for i, disk in enumerate(self._disks) if disk]
         return [
             *("/usr/bin/setpriv", "--pdeathsig", "KILL"),
             *("/usr/bin/taskset", "--cpu-list", str(self._processor)),
             *("/usr/bin/unshare", "--pid", "--mount-proc", "--fork", "--kill-child"),
-            str(KERNEL),
+            # Of another release than the host, it has that one's C library, in its own mount
+            # namespace: where each program looks, as it starts itself anew, for a reboot too.
+            *("/bin/sh", "-ec", 'mount --bind "$0" "$1" && shift && exec "$@"'),
+            *(str(kernel / "lib"), str(LIBRARIES), str(kernel / "linux.uml")),
             # Relative to the machine's directory: the path of a Unix socket can't be long.
             "uml_dir=.",
             f"umid={self.host_name}",
@@ -527,6 +531,8 @@ class Machine:
             f"ubd0={self.host_name}.cow,{self._image}",
             *disks,
             *("root=/dev/ubda", "rw", "rootflags=noinit_itable"),
+            # Where the kernel can: see images.py.
+            "seccomp=auto",
             *("con=null", "con0=null,fd:1", "quiet"),
             f"vec0:transport=tap,ifname={self._tap},mac={self.mac},depth=128,gro=1",
             f"systemd.hostname={self.host_name}",

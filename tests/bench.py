@@ -18,13 +18,12 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Literal
 
 from sandbox.operations import Remote
 from sandbox.uniter import Dispatch
 from tests.integration.machines import machine_of, sandbox_model
-from tests.integration.revisions import PACKED
+from tests.integration.revisions import packed_charm
 from tests.integration.story import (
     APP,
     CLIENT,
@@ -106,14 +105,10 @@ def main() -> int:
 
 @contextmanager
 def _story(name: str) -> Generator[Story, None, None]:
-    charms = {it: _charm(it) for it in (SERVER, CLIENT)}
+    empty = packed_charm("empty")
+    charms = {it: packed_charm(it) for it in (SERVER, CLIENT)}
     with sandbox_model(name, print) as (juju, machines):
-        yield Story(juju, machines, {**charms, APP: _charm("empty"), TENANT: _charm("empty")})
-
-
-def _charm(name: str) -> Path:
-    (charm,) = PACKED.glob(f"{name}_*.charm")
-    return charm
+        yield Story(juju, machines, {**charms, APP: empty, TENANT: empty})
 
 
 def _act(story: Story, action: str, **parameters: Any) -> Dispatch:
@@ -204,7 +199,7 @@ class Cost:
 def _relations(story: Story) -> bool:
     story.deploy(SERVER, config=OVERCOMMIT, storage=STORAGE)
     story.settle(SERVER, timeout=DEPLOY_TIMEOUT_S)
-    client = str(_charm("own-share"))
+    client = str(packed_charm("own-share"))
     found: list[Cost] = []
     for before, count in pairwise((0, *INTEGRATIONS)):
         clients = [_client(number) for number in range(before, count)]

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 
 from sandbox.client import RUN, RunDirectory
 from tests.integration.machines import sandbox_model
-from tests.integration.revisions import PACKED, packed
+from tests.integration.revisions import packed_charm
 from tests.integration.story import (
     APP,
+    CLIENT,
+    SERVER,
     STEPS,
     Step,
     Story,
@@ -29,13 +31,16 @@ def main() -> int:
     """Run the demo; the exit status."""
     parser = argparse.ArgumentParser(prog="./dev demo", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="leave the machines up at the end")
-    keep: bool = parser.parse_args().keep
+    parser.add_argument("--base", help="the Debian of the machines, 12 or 13 (default: as here)")
+    arguments = parser.parse_args()
     if RunDirectory(RUN / NAME).is_running():
         print("The machines of an earlier demo are up: end them with ./dev destroy")
         return 1
-    (app,) = PACKED.glob("any-app_*.charm")
-    with sandbox_model(NAME, print, keep=keep) as (juju, machines):
-        story = Story(juju, machines, {**packed(), APP: app}, say=_show)
+    base, keep = arguments.base, arguments.keep
+    with sandbox_model(NAME, print, base=base, keep=keep) as (juju, machines):
+        charms = {name: packed_charm(name, base) for name in (SERVER, CLIENT)}
+        charms[APP] = packed_charm("any-app", base)
+        story = Story(juju, machines, charms, say=_show)
         _headline("Deploying nfs-server, two units of my-app, and nfs-client beside each")
         story.begin()
         print(juju.cli("status"))

@@ -4,18 +4,22 @@
 charmcraft packs for Ubuntu on that same Ubuntu only. Here it runs in a mount namespace of its own
 that has Ubuntu's os-release over this computer's. Such a charm holds what suits this computer's
 Python: right for the sandbox, whose machines have the same, and for tests; not for a release.
+With `--base 13` it holds what suits Debian 13's Python, for machines of the sandbox that have it.
 
 A charm is packed again when its directory, the packing tools or this file changed. It is made of
 a copy of its directory, so nothing is left in the tree or in the home directory.
 """
 
+import argparse
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -35,6 +39,9 @@ PRETTY_NAME="Ubuntu {version}"
 # Which Ubuntu has this Python. Debian's, 3.11 and 3.13, no Ubuntu has: 24.04's charm then, as
 # nothing but the name depends on it.
 UBUNTU = {(3, 10): "22.04", (3, 14): "26.04"}.get(sys.version_info[:2], "24.04")
+HOST = platform.freedesktop_os_release()
+# The Debians that the sandbox has machines of (sandbox/images.py), and their Pythons.
+PYTHONS = {"12": "3.11", "13": "3.13"}
 
 
 @dataclass(frozen=True)
@@ -42,29 +49,40 @@ class Packing:
     """A charm that charmcraft is packing: what it is made of, and where."""
 
     source: Path
+    base: str
     key: str
     work: Path
     process: subprocess.Popen[bytes]
     started: float
 
 
-def main(arguments: list[str]) -> int:
+def main() -> int:
     """Pack the charms of the directories given, or all, at the same time."""
-    CHARMS.mkdir(parents=True, exist_ok=True)
+    parser = argparse.ArgumentParser(prog="./dev pack")
+    own = HOST["VERSION_ID"]
+    parser.add_argument("--base", choices=sorted({own, *PYTHONS}), default=own)
+    parser.add_argument("directories", nargs="*", type=Path)
+    arguments = parser.parse_args()
+    base: str = arguments.base
+    charms(base).mkdir(parents=True, exist_ok=True)
     WORK.mkdir(parents=True, exist_ok=True)
-    platform = f"ubuntu@{UBUNTU}:{architecture()}"
     failed = 0
     with ExitStack() as stack:
         packings: list[Packing] = []
-        for source in [Path(name).resolve() for name in arguments] or find_charms():
-            key = digest(source, platform)
-            if is_packed(source, key):
+        for source in [path.resolve() for path in arguments.directories] or find_charms():
+            key = digest(source, base)
+            if is_packed(source, base, key):
                 print(f"{source.name}: packed already")
             else:
-                packings.append(stack.enter_context(pack(source, key, platform)))
+                packings.append(stack.enter_context(pack(source, base, key)))
         for packing in packings:
             failed += not finish(packing)
     return 1 if failed else 0
+
+
+def charms(base: str) -> Path:
+    """Return where charms for a base are kept: those for this computer's are at the top."""
+    return CHARMS if base == HOST["VERSION_ID"] else CHARMS / base
 
 
 def find_charms() -> list[Path]:
@@ -81,9 +99,9 @@ def architecture() -> str:
     return done.stdout.strip()
 
 
-def digest(source: Path, platform: str) -> str:
+def digest(source: Path, base: str) -> str:
     """Return a hash of all that a charm is made from."""
-    summed = hashlib.sha256(platform.encode())
+    summed = hashlib.sha256(f"{HOST['ID']}@{HOST['VERSION_ID']} {base}".encode())
     inputs = [path for path in sorted(source.rglob("*")) if is_input(path.relative_to(source))]
     for path in [ROOT / "requirements/pack.txt", Path(__file__), *inputs]:
         if path.is_file():
@@ -97,19 +115,19 @@ def is_input(path: Path) -> bool:
     return path.parts[0] not in ("tests", "tox.ini") and "__pycache__" not in path.parts
 
 
-def is_packed(source: Path, key: str) -> bool:
+def is_packed(source: Path, base: str, key: str) -> bool:
     """Whether the packed charm of this key is there."""
-    record = CHARMS / f"{source.name}.key"
-    return record.exists() and record.read_text() == key and bool(packed(source))
+    record = charms(base) / f"{source.name}.key"
+    return record.exists() and record.read_text() == key and bool(packed(source, base))
 
 
-def packed(source: Path) -> list[Path]:
+def packed(source: Path, base: str) -> list[Path]:
     """Return the packed charms that were made from a directory."""
-    return sorted(CHARMS.glob(f"{source.name}_*.charm"))
+    return sorted(charms(base).glob(f"{source.name}_*.charm"))
 
 
 @contextmanager
-def pack(source: Path, key: str, platform: str) -> Generator[Packing]:
+def pack(source: Path, base: str, key: str) -> Generator[Packing]:
     """Start packing; whatever happens, charmcraft and its files are gone in the end."""
     with tempfile.TemporaryDirectory(dir=WORK, prefix=f"{source.name}-") as directory:
         work = Path(directory)
@@ -121,7 +139,7 @@ def pack(source: Path, key: str, platform: str) -> Generator[Packing]:
         os_release.write_text(OS_RELEASE.format(version=UBUNTU))
         with (work / "log").open("wb") as log:
             process = subprocess.Popen(
-                command(os_release, platform),
+                command(os_release),
                 cwd=work / "charm",
                 env=environment(work),
                 stdin=subprocess.DEVNULL,
@@ -129,21 +147,22 @@ def pack(source: Path, key: str, platform: str) -> Generator[Packing]:
                 stderr=log,
             )
         try:
-            yield Packing(source, key, work, process, time.monotonic())
+            yield Packing(source, base, key, work, process, time.monotonic())
         finally:
             process.kill()
             process.wait()
 
 
-def command(os_release: Path, platform: str) -> list[str]:
+def command(os_release: Path) -> list[str]:
     """Return the command that packs. All of it dies with `unshare` (--kill-child)."""
     bind = 'mount --bind "$0" /etc/os-release && exec "$@"'
+    ubuntu = f"ubuntu@{UBUNTU}:{architecture()}"
     charmcraft = str(Path(sys.executable).with_name("charmcraft"))
     return [
         *("/usr/bin/unshare", "--mount", "--propagation=private"),
         *("--pid", "--mount-proc", "--fork", "--kill-child"),
         *("/bin/sh", "-c", bind, str(os_release)),
-        *(charmcraft, "pack", "--destructive-mode", "--platform", platform),
+        *(charmcraft, "pack", "--destructive-mode", "--platform", ubuntu),
     ]
 
 
@@ -182,10 +201,13 @@ def finish(packing: Packing) -> bool:
         print((packing.work / "log").read_text(errors="replace"))
         print(f"{name}: charmcraft failed ({returncode}); it says why above")
         return False
-    record = CHARMS / f"{name}.key"
-    for old in [record, *packed(packing.source)]:
+    base = packing.base
+    if base != HOST["VERSION_ID"]:
+        change_python(made[0], packing.work, PYTHONS[base])
+    record = charms(base) / f"{name}.key"
+    for old in [record, *packed(packing.source, base)]:
         old.unlink(missing_ok=True)
-    charm = CHARMS / f"{name}_{made[0].name.partition('_')[2]}"
+    charm = charms(base) / f"{name}_{HOST['ID']}@{base}-{architecture()}.charm"
     made[0].replace(charm)
     record.write_text(packing.key)
     seconds = time.monotonic() - packing.started
@@ -193,5 +215,38 @@ def finish(packing: Packing) -> bool:
     return True
 
 
+def change_python(charm: Path, work: Path, version: str) -> None:
+    """Exchange a charm's dependencies for those of another Python, if it has any.
+
+    charmcraft takes what suits the Python that it runs with; pip takes wheels for any.
+    """
+    packed = work / "own.charm"
+    charm.replace(packed)
+    with (
+        zipfile.ZipFile(packed) as own,
+        zipfile.ZipFile(charm, "w", zipfile.ZIP_DEFLATED) as other,
+    ):
+        entries = own.infolist()
+        kept = [entry for entry in entries if not entry.filename.startswith("venv/lib/")]
+        for entry in kept:
+            other.writestr(entry, own.read(entry))
+        if kept == entries:
+            return
+        for path in sorted(install(work, version).rglob("*")):
+            other.write(path, f"venv/lib/python{version}" / path.relative_to(work))
+
+
+def install(work: Path, version: str) -> Path:
+    """Install a charm's dependencies for a Python that this computer need not have."""
+    target = work / "site-packages"
+    command = [
+        *(sys.executable, "-m", "pip", "--quiet", "install", "--no-deps", "--no-compile"),
+        *("--only-binary=:all:", f"--python-version={version}", f"--target={target}"),
+        f"--requirement={work / 'charm/requirements.txt'}",
+    ]
+    subprocess.run(command, env=environment(work), check=True, timeout=PACK_TIMEOUT_S)
+    return target
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -20,6 +20,8 @@ import jubilant
 import pytest
 
 from machines import GivenMachines, LxdMachines, SandboxMachines, sandbox_model
+from revisions import packed_charm
+from sandbox.images import host_release
 from story import APP, CLIENT, SERVER, Story
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -51,9 +53,8 @@ def pytest_addoption(parser: pytest.Parser):
     )
     group.addoption(
         "--base",
-        choices=["22.04", "24.04", "26.04"],
-        default="24.04",
-        help="the Ubuntu that the charms are packed for and deployed on, on Juju (default: 24.04)",
+        help="what the charms are packed for and deployed on: on Juju, Ubuntu 22.04, 24.04"
+        " (default) or 26.04; in the sandbox, Debian 12 or 13 (default: as this computer)",
     )
     group.addoption(
         "--machines",
@@ -84,6 +85,7 @@ def pytest_configure(config: pytest.Config):
     is_sandbox = config.option.substrate == "sandbox"
     if is_sandbox:
         config.pluginmanager.import_plugin("stand_in")
+    config.option.base = config.option.base or (host_release() if is_sandbox else "24.04")
     config.stash[OFFERED] = {
         *_kind(config).offers,
         *(["libjuju"] if is_sandbox or version.startswith("3.") else []),
@@ -161,8 +163,7 @@ def pack(
         if given := os.environ.get(variable):
             return Path(given).resolve(strict=True)
         if request.config.getoption("--substrate") == "sandbox":
-            (charm,) = (ROOT / ".cache" / "charms").glob(f"{directory.name}_*.charm")
-            return charm
+            return packed_charm(directory.name, request.config.getoption("--base"))
         output = tmp_path_factory.mktemp(directory.name)
         architecture = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
         where = f"ubuntu@{request.config.getoption('--base')}:{architecture}"
@@ -196,7 +197,9 @@ def model(request: pytest.FixtureRequest) -> Generator[tuple[jubilant.Juju, Mach
     name = f"{request.module.__name__.replace('_', '-')}-{secrets.token_hex(2)}"
     if config.getoption("--substrate") == "sandbox":
         keep: bool = config.option.keep_models
-        context = sandbox_model(name, _say(config), juju=config.option.juju, keep=keep)
+        context = sandbox_model(
+            name, _say(config), base=config.option.base, juju=config.option.juju, keep=keep
+        )
     else:
         context = _juju_model(config, name)
     with context as (juju, machines):

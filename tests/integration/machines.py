@@ -182,17 +182,23 @@ class GivenMachines:
 
 @contextmanager
 def sandbox_model(
-    name: str, say: Callable[[str], None], *, juju: str = "3.6", keep: bool = False
+    name: str,
+    say: Callable[[str], None],
+    *,
+    base: str | None = None,
+    juju: str = "3.6",
+    keep: bool = False,
 ) -> Generator[tuple[jubilant.Juju, SandboxMachines], None, None]:
     """Start a model of the sandbox, which builds its disk first if need be; end it afterwards.
 
     Args:
         name: the model's.
         say: told how the disk gets on, which takes a while once.
+        base: the Debian of its machines; by default, this computer's.
         juju: whose ways it follows.
         keep: whether it is left running.
     """
-    image = asyncio.run(images.build(PACKAGES, say))
+    image = asyncio.run(images.build(PACKAGES, say, base))
     with controller.start(name=name, base=image, juju=juju, keep=keep) as directory:
         yield jubilant.Juju(model=name, cli_binary=SANDBOX_JUJU), SandboxMachines(directory)
 

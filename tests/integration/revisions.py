@@ -4,8 +4,9 @@
 import subprocess
 from pathlib import Path
 
+from sandbox.images import host_release
+
 ROOT = Path(__file__).resolve().parent.parent.parent
-PACKED = ROOT / ".cache" / "charms"
 CHARMS = "nfs-server", "nfs-client"
 BEFORE = "62dc48f"
 """The commit that machines are refreshed from, and back to."""
@@ -13,12 +14,14 @@ GIT_TIMEOUT_S = 60
 PACK_TIMEOUT_S = 600
 
 
-def packed(root: Path = ROOT) -> dict[str, Path]:
-    """Return the packed charms of a tree, by name."""
-    charms: dict[str, Path] = {}
-    for name in CHARMS:
-        (charms[name],) = (root / ".cache/charms").glob(f"{name}_*.charm")
-    return charms
+def packed_charm(name: str, base: str | None = None, root: Path = ROOT) -> Path:
+    """Return a packed charm of a tree, for a base of the sandbox or else for this computer's."""
+    directory = root / ".cache/charms"
+    if base not in (None, host_release()):
+        directory /= str(base)
+    found = list(directory.glob(f"{name}_*.charm"))
+    assert found, f"{directory} has no {name}: tox -e pack -- --base {base or host_release()}"
+    return found[0]
 
 
 def packed_at(commit: str) -> dict[str, Path]:
@@ -41,4 +44,4 @@ def packed_at(commit: str) -> dict[str, Path]:
     directories = [str(tree / "charms" / name) for name in CHARMS]
     command = [python, str(tree / "tools/pack.py"), *directories]
     subprocess.run(command, check=True, timeout=PACK_TIMEOUT_S, stdout=subprocess.DEVNULL)
-    return packed(tree)
+    return {name: packed_charm(name, root=tree) for name in CHARMS}

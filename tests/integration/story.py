@@ -279,9 +279,10 @@ def an_outsider_is_refused(story: Story) -> None:
     outsider = story.machines.outsider()
     source = story.run(f"{APP}/0", f"findmnt --noheadings --output SOURCE {MOUNT}")
     address = source.partition(":")[0]
-    # The kernel's own mount, without mount.nfs: the outsider has no NFS packages.
+    # The kernel's own mount, without mount.nfs: the outsider has no NFS packages. By mount(2), as
+    # for fsconfig(2), mount(8) shows what the kernel logged, and that is the same for any error.
     command = (
-        "mkdir -p /mnt/other && modprobe nfsv4 && timeout 60"
+        "mkdir -p /mnt/other && modprobe nfsv4 && LIBMOUNT_FORCE_MOUNT2=always timeout 60"
         f" mount --rw -i -t nfs4 -o vers=4.2,addr={address} {shlex.quote(source)} /mnt/other"
     )
     story.run(f"{APP}/1", f"{command} && umount /mnt/other")

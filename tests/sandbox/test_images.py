@@ -3,6 +3,7 @@
 
 import asyncio
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -56,6 +57,43 @@ def test_keyring_is_the_one_that_the_host_names(
 ) -> None:
     (tmp_path / name).write_text(text)
     assert images._signed_by(f"{tmp_path / name}:{number}") == option
+
+
+@pytest.fixture
+def debian_12(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    host = {"ID": "debian", "VERSION_ID": "12", "VERSION_CODENAME": "bookworm"}
+    host["PRETTY_NAME"] = "Debian"
+    monkeypatch.setattr(platform, "freedesktop_os_release", lambda: host)
+    return host
+
+
+@pytest.mark.usefixtures("debian_12")
+def test_another_release_comes_from_where_the_hosts_does() -> None:
+    sources = [
+        "deb [signed-by=/k/bookworm.gpg] http://a bookworm main contrib",
+        "deb http://a bookworm-updates main",
+        "deb http://b/bookworm bookworm-security main",
+        "deb http://c stable main",
+    ]
+    assert images._codename("13") == "trixie"
+    assert images._sources_of("trixie", sources) == [
+        "deb [signed-by=/k/bookworm.gpg] http://a trixie main contrib",
+        "deb http://a trixie-updates main",
+        "deb http://b/bookworm trixie-security main",
+    ]
+    assert images._codename("12") == images._codename(None) == "bookworm"
+    assert images._sources_of("bookworm", sources) == sources
+    with pytest.raises(images.ImageError, match="no source of bookworm"):
+        images._sources_of("trixie", sources[3:])
+
+
+def test_release_that_the_host_has_no_source_of_is_refused(debian_12: dict[str, str]) -> None:
+    with pytest.raises(images.ImageError, match="can't be of release 22 on this Debian"):
+        images._codename("22")
+    debian_12.update(ID="ubuntu", VERSION_ID="24.04", VERSION_CODENAME="noble")
+    assert images._codename(None) == "noble"
+    with pytest.raises(images.ImageError, match="can't be of release 12"):
+        images._codename("12")
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,17 @@ def test_result_has_status_streams_and_signal(
     assert runner.run(machine.run(["no-such-command"])).returncode == 127
 
 
+def test_kernel_is_the_images_with_its_own_c_library(machine: machines.Machine) -> None:
+    assert machine._process is not None
+    process = machine._process.pid
+    kernel = int(Path(f"/proc/{process}/task/{process}/children").read_text())
+    files = machine._image.with_suffix(".kernel")
+    program = os.stat(f"/proc/{kernel}/exe")
+    assert os.path.samestat(program, (files / "linux.uml").stat())
+    mapped = {line.split()[4] for line in Path(f"/proc/{kernel}/maps").read_text().splitlines()}
+    assert str((files / "lib/libc.so.6").stat().st_ino) in mapped
+
+
 def test_large_output_and_input_pass_whole(
     runner: asyncio.Runner, machine: machines.Machine
 ) -> None:

@@ -21,7 +21,7 @@ from sandbox import controller, images
 from sandbox.client import ControllerError
 from sandbox.connection import Client as Controller
 from tests.integration.machines import PACKAGES
-from tests.integration.revisions import BEFORE, PACKED, packed, packed_at
+from tests.integration.revisions import BEFORE, CHARMS, packed_at, packed_charm
 from tests.torture import moves  # noqa: F401 - imported, they are there.
 from tests.torture.judge import judge
 from tests.torture.ledger import Client, Ledger
@@ -66,9 +66,9 @@ def main() -> int:
     parser.add_argument("--loud", action="store_true", help="say what is waited for")
     options = parser.parse_args()
     first: int = secrets.randbits(32) if options.seed is None else options.seed
-    (app,) = PACKED.glob(f"{APP}_*.charm")
-    judged = packed_at(options.commit) if options.commit else packed()
-    charms = {**judged, APP: app}
+    commit: str | None = options.commit
+    judged = packed_at(commit) if commit else {name: packed_charm(name) for name in CHARMS}
+    charms = {**judged, APP: packed_charm(APP)}
     setting = Setting(charms, packed_at(BEFORE), options.loud)
     if not setting.before:
         print(f"git has no commit {BEFORE}: no history refreshes to it")

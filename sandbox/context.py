@@ -118,6 +118,7 @@ class Context:
             "JUJU_VERSION": JUJU_VERSIONS[self.model.juju],
             "CLOUD_API_VERSION": "",
             **{f"JUJU_CHARM_{kind}": "" for kind in self._empty_charm_variables()},
+            "JUJU_CHARM_NO_PROXY": "127.0.0.1,localhost,::1",
             "APT_LISTCHANGES_FRONTEND": "none",
             "DEBIAN_FRONTEND": "noninteractive",
             "LANG": "C.UTF-8",
@@ -129,7 +130,7 @@ class Context:
         return env | self._environment_of_kind()
 
     def _empty_charm_variables(self) -> tuple[str, ...]:
-        proxies = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY")
+        proxies = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY")
         traces = ("TRACE_CONFIG_HTTP", "TRACE_CONFIG_GRPC", "TRACE_CONFIG_CA_CERT")
         return proxies if self.model.juju == "3.6" else proxies + traces
 
@@ -185,10 +186,17 @@ class Context:
         return not self._is_minion
 
     def active_relations(self) -> list[Relation]:
-        """Return the relations of the context but for the one that is being broken."""
-        hook = self.hook
-        broken = hook.relation_id if hook and hook.kind == "relation-broken" else None
-        return [relation for relation in self.relations.values() if relation.id != broken]
+        """Return the relations of the context but for those that are broken.
+
+        These are dying and have no members (getContextRelations, contextfactory.go). A relation
+        that only this unit leaves is not: even its broken hook is told of it.
+        """
+        local = self.unit.local.relations
+        return [
+            relation
+            for relation in self.relations.values()
+            if relation.is_peer or relation.life == "alive" or local[relation.id].members
+        ]
 
     def relation(self, reference: str) -> Relation:
         """Find the relation that `-r` names ("3" or "endpoint:3"); the hook's own if empty."""

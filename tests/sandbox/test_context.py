@@ -23,6 +23,7 @@ storage: {data: {type: filesystem}}
     """
 options:
   size: {type: int, default: 3}
+  ratio: {type: float, default: 1.0}
   name: {type: string}
   fast: {type: boolean, default: true}
 """,
@@ -32,6 +33,13 @@ grow:
 """,
 )
 CLIENT = charms.parse("{name: client, requires: {share: {interface: nfs_share}}}")
+SUBORDINATE = charms.parse(
+    """
+name: sub
+subordinate: true
+requires: {juju-info: {interface: juju-info, scope: container}}
+"""
+)
 
 
 def started(juju: Profile = "3.6") -> Model:
@@ -78,7 +86,7 @@ def said(context: Context, *argv: str, stdin: str = "") -> str:
 
 READS = [
     # As ops runs them.
-    ("config-get --format=json", '{"fast":true,"size":3}\n'),
+    ("config-get --format=json", '{"fast":true,"ratio":1,"size":3}\n'),
     ("is-leader --format=json", "true\n"),
     ("relation-ids share --format=json", '["share:1"]\n'),
     ("relation-ids nothing --format=json", "[]\n"),
@@ -117,9 +125,10 @@ READS = [
     ("config-get name", ""),
     ("config-get name --format=json", "null\n"),
     ("config-get unknown --format json", "null\n"),
-    ("config-get", "fast: true\nsize: 3\n"),
-    ("config-get --all", "fast: true\nname: null\nsize: 3\n"),
-    ("config-get -a --format=json", '{"fast":true,"name":null,"size":3}\n'),
+    ("config-get ratio", "1\n"),
+    ("config-get", "fast: true\nratio: 1\nsize: 3\n"),
+    ("config-get --all", "fast: true\nname: null\nratio: 1\nsize: 3\n"),
+    ("config-get -a --format=json", '{"fast":true,"name":null,"ratio":1,"size":3}\n'),
     ("is-leader", "True\n"),
     ("relation-ids share", "share:1\n"),
     ("relation-list -r 1", "client/0\n"),
@@ -135,6 +144,11 @@ READS = [
     ("storage-get -s data/0 location", "/var/lib/juju/storage/data/0\n"),
     ("storage-list", "data/0\n"),
     ("status-get", "unknown\n"),
+    ("status-get --format=json", '{"status":"unknown"}\n'),
+    ("status-get --application", "unknown\n"),
+    ("state-get", "{}\n"),
+    ("state-get - --format=json", "{}\n"),
+    ("state-get nothing --format=json", '""\n'),
     ("opened-ports", ""),
 ]
 
@@ -292,7 +306,7 @@ def test_opened_ports_does_not_show_what_is_pending():
 def test_state_is_read_in_the_hook_and_flushed_after_it():
     model = started("4.0")
     context = at(model)
-    assert said(context, "state-get", "--format=json") == "null\n"
+    assert said(context, "state-get", "--format=json") == "{}\n"
     said(context, "state-set", "--file", "-", stdin='{"k": "v", "l": "w"}')
     said(context, "state-delete", "l")
     assert said(context, "state-get", "k") == "v\n"
@@ -337,10 +351,23 @@ def test_while_a_relation_breaks_it_is_left_out_but_can_still_be_read():
     assert broken.kind == "relation-broken"
     assert said(context, "relation-ids", "share", "--format=json") == "[]\n"
     assert said(context, "relation-list", "--format=json", "-r", "share:1") == "[]\n"
+    # Nor does any other hook list it (getContextRelations in contextfactory.go).
+    assert said(at(model), "relation-ids", "share") == ""
     own = said(context, "relation-get", "--format=json", "-r", "share:1", "-", "server/0")
     assert json.loads(own)["ingress-address"] == "10.77.0.10"
     gone = said(context, "relation-get", "--format=json", "-r", "share:1", "-", "client/0")
     assert json.loads(gone)["wish"] == "big"
+
+
+def test_a_relation_that_only_this_unit_leaves_is_listed_while_it_breaks():
+    """It is broken by the relation's life, not by the unit's (contextfactory.go)."""
+    model = started()
+    operations.remove_unit(model, ["server/0"])
+    unit = model.units["server/0"]
+    while (hook := hooks.next_hook(model, unit)).kind != "relation-broken":
+        hooks.commit(model, unit, hook)
+        operations.settle(model)
+    assert said(at(model, hook=hook), "relation-ids", "share") == "share:1\n"
 
 
 def test_a_joining_unit_is_listed_before_its_hook_has_been_committed():
@@ -395,6 +422,20 @@ def test_goal_state():
     assert set(goal["relations"]["share"]) == {"client", "client/0"}
 
 
+def test_goal_state_has_no_subordinates_but_the_units_own():
+    """See oneGoalState and goalStateUnits in agent/uniter/uniter.go."""
+    model = started()
+    operations.deploy(model, SUBORDINATE, "sub", num_units=0)
+    operations.integrate(model, "server:juju-info", "sub")
+    idle(model)
+    assert {unit.name for unit in model.units_of("sub")} == {"sub/0", "sub/1"}
+    goal = json.loads(said(at(model), "goal-state", "--format=json"))
+    assert set(goal["relations"]["juju-info"]) == {"sub", "sub/0"}
+    goal = json.loads(said(at(model, "sub/1"), "goal-state", "--format=json"))
+    assert goal["units"] == {}
+    assert set(goal["relations"]["juju-info"]) == {"server", "server/0", "server/1"}
+
+
 def test_application_status():
     model = started()
     context = at(model)
@@ -419,8 +460,16 @@ def test_an_action_gives_results_even_when_it_fails():
     said(context, "relation-set", "-r", "1", "a=1")
     assert action.results == {"a": {"b": "1", "c": "x=y"}, "d": ""}
     assert (action.failure, action.log) == ("no space", ["half way"])
-    for key in ("stdout", "Big", "a..b", "a-", "a_b"):
-        assert execute(context, ["action-set", f"{key}=1"]).returncode == 1
+    # See Init in runner/jujuc/action-set.go: all are faults of the arguments.
+    for key in ("stdout", "a.stderr-encoding", "Big", "a..b", "a-", "a_b"):
+        assert execute(context, ["action-set", "e=1", f"{key}=1"]).returncode == 2
+    assert "e" not in action.results
+    said(context, "action-set", "return-code=5")
+    assert execute(context, ["action-set", "x"]) == Answer(
+        2, "", 'ERROR argument "x" must be of the form key...=value\n'
+    )
+    said(context, "action-fail")
+    assert action.failure == "action failed without reason given, check action for errors"
     assert execute(context, ["juju-reboot"]).returncode == 1
 
 
@@ -440,7 +489,7 @@ ALWAYS = {
     "JUJU_CHARM_HTTP_PROXY": "",
     "JUJU_CHARM_HTTPS_PROXY": "",
     "JUJU_CHARM_FTP_PROXY": "",
-    "JUJU_CHARM_NO_PROXY": "",
+    "JUJU_CHARM_NO_PROXY": "127.0.0.1,localhost,::1",
     "APT_LISTCHANGES_FRONTEND": "none",
     "DEBIAN_FRONTEND": "noninteractive",
     "LANG": "C.UTF-8",

@@ -7,10 +7,10 @@ kept back until it succeeds, except for the few commands that act at once (`stat
 """
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from sandbox.model import Bag, Hook, Model, Relation, Storage, Unit
+from sandbox.model import Bag, Hook, Model, Relation, Storage, Unit, port_range
 
 JUJU_VERSIONS = {"3.6": "3.6.28", "4.0": "4.0.15"}
 AGENTS_DIRECTORY = "/var/lib/juju/agents"
@@ -167,8 +167,7 @@ class Context:
         for (relation_id, owner), changes in self._writes.items():
             if relation := self.model.relations.get(relation_id):
                 _bags(relation, owner)[owner].update(changes)
-        for port, is_open in self._ports.items():
-            (self.unit.ports.add if is_open else self.unit.ports.discard)(port)
+        self.unit.ports = self.ports()
         state = self.unit.state | self._state
         self.unit.state = {key: value for key, value in state.items() if value}
         if self.hook and self.hook.kind == "config-changed":
@@ -240,8 +239,34 @@ class Context:
         self._writes.setdefault((relation.id, owner), {}).update(changes)
 
     def change_port(self, port: str, endpoint: str, *, is_open: bool) -> None:
-        """Keep a port to open or close for the flush."""
+        """Keep a port to open or close for the flush.
+
+        Raises:
+            CommandError: another range that is open on the machine overlaps it
+                (runner/context/ports.go); closing that one in the same hook doesn't help.
+        """
+        problem = f'cannot {"open" if is_open else "close"} {port} (unit "{self.unit.name}")'
+        for unit, other, requested in self._ports_of_machine(is_open=is_open):
+            if _overlap(port, other) and (unit, other) != (self.unit.name, port):
+                raise CommandError(
+                    f'{problem}: port range conflicts with {other} (unit "{unit}"){requested}'
+                )
         self._ports[port, endpoint] = is_open
+
+    def _ports_of_machine(self, *, is_open: bool) -> Iterator[tuple[str, str, str]]:
+        """Give unit and port of what this hook opens (or closes), and of all that is open."""
+        for (port, _), opens in self._ports.items():
+            if opens == is_open:
+                yield self.unit.name, port, " requested earlier"
+        for unit in self.model.units.values():
+            if unit.machine == self.unit.machine:
+                for port, _ in unit.ports:
+                    yield unit.name, port, ""
+
+    def ports(self) -> set[tuple[str, str]]:
+        """Return the unit's open ports, each with an endpoint, as they will be after the hook."""
+        opened = {key for key, is_open in self._ports.items() if is_open}
+        return (self.unit.ports | opened) - (self._ports.keys() - opened)
 
     def state(self) -> dict[str, str]:
         """Return the unit's server-side state, with what this hook has set."""
@@ -270,6 +295,11 @@ class Context:
         if self.action is None or self.action.is_exec:
             raise CommandError("not running an action")
         return self.action
+
+
+def _overlap(port: str, other: str) -> bool:
+    (protocol, first, last), (its_protocol, its_first, its_last) = map(port_range, (port, other))
+    return protocol == its_protocol and last >= its_first and its_last >= first
 
 
 def _bags(relation: Relation, owner: str) -> dict[str, Bag]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `juju status --format=json` tells of a model."""
 
-from sandbox.model import Application, Model, Relation, Status, Unit, by_number
+from sandbox.model import Application, Model, Relation, Status, Unit, by_number, port_range
 from sandbox.status import (
     ApplicationStatus,
     MachineStatus,
@@ -124,7 +124,7 @@ def _unit(model: Model, unit: Unit) -> UnitStatus:
         "workload-status": _state(_workload_status(model, unit)),
         "juju-status": _state(_agent_status(model, unit)),
         "machine": unit.machine,
-        "open-ports": sorted({port for port, _ in unit.ports}),
+        "open-ports": sorted({port for port, _ in unit.ports}, key=port_range),
         "public-address": model.address(unit),
     }
     if model.is_leader(unit):

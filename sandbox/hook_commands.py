@@ -14,7 +14,7 @@ import yaml
 
 from sandbox.charm import Value
 from sandbox.context import CommandError, Context
-from sandbox.model import Model, Status
+from sandbox.model import Status, port_range
 
 INTERFACE = "vec0"
 NETWORK = "10.77.0.0/24"
@@ -260,8 +260,8 @@ def _close_port(context: Context, arguments: Arguments) -> object:
 
 
 def _opened_ports(context: Context, arguments: Arguments) -> object:
-    ports = context.unit.ports
-    names = sorted({port for port, _ in ports})
+    ports = context.ports()
+    names = sorted({port for port, _ in ports}, key=port_range)
     if not arguments.has("endpoints"):
         return names
     return [f"{name} ({', '.join(sorted(e for p, e in ports if p == name))})" for name in names]

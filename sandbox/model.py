@@ -7,6 +7,8 @@ what a charm sees in them.
 
 import hashlib
 import json
+import random
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -310,6 +312,15 @@ class Model:
         """Return a hash of all that config-changed tells a unit of: its config and address."""
         known = [self.applications[unit.app].config(), self.address(unit)]
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def port_range(port: str) -> tuple[str, int, int]:
+    """Return protocol, first and last of a port; Juju sorts by these (core/network/portrange.go).
+
+    ICMP has no ports. There too it is from -1 to -1, and so in conflict with itself.
+    """
+    found = re.fullmatch(r"(\d+)(?:-(\d+))?/(\w+)", port)
+    return (found[3], int(found[1]), int(found[2] or found[1])) if found else (port, -1, -1)
 
 
 def by_number(names: Iterable[str]) -> list[str]:

@@ -283,24 +283,62 @@ def test_writing_what_is_there_changes_no_version_and_runs_no_hook():
     assert hooks.next_hook(model, model.units["client/0"]) is None
 
 
-def test_opened_ports_does_not_show_what_is_pending():
+def test_opened_ports_shows_what_is_pending_by_protocol_and_number():
+    """See OpenedUnitPortRanges in runner/context/ports.go, SortPortRanges in portrange.go."""
     model = started()
     context = at(model)
-    said(context, "open-port", "2049")
+    for port in ("2049", "99/udp", "icmp", "111"):
+        said(context, "open-port", port)
     said(context, "open-port", "--endpoints", "share,cluster", "100-110/udp")
-    said(context, "open-port", "icmp")
-    assert said(context, "opened-ports", "--format=json") == "[]\n"
+    shown = "icmp (*)\n111/tcp (*)\n2049/tcp (*)\n99/udp (*)\n100-110/udp (cluster, share)\n"
+    assert said(context, "opened-ports", "--endpoints") == shown
+    assert model.units["server/0"].ports == set()
     context.flush()
     context = at(model)
-    shown = '["100-110/udp","2049/tcp","icmp"]\n'
-    assert said(context, "opened-ports", "--format=json") == shown
-    assert said(context, "opened-ports", "--endpoints") == (
-        "100-110/udp (cluster, share)\n2049/tcp (*)\nicmp (*)\n"
-    )
+    assert said(context, "opened-ports", "--endpoints") == shown
     said(context, "close-port", "2049/tcp")
-    assert said(context, "opened-ports", "--format=json") == shown
+    left = '["icmp","111/tcp","99/udp","100-110/udp"]\n'
+    assert said(context, "opened-ports", "--format=json") == left
+    assert ("2049/tcp", "*") in model.units["server/0"].ports
     context.flush()
-    assert said(context, "opened-ports", "--format=json") == '["100-110/udp","icmp"]\n'
+    assert said(at(model), "opened-ports", "--format=json") == left
+
+
+def test_a_port_that_another_unit_of_the_machine_has_cannot_be_opened():
+    """See checkForConflict in runner/context/ports.go."""
+    model = started()
+    operations.deploy(model, CLIENT, "beside", to=["0"])
+    idle(model)
+    context = at(model)
+    said(context, "open-port", "2049")
+    said(context, "open-port", "100-110/udp")
+    said(context, "open-port", "icmp")
+    context.flush()
+
+    def refused(unit: str, *argv: str) -> str:
+        answer = execute(at(model, unit), argv)
+        assert (answer.returncode, answer.stdout) == (1, "")
+        return answer.stderr
+
+    problem = 'ERROR cannot %s (unit "%s"): port range conflicts with %s (unit "server/0")\n'
+    for unit in ("beside/0", "server/0"):
+        wider = problem % ("open 110-120/udp", unit, "100-110/udp")
+        assert refused(unit, "open-port", "110-120/udp") == wider
+    for verb in ("open", "close"):
+        for port in ("2049/tcp", "icmp"):
+            expected = problem % (f"{verb} {port}", "beside/0", port)
+            assert refused("beside/0", f"{verb}-port", port) == expected
+    context = at(model, "beside/0")
+    said(context, "open-port", "2049/udp")
+    said(context, "open-port", "50-60")
+    answer = execute(context, ["open-port", "55"])
+    assert answer.stderr == (
+        'ERROR cannot open 55/tcp (unit "beside/0"): '
+        'port range conflicts with 50-60/tcp (unit "beside/0") requested earlier\n'
+    )
+    # What is open already, or on another machine, is no conflict.
+    said(at(model), "open-port", "2049")
+    said(at(model, "server/1"), "open-port", "2049")
 
 
 def test_state_is_read_in_the_hook_and_flushed_after_it():

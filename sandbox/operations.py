@@ -5,6 +5,7 @@ The checks and their messages are Juju's as far as a test or an operator would m
 """
 
 import re
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypedDict
@@ -230,16 +231,21 @@ def _add_storage(
         spec.kind,
         directive.pool,
         directive.size_mib,
-        storage_location(spec, identity),
+        storage_location(model, spec, identity),
         owner.name,
     )
 
 
-def storage_location(spec: charms.StorageSpec, identity: str) -> str:
-    """Return where a storage instance is mounted, by the rules of 3.6 (state/filesystem.go)."""
+def storage_location(model: Model, spec: charms.StorageSpec, identity: str) -> str:
+    """Return where a storage instance is mounted, from when it is attached.
+
+    3.6: state/filesystem.go. 4.0: the last part is the attachment's own UUID
+    (domain/storageprovisioning/service/filesystem.go).
+    """
     if spec.location and not spec.is_multiple:
         return spec.location
-    return f"{spec.location or STORAGE_ROOT}/{identity}"
+    name = identity if model.juju == "3.6" else str(uuid.uuid4())
+    return f"{spec.location or STORAGE_ROOT}/{name}"
 
 
 def remove_unit(model: Model, names: Sequence[str], *, destroy_storage: bool = False) -> None:
@@ -317,15 +323,23 @@ def _infer(model: Model, a: str, b: str) -> dict[str, Endpoint]:
     if app_a == app_b:
         raise OperationError("relating an application to itself is not supported by the sandbox")
     pairs = [(x, y) for x in ends_a for y in ends_b if _can_join(model, app_a, x, app_b, y)]
-    # An endpoint the charm declares is preferred to the implicit juju-info.
-    explicit = [pair for pair in pairs if not any(end.is_implicit for end in pair)]
-    found = explicit or pairs
-    if not found:
+    if not pairs:
         raise OperationError("no relations found")
-    if len(found) > 1:
-        choices = "; ".join(f'"{app_a}:{x.name} {app_b}:{y.name}"' for x, y in found)
-        raise OperationError(f'ambiguous relation: "{a} {b}" could refer to {choices}')
-    return {app_a: found[0][0], app_b: found[0][1]}
+    if len(pairs) == 1:
+        return {app_a: pairs[0][0], app_b: pairs[0][1]}
+    ambiguity = f'ambiguous relation: "{a} {b}" could refer to '
+    if model.juju == "4.0":
+        # inferEndpoints in domain/relation/state/relation.go
+        choices = [f'"{app_a}:{x.name} {app_b}:{y.name}"' for x, y in pairs]
+        raise OperationError(
+            f'cannot relate endpoints "{a}" and "{b}": {ambiguity}{"; ".join(choices)}'
+        )
+    # An endpoint the charm declares is preferred to the implicit juju-info (state/state.go).
+    explicit = [pair for pair in pairs if not any(end.is_implicit for end in pair)]
+    if len(explicit) == 1:
+        return {app_a: explicit[0][0], app_b: explicit[0][1]}
+    keys = sorted(f'"{Relation(0, {app_a: x, app_b: y}).key}"' for x, y in pairs)
+    raise OperationError(f"{ambiguity}{'; '.join(keys)}")
 
 
 def _candidates(model: Model, text: str) -> tuple[str, list[Endpoint]]:
@@ -492,6 +506,7 @@ def attach_storage(model: Model, unit_name: str, identity: str) -> None:
             f'cannot attach storage "{identity}" to unit {unit_name}: '
             f"at most {spec.maximum} instances of {found.name} supported"
         )
+    found.location = storage_location(model, spec, identity)
     found.owner, found.life, found.is_provisioned = unit_name, "alive", False
 
 

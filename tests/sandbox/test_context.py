@@ -575,7 +575,7 @@ OF_KIND = [
             "JUJU_HOOK_NAME": "data-storage-attached",
             "JUJU_DISPATCH_PATH": "hooks/data-storage-attached",
             "JUJU_STORAGE_ID": "data/0",
-            "JUJU_STORAGE_LOCATION": "/var/lib/juju/storage/data/0",
+            "JUJU_STORAGE_LOCATION": "/srv/data",
             "JUJU_STORAGE_KIND": "filesystem",
         },
     ),
@@ -598,6 +598,7 @@ OF_KIND = [
 def test_the_environment_is_exactly_that_of_juju(juju: Profile, what, own):
     model = started(juju)
     unit = model.units["server/0"]
+    model.storage["data/0"].location = "/srv/data"
     hook = what if isinstance(what, Hook) else None
     context = Context(model, unit, hook, None if hook else what)
     env = context.environment()

@@ -625,7 +625,7 @@ def test_a_charm_written_with_ops(juju):
                 "depth": "2",
                 "address": "10.77.0.10",
                 "egress": "10.77.0.10/32",
-                "location": "/var/lib/juju/storage/data/0",
+                "location": it.controller.storage()[0]["location"],
                 "ports": "111 2049",
                 "planned": "2",
                 "config": {"keys": "size"},

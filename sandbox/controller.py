@@ -10,9 +10,11 @@ own. When it ends, by whatever signal, the kernel takes every machine, tap and b
 import argparse
 import asyncio
 import fcntl
+import functools
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -76,6 +78,10 @@ class Controller:
         self._tasks = tasks
         self._retry_base_s = retry_base_s
         self._debug_log = DebugLog(directory / "debug.log")
+        seed = f"the order of relations and storages is that of --seed {model.seed}"
+        self._debug_log.write("controller", "INFO", "sandbox.controller", seed)
+        self._lease_s = DEFAULT_LEASE_S
+        self._leases: dict[str, asyncio.TimerHandle] = {}
         self._hosts: dict[str, Host] = {}
         self._uniters: dict[str, Uniter] = {}
         self._records: dict[str, Task] = {}
@@ -511,14 +517,17 @@ def _seconds(text: str) -> float:
 
 @asynccontextmanager
 async def start(
-    *, name: str, base: Path, juju: str = "3.6", keep: bool = False
+    *, name: str, base: Path, juju: str = "3.6", keep: bool = False, seed: int | None = None
 ) -> AsyncGenerator[RunDirectory, None]:
     """Start a model's controller; end it, and all machines, on the way out unless it is kept.
+
+    `seed` repeats the order in which another model went through relations and storages; its
+    debug log names it.
 
     Raises:
         ControllerError: it does not come up; the message has what it wrote.
     """
-    directory, process = _spawn(name, base, juju, keep=keep)
+    directory, process = _spawn(name, base, juju, keep=keep, seed=seed)
     is_kept = False
     try:
         await _listening(process, directory)
@@ -534,14 +543,14 @@ async def start(
 
 
 def _spawn(
-    name: str, base: Path, juju: str, *, keep: bool
+    name: str, base: Path, juju: str, *, keep: bool, seed: int | None
 ) -> tuple[RunDirectory, subprocess.Popen[bytes]]:
     RUN.mkdir(parents=True, exist_ok=True)
     with _locked(RUN):
         directory = _new_run_directory(name)
         with (directory.path / "debug.log").open("ab") as log:
             process = subprocess.Popen(
-                _command(directory, base, juju, keep=keep),
+                _command(directory, base, juju, keep=keep, seed=seed),
                 stdin=subprocess.DEVNULL if keep else subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -565,11 +574,15 @@ def _locked(path: Path) -> Generator[None, None, None]:
         os.close(lock)
 
 
-def _command(directory: RunDirectory, base: Path, juju: str, *, keep: bool) -> list[str]:
+def _command(
+    directory: RunDirectory, base: Path, juju: str, *, keep: bool, seed: int | None
+) -> list[str]:
     unshare = ["/usr/bin/unshare", "--net", "--pid", "--mount-proc", "--fork", "--kill-child"]
     python = [sys.executable, "-m", "sandbox.controller", "--name", directory.name]
     options = ["--run-dir", str(directory.path), "--base", str(base), "--juju", juju]
-    return [*unshare, "--", *python, *options, *(["--keep"] if keep else [])]
+    options += ["--keep"] if keep else []
+    options += [] if seed is None else ["--seed", str(seed)]
+    return [*unshare, "--", *python, *options]
 
 
 def _new_run_directory(name: str) -> RunDirectory:
@@ -631,7 +644,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-async def run(name: str, directory: Path, base: Path, juju: Profile, *, keep: bool) -> None:
+async def run(
+    name: str, directory: Path, base: Path, juju: Profile, *, keep: bool, seed: int
+) -> None:
     """Be the controller, until told to end or the lifeline is cut."""
     network = machines.Network()
     await network.up()
@@ -640,7 +655,7 @@ async def run(name: str, directory: Path, base: Path, juju: Profile, *, keep: bo
         return machines.Machine(name, network, base, directory)
 
     async with asyncio.TaskGroup() as tasks:
-        controller = Controller(Model(name, juju), directory, new_machine, tasks)
+        controller = Controller(Model(name, juju, seed), directory, new_machine, tasks)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, controller.destroy)
         if not keep:
@@ -661,6 +676,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--juju", choices=["3.6", "4.0"], default="3.6")
     parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(2**32))
     arguments = parser.parse_args()
     asyncio.run(
         run(
@@ -669,6 +685,7 @@ def main() -> None:
             arguments.base,
             arguments.juju,
             keep=arguments.keep,
+            seed=arguments.seed,
         )
     )
 

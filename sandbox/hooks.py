@@ -2,7 +2,8 @@
 """Which hook a unit runs next, and what is different once it has run. No I/O.
 
 The order is that of Juju's unit agent (internal/worker/uniter: resolver.go, relation/resolver.go,
-storage/resolver.go), not that of its documentation where the two differ.
+storage/resolver.go), not that of its documentation where the two differ. What is in no order
+there, since it is gone through as a map of Go, comes in an order of the model's seed.
 """
 
 from collections.abc import Callable
@@ -61,10 +62,10 @@ def _created(model: Model, unit: Unit) -> Hook | None:
 
 
 def _explicit_relations(model: Model, unit: Unit) -> list[tuple[Relation, RelationState]]:
-    """Return the relations the unit is in and runs hooks for: not implicit ones."""
+    """Return the relations the unit is in and runs hooks for, in no order: not implicit ones."""
     return [
         (relation, unit.local.relations[relation.id])
-        for relation in model.relations_of(unit)
+        for relation in model.shuffled(unit, model.relations_of(unit))
         if relation.id in unit.local.relations and not relation.endpoints[unit.app].is_implicit
     ]
 
@@ -80,7 +81,7 @@ def _leadership(model: Model, unit: Unit) -> Hook | None:
 
 
 def _storage(model: Model, unit: Unit) -> Hook | None:
-    for storage in model.storage_of(unit):
+    for storage in model.shuffled(unit, model.storage_of(unit)):
         is_attached = storage.id in unit.local.storage
         is_ending = storage.life == "dying" or unit.life == "dying"
         if is_ending and is_attached:
@@ -122,7 +123,9 @@ def _config(model: Model, unit: Unit) -> Hook | None:
 
 
 def _relations(model: Model, unit: Unit) -> Hook | None:
-    for relation, state in _explicit_relations(model, unit):
+    relations = _explicit_relations(model, unit)
+    # Peers come last, so that the hooks of the others still find them (relation/resolver.go).
+    for relation, state in sorted(relations, key=lambda found: found[0].is_peer):
         if hook := _relation_hook(model, unit, relation, state):
             return hook
     return None
@@ -180,6 +183,7 @@ def begin(model: Model, unit: Unit, hook: Hook) -> None:
         # The charm's files were put in place for this hook.
         local = replace(local, charm_version=model.applications[unit.app].charm_version)
     unit.local = local
+    unit.hooks_begun += 1
     message = _STATUS_BEFORE.get(hook.kind)
     if message and not (hook.kind == "install" and unit.is_status_set_by_charm):
         operations.set_status(unit, "maintenance", message)

@@ -203,7 +203,7 @@ class World:
 
 
 @asynccontextmanager
-async def world(juju="3.6", retry_base_s=0.05) -> AsyncGenerator[World, None]:
+async def world(juju="3.6", retry_base_s=0.05, seed=0) -> AsyncGenerator[World, None]:
     # A socket's path is short: pytest's own temporary directories can be too deep.
     with tempfile.TemporaryDirectory(prefix="sandbox-") as directory:
         root = Path(directory)
@@ -216,7 +216,7 @@ async def world(juju="3.6", retry_base_s=0.05) -> AsyncGenerator[World, None]:
 
         tasks = Tasks()
         controller = Controller(
-            Model("test", juju), root, new_machine, tasks, retry_base_s=retry_base_s
+            Model("test", juju, seed), root, new_machine, tasks, retry_base_s=retry_base_s
         )
         try:
             yield World(controller, root, made)
@@ -660,11 +660,12 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces are made b
 @needs_root
 def test_start_gives_a_controller_that_ends_with_its_owner():
     async def test():
-        async with start(name="test-start", base=Path("/nowhere")) as directory:
+        async with start(name="test-start", base=Path("/nowhere"), seed=5) as directory:
             client = await Client.connect(directory)
             both = await asyncio.gather(client.call("status"), client.call("storage"))
             assert both[0]["model"]["name"] == "test-start"
             assert both[1] == []
+            assert "--seed 5" in (await client.call("log"))[0]["message"]
             with pytest.raises(ControllerError, match='application "x" not found'):
                 await client.call("get_config", application="x")
             with pytest.raises(ControllerError, match='the sandbox has no method "_changed"'):

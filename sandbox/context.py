@@ -18,6 +18,10 @@ TOOLS_DIRECTORY = "/var/lib/juju/tools"
 AGENT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
+class FlushError(Exception):
+    """What the hook has written is refused, all of it; the message is such as Juju gives."""
+
+
 class CommandError(Exception):
     """A hook command fails with this message; 2 is the code for wrong arguments."""
 
@@ -73,7 +77,8 @@ class Context:
         self.config = self.app.config()
         self.relations = {relation.id: relation for relation in self._known_relations()}
         self.members = {k: self._members_of(k) for k in self.relations}
-        self._remote: dict[tuple[int, str], dict[str, str]] = {}
+        self._keep_settings_of_members()
+        self._read: dict[tuple[int, str], dict[str, str]] = {}
         self._writes: dict[tuple[int, str], dict[str, str]] = {}
         self._ports: dict[tuple[str, str], bool] = {}
         self._state: dict[str, str] = {}
@@ -83,6 +88,15 @@ class Context:
     def _known_relations(self) -> list[Relation]:
         local = self.unit.local.relations
         return [relation for relation in self.model.relations.values() if relation.id in local]
+
+    def _keep_settings_of_members(self) -> None:
+        """Forget settings of units that are no members, and of the unit that the hook is about."""
+        hook, memory = self.hook, self.unit.memory
+        local = self.unit.local.relations
+        members = {(number, name) for number in self.relations for name in local[number].members}
+        if hook and hook.relation_id is not None:
+            members.discard((hook.relation_id, hook.remote_unit))
+        memory.settings = {key: memory.settings[key] for key in memory.settings.keys() & members}
 
     def _members_of(self, relation_id: int) -> list[str]:
         """Return the units whose joined hook has begun and whose departed hook has not."""
@@ -163,7 +177,12 @@ class Context:
         return env
 
     def flush(self) -> None:
-        """Make the hook's writes true; called when it has succeeded, and only then."""
+        """Make the hook's writes true; called when it has succeeded, and only then.
+
+        Raises:
+            FlushError: the unit has written as leader and no longer leads.
+        """
+        self._check_leadership()
         for (relation_id, owner), changes in self._writes.items():
             if relation := self.model.relations.get(relation_id):
                 _bags(relation, owner)[owner].update(changes)
@@ -172,6 +191,19 @@ class Context:
         self.unit.state = {key: value for key, value in state.items() if value}
         if self.hook and self.hook.kind == "config-changed":
             self._refresh_network_info()
+
+    def _check_leadership(self) -> None:
+        """Refuse what a deposed leader has written (CommitHookChanges, agent/uniter/uniter.go)."""
+        owners = [owner for _, owner in self._writes]
+        if self.unit.app not in owners or self.model.is_leader(self.unit):
+            return
+        if self.model.juju == "4.0":
+            # core/lease: ErrNotHeld
+            raise FlushError("lease not held")
+        raise FlushError(
+            "checking leadership continuity: "
+            f'"{self.unit.name}" is not leader of "{self.unit.app}"'
+        )
 
     def _refresh_network_info(self) -> None:
         address = self.model.address(self.unit)
@@ -213,23 +245,28 @@ class Context:
         return relation
 
     def read_bag(self, relation: Relation, owner: str) -> dict[str, str]:
-        """Read the databag of a unit or application, if this unit may."""
-        if owner in (self.unit.name, self.unit.app):
-            is_own_app = owner == self.unit.app
-            if is_own_app and not relation.is_peer and not self.is_leader():
-                raise CommandError("permission denied")
-            data = _bags(relation, owner)[owner].data | self._writes.get((relation.id, owner), {})
-            return {key: value for key, value in data.items() if value}
+        """Read the databag of a unit or application, if this unit may.
+
+        What has been read stays the same for the hook; that of a member for longer (Memory).
+        """
         key = (relation.id, owner)
-        if key not in self._remote:
+        is_member = owner in self.members[relation.id]
+        read = self.unit.memory.settings if is_member else self._read
+        if key not in read:
             bag = _bags(relation, owner).get(owner)
             if bag is None or not self._may_see(relation, owner):
                 raise CommandError("permission denied")
-            self._remote[key] = dict(bag.data)
-        return self._remote[key]
+            read[key] = dict(bag.data)
+        data = read[key] | self._writes.get(key, {})
+        return {name: value for name, value in data.items() if value}
 
     def _may_see(self, relation: Relation, owner: str) -> bool:
-        return owner.partition("/")[0] == relation.remote_app(self.unit.app)
+        if owner == self.unit.app and not relation.is_peer:
+            # Seen on 4.0.15: a follower may.
+            return self.model.juju == "4.0" or self.is_leader()
+        return owner == self.unit.name or owner.partition("/")[0] == relation.remote_app(
+            self.unit.app
+        )
 
     def write_bag(self, relation: Relation, changes: Mapping[str, str], *, to_app: bool) -> None:
         """Keep changes to this unit's, or as leader the application's, databag for the flush."""

@@ -39,13 +39,14 @@ from sandbox.uniter import (
     Host,
     Task,
     Uniter,
-    note_boot,
     note_elected,
     note_update_status,
 )
 
 BOOTS_AT_A_TIME = 2
 DEFAULT_UPDATE_STATUS_INTERVAL_S = 300.0
+# A leader claims the lead for 60 s and does so anew every 30 s (worker/leadership/tracker.go).
+DEFAULT_LEASE_S = 60.0
 
 _ROOT = Path(__file__).resolve().parent.parent
 _START_TIMEOUT_S = 30.0
@@ -289,7 +290,7 @@ class Controller:
         host = self._host(machine)
         host.ready.clear()
         await host.machine.reboot()
-        self._note_boot(host)
+        self._note_boot(host, is_cut=False)
 
     async def power_cut(self, machine: str) -> None:
         """Stop a machine as a power cut does."""
@@ -297,7 +298,8 @@ class Controller:
         host.ready.clear()
         await host.machine.power_cut()
         if known := self._model.machines.get(host.machine.name):
-            known.status = Status("down")
+            known.status, known.is_heard = Status("down"), False
+            self._changed()
 
     async def boot(self, machine: str) -> None:
         """Boot a machine that has no power."""
@@ -307,12 +309,28 @@ class Controller:
         self._note_boot(host)
 
     async def unplug(self, machine: str) -> None:
-        """Cut a machine off from all others."""
-        await self._host(machine).machine.unplug()
+        """Cut a machine off from all others; its leaders lose the lead after the lease.
+
+        Its units go on with their hooks, for the sandbox still reaches it.
+        """
+        host = self._host(machine)
+        await host.machine.unplug()
+        self._note_heard(host, is_heard=False)
 
     async def plug(self, machine: str) -> None:
         """Undo `unplug`."""
-        await self._host(machine).machine.plug()
+        host = self._host(machine)
+        await host.machine.plug()
+        self._note_heard(host, is_heard=True)
+
+    def _note_heard(self, host: Host, *, is_heard: bool) -> None:
+        if known := self._model.machines.get(host.machine.name):
+            known.is_heard = is_heard
+            self._changed()
+
+    def set_lease(self, seconds: float) -> None:
+        """Set for how long a leader keeps the lead after its machine was last heard of."""
+        self._lease_s = seconds
 
     def lead(self, unit: str) -> None:
         """Make a unit the leader of its application."""
@@ -360,6 +378,7 @@ class Controller:
     def _changed(self) -> None:
         """Let every agent look again, and make the machines those of the model."""
         operations.settle(self._model)
+        self._time_leases()
         for name in self._model.machines.keys() - self._hosts.keys():
             self._tasks.create_task(self._bring_up(self._add_host(name)))
         for name in self._hosts.keys() - self._model.machines.keys():
@@ -372,13 +391,31 @@ class Controller:
             if name not in self._uniters:
                 host = self._hosts[unit.machine]
                 uniter = Uniter(
-                    self._model, unit, host, self._debug_log, self._changed, self._retry_base_s
+                    self._model,
+                    unit,
+                    host,
+                    self._debug_log,
+                    self._changed,
+                    functools.partial(self.reboot, unit.machine),
+                    self._retry_base_s,
                 )
                 uniter.retries_hooks = self._retries_hooks
                 self._uniters[name] = uniter
                 self._tasks.create_task(uniter.run())
         for uniter in self._uniters.values():
             uniter.wake_up()
+
+    def _time_leases(self) -> None:
+        for name, machine in self._model.machines.items():
+            if not machine.is_heard and name not in self._leases:
+                loop = asyncio.get_running_loop()
+                self._leases[name] = loop.call_later(self._lease_s, self._expire, name)
+            elif machine.is_heard and name in self._leases:
+                self._leases.pop(name).cancel()
+
+    def _expire(self, machine: str) -> None:
+        operations.expire_leases(self._model, machine)
+        self._changed()
 
     def _add_host(self, name: str) -> Host:
         host = Host(self._new_machine(name), self._directory)
@@ -402,16 +439,18 @@ class Controller:
         else:
             await host.machine.power_cut()
 
-    def _note_boot(self, host: Host) -> None:
+    def _note_boot(self, host: Host, *, is_cut: bool = True) -> None:
         name = host.machine.name
         host.ready.set()
         if name not in self._model.machines:
             return
-        self._model.machines[name].status = Status("started")
+        known = self._model.machines[name]
+        known.status, known.is_heard = Status("started"), True
         for unit in self._model.units.values():
-            if unit.machine == name and unit.local.charm_version is None:
-                operations.set_status(unit, "waiting", "agent initialising")
-        note_boot(self._model, name)
+            if unit.machine == name:
+                if unit.local.charm_version is None:
+                    operations.set_status(unit, "waiting", "agent initialising")
+                self._uniters[unit.name].start(is_cut=is_cut)
         self._changed()
 
     def _host(self, name: str) -> Host:

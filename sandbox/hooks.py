@@ -10,7 +10,16 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from sandbox import operations
-from sandbox.model import Hook, LocalState, Model, Relation, RelationState, Status, Unit
+from sandbox.model import (
+    Hook,
+    LocalState,
+    Memory,
+    Model,
+    Relation,
+    RelationState,
+    Status,
+    Unit,
+)
 
 
 def next_hook(model: Model, unit: Unit) -> Hook | None:
@@ -71,13 +80,18 @@ def _explicit_relations(model: Model, unit: Unit) -> list[tuple[Relation, Relati
 
 
 def _leadership(model: Model, unit: Unit) -> Hook | None:
-    leader = model.applications[unit.app].leader
-    if not unit.local.is_installed or unit.life == "dying" or unit.local.leader_seen == leader:
+    """Follow NextOp of leadership/resolver.go.
+
+    In 3.6 whoever does not lead, a deposed leader too, runs leader-settings-changed once after
+    each start of its agent. A new leader among others is no reason; in 4.0 there is none.
+    """
+    local = unit.local
+    if not local.is_installed or local.is_leader:
         return None
-    if leader == unit.name:
-        return Hook("leader-elected", seen=leader)
-    # 4.0 has no leader-settings-changed: its other units learn of a new leader by no hook.
-    return Hook("leader-settings-changed", seen=leader) if model.juju == "3.6" else None
+    if model.is_leader(unit) and unit.life == "alive":
+        return Hook("leader-elected")
+    is_due = not (local.is_stopped or unit.memory.has_seen_leader_settings)
+    return Hook("leader-settings-changed") if is_due and model.juju == "3.6" else None
 
 
 def _storage(model: Model, unit: Unit) -> Hook | None:
@@ -187,7 +201,8 @@ def begin(model: Model, unit: Unit, hook: Hook) -> None:
     message = _STATUS_BEFORE.get(hook.kind)
     if message and not (hook.kind == "install" and unit.is_status_set_by_charm):
         operations.set_status(unit, "maintenance", message)
-    unit.agent_status = Status("executing", f"running {hook.name} hook")
+    whose = f" for {hook.remote_unit}" if hook.remote_unit else ""
+    unit.agent_status = Status("executing", f"running {hook.name} hook{whose}")
 
 
 def fail(unit: Unit) -> None:
@@ -195,11 +210,30 @@ def fail(unit: Unit) -> None:
     unit.local = replace(unit.local, has_failed=True)
 
 
+def is_moot(model: Model, unit: Unit, hook: Hook) -> bool:
+    """Whether a hook is committed and not run: the lead is lost (Prepare of runhook.go)."""
+    return hook.kind == "leader-elected" and not model.is_leader(unit)
+
+
+def start_agent(unit: Unit, *, is_cut: bool) -> None:
+    """Note that the unit's agent starts anew as its machine boots, `is_cut` after a power cut.
+
+    A hook whose end the agent did not see has failed then (nextOpHookError, uniter/resolver.go).
+    One that was ended with the machine, in order, is run again (ErrTerminated, runhook.go).
+    """
+    has_failed = unit.local.has_failed or (is_cut and unit.local.pending is not None)
+    is_rebooted = unit.local.is_rebooted or unit.local.is_started
+    unit.local = replace(unit.local, has_failed=has_failed, is_rebooted=is_rebooted)
+    unit.memory = Memory()
+
+
 def commit(model: Model, unit: Unit, hook: Hook) -> None:
     """Note that a hook succeeded (or is skipped), with what follows for the model."""
     unit.local = committed(unit.local, hook)
     if hook.kind == "relation-broken":
         operations.leave_scope(model.relations[_relation_id(hook)], unit)
+    elif hook.kind == "leader-settings-changed":
+        unit.memory.has_seen_leader_settings = True
     elif hook.kind == "storage-detaching":
         operations.release_storage(model, model.storage[hook.storage_id], unit)
     elif hook.kind == "start" and not unit.is_status_set_by_charm:
@@ -224,8 +258,10 @@ def committed(local: LocalState, hook: Hook) -> LocalState:
             return replace(local, storage=local.storage - {hook.storage_id})
         case "install":
             return replace(local, is_installed=True)
-        case "leader-elected" | "leader-settings-changed":
-            return replace(local, leader_seen=str(hook.seen))
+        case "leader-elected":
+            return replace(local, is_leader=True)
+        case "leader-settings-changed":
+            return local
         case "upgrade-charm":
             return replace(local, queued="config-changed")
         case "config-changed":

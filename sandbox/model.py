@@ -78,7 +78,7 @@ class LocalState:
     is_started: bool = False
     is_stopped: bool = False
     is_removed: bool = False
-    leader_seen: str = ""
+    is_leader: bool = False
     config_seen: str = ""
     queued: str = ""
     pending: Hook | None = None
@@ -106,11 +106,12 @@ class Memory:
 
 @dataclass
 class Machine:
-    """A machine of the model."""
+    """A machine of the model. `is_heard`: its agents' word reaches the controller."""
 
     id: str
     address: str
     status: Status = field(default_factory=lambda: Status("pending"))
+    is_heard: bool = True
 
 
 @dataclass

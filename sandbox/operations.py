@@ -518,6 +518,13 @@ def lead(model: Model, name: str) -> None:
     model.applications[found.app].leader = name
 
 
+def expire_leases(model: Model, place: str) -> None:
+    """Let a machine's leaders lose the lead: nothing has been heard of them for a lease."""
+    for app in model.applications.values():
+        if (leader := model.units.get(app.leader)) and leader.machine == place:
+            app.leader = ""
+
+
 def settle(model: Model) -> None:
     """Do what needs no hook, until nothing is left of it.
 
@@ -533,6 +540,7 @@ def settle(model: Model) -> None:
         _remove_relations,
         _remove_applications,
         _choose_leaders,
+        _resign,
     )
     while any(step(model) for step in steps):
         pass
@@ -648,6 +656,8 @@ def _remove_units(model: Model) -> bool:
 
 def _remove_unit(model: Model, found: Unit) -> None:
     del model.units[found.name]
+    if model.is_leader(found):
+        model.applications[found.app].leader = ""
     for relation in model.relations.values():
         relation.in_scope.discard(found.name)
     if not any(other.machine == found.machine for other in model.units.values()):
@@ -676,14 +686,32 @@ def _remove_applications(model: Model) -> bool:
 
 
 def _choose_leaders(model: Model) -> bool:
-    """Leadership stays where it is; the lowest live unit takes over from one that dies."""
+    """Leadership stays where it is until its unit is gone, or its lease: who is dying leads too.
+
+    It is the dead whose lead is revoked (apiserver/common/leadership.go; in 4.0 domain/removal).
+    In Juju whoever claims it first leads then; here it is the lowest unit, a live one if there is.
+    """
     changed = False
     for app in model.applications.values():
-        alive = [found.name for found in model.units_of(app.name) if found.life == "alive"]
-        if app.leader not in alive and app.leader != (alive[0] if alive else ""):
-            app.leader = alive[0] if alive else ""
+        heard = [u for u in model.units_of(app.name) if model.machines[u.machine].is_heard]
+        if heard and not app.leader:
+            app.leader = min(heard, key=lambda found: (found.life == "dying", found.number)).name
             changed = True
     return changed
+
+
+def _resign(model: Model) -> bool:
+    """Agents that do not lead any more, or are to go, note it (leadership/resolver.go)."""
+    deposed = [
+        found
+        for found in model.units.values()
+        if found.local.is_leader
+        and (found.life == "dying" or not model.is_leader(found))
+        and model.machines[found.machine].is_heard
+    ]
+    for found in deposed:
+        found.local = replace(found.local, is_leader=False)
+    return bool(deposed)
 
 
 def set_status(found: Unit, status: str, message: str = "") -> None:

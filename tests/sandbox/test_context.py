@@ -8,7 +8,7 @@ import pytest
 
 from sandbox import charm as charms
 from sandbox import hooks, operations
-from sandbox.context import Action, Context
+from sandbox.context import Action, Context, FlushError
 from sandbox.hook_commands import COMMANDS, UNSUPPORTED, Answer, execute
 from sandbox.model import Hook, Model, Profile
 
@@ -196,6 +196,7 @@ def test_a_command_that_fails(command: str, code: int, message: str):
 
 
 FOLLOWER_FAILURES = [
+    # In 4.0 a follower may: test_a_follower_reads_its_own_application_databag_in_4_0.
     ("relation-get -r 1 --app - server", "permission denied"),
     ("relation-set -r 1 --app a=b", "cannot write relation settings"),
     ("status-set --application=True active", "this unit is not the leader"),
@@ -214,6 +215,20 @@ def test_every_unit_may_read_the_peers_application_databag():
     assert said(at(started(), "server/1"), "relation-get", "-r", "0", "--app", "-", "server") == (
         "{}\n"
     )
+
+
+def test_a_follower_reads_its_own_application_databag_in_4_0():
+    read = ("relation-get", "-r", "1", "--app", "-", "server")
+    assert said(at(started("4.0"), "server/1"), *read) == "{}\n"
+
+
+@pytest.mark.parametrize("kind", ["relation-created", "relation-changed", "relation-broken"])
+def test_relation_get_without_arguments_is_of_the_application_where_no_unit_is(kind: str):
+    """See determineUnitOrAppName in runner/jujuc/relation-get.go."""
+    hook = Hook(kind, 1, "share", "client")
+    assert said(at(started(), hook=hook), "relation-get") == "name: /data\n"
+    assert said(at(started(), hook=hook), "relation-get", "name") == "/data\n"
+    assert said(at(started(), hook=CHANGED), "relation-get", "wish") == "big\n"
 
 
 def test_relation_set_is_read_in_the_hook_and_flushed_after_it():
@@ -363,6 +378,109 @@ def test_what_a_hook_reads_of_others_does_not_change_while_it_runs():
     assert said(context, "relation-get", "wish") == "big\n"
     assert said(context, "config-get", "size") == "3\n"
     assert said(context, "relation-list") == "client/0\n"
+
+
+def told(model: Model, hook: Hook) -> str:
+    """Return what server/0 reads of client/0 in a hook."""
+    return said(at(model, hook=hook), "relation-get", "-r", "1", "wish", "client/0")
+
+
+def test_a_members_databag_is_kept_until_a_hook_of_that_member():
+    """See runner/context/cache.go; getContextRelations and HookContext in contextfactory.go."""
+    model = started()
+    bag = model.relations[1].unit_bags["client/0"]
+    operations.add_unit(model, "client", 1)
+    idle(model)
+    other = Hook("relation-changed", 1, "share", "client", "client/1")
+    assert told(model, CHANGED) == "big\n"
+    bag.update({"wish": "small"})
+    for hook in (Hook("update-status"), other, Hook("relation-changed", 1, "share", "client")):
+        assert told(model, hook) == "big\n"
+    # It goes with the unit, not with the hook: an action reads no better.
+    action = Context(model, model.units["server/0"], action=Action("1", "grow"))
+    assert said(action, "relation-get", "-r", "1", "wish", "client/0") == "big\n"
+    assert told(model, CHANGED) == "small\n"
+    # What its hook does not read is read, and then kept, when it is first asked for.
+    at(model, hook=CHANGED)
+    bag.update({"wish": "none"})
+    assert told(model, Hook("update-status")) == "none\n"
+    bag.update({"wish": "some"})
+    assert told(model, Hook("update-status")) == "none\n"
+
+
+def test_a_databag_of_no_member_or_of_the_application_is_read_anew_in_each_hook():
+    """Prune in runner/context/cache.go keeps members alone."""
+    model = started()
+    relation, unit = model.relations[1], model.units["server/0"]
+    read = ("relation-get", "-r", "1", "--app", "name", "client")
+    assert said(at(model), *read) == "/data\n"
+    relation.app_bags["client"].update({"name": "/other"})
+    assert said(at(model), *read) == "/other\n"
+    assert told(model, Hook("update-status")) == "big\n"
+    departed = Hook("relation-departed", 1, "share", "client", "client/0", "client/0")
+    relation.unit_bags["client/0"].update({"wish": "last"})
+    assert told(model, departed) == "last\n"
+    hooks.commit(model, unit, departed)
+    relation.unit_bags["client/0"].update({"wish": "more"})
+    assert told(model, Hook("update-status")) == "more\n"
+
+
+def test_an_agent_that_starts_anew_has_kept_nothing():
+    """The cache is in the memory of the context factory (init in uniter.go)."""
+    model = started()
+    assert told(model, CHANGED) == "big\n"
+    model.relations[1].unit_bags["client/0"].update({"wish": "small"})
+    hooks.start_agent(model.units["server/0"], is_cut=False)
+    assert told(model, Hook("update-status")) == "small\n"
+
+
+def test_the_own_application_databag_does_not_change_while_a_hook_runs():
+    """A follower's goes through the cache: mustReadSettingsFromController, relation-get.go."""
+    model = started()
+    context = at(model, "server/1")
+    read = ("relation-get", "-r", "0", "--app", "-", "server")
+    assert said(context, *read) == "{}\n"
+    model.relations[0].app_bags["server"].update({"a": "1"})
+    assert said(context, *read) == "{}\n"
+    assert said(at(model, "server/1"), *read) == "a: '1'\n"
+
+
+@pytest.mark.parametrize(
+    ("juju", "problem"),
+    [
+        ("3.6", 'checking leadership continuity: "server/0" is not leader of "server"'),
+        ("4.0", "lease not held"),
+    ],
+)
+def test_what_a_leader_wrote_is_refused_once_it_has_lost_the_lead(juju: Profile, problem: str):
+    """All of it, for it is one transaction: CommitHookChanges in agent/uniter/uniter.go."""
+    model = started(juju)
+    context = at(model)
+    said(context, "relation-set", "-r", "1", "--app", "a=1")
+    said(context, "relation-set", "-r", "1", "b=2")
+    said(context, "open-port", "1")
+    operations.lead(model, "server/1")
+    with pytest.raises(FlushError, match=problem):
+        context.flush()
+    assert "a" not in model.relations[1].app_bags["server"].data
+    assert "b" not in model.relations[1].unit_bags["server/0"].data
+    assert not model.units["server/0"].ports
+    # Who has not written as leader has nothing to lose.
+    context = at(model)
+    said(context, "relation-set", "-r", "1", "b=2")
+    context.flush()
+    assert model.relations[1].unit_bags["server/0"].data["b"] == "2"
+
+
+def test_a_dying_leader_leads_until_it_is_gone():
+    """The lead of the dead is revoked: RevokeLeadershipFunc, apiserver/common/leadership.go."""
+    model = started()
+    operations.remove_unit(model, ["server/0"])
+    operations.settle(model)
+    assert said(at(model), "is-leader") == "True\n"
+    assert said(at(model, "server/1"), "is-leader") == "False\n"
+    idle(model)
+    assert said(at(model, "server/1"), "is-leader") == "True\n"
 
 
 def test_who_was_told_that_it_does_not_lead_does_not_lead_in_that_hook():

@@ -7,15 +7,19 @@ kept back until it succeeds, except for the few commands that act at once (`stat
 """
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from sandbox.model import Bag, Hook, Model, Relation, Storage, Unit
+from sandbox.model import Bag, Hook, Model, Relation, Storage, Unit, port_range
 
 JUJU_VERSIONS = {"3.6": "3.6.28", "4.0": "4.0.15"}
 AGENTS_DIRECTORY = "/var/lib/juju/agents"
 TOOLS_DIRECTORY = "/var/lib/juju/tools"
 AGENT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class FlushError(Exception):
+    """What the hook has written is refused, all of it; the message is such as Juju gives."""
 
 
 class CommandError(Exception):
@@ -73,7 +77,8 @@ class Context:
         self.config = self.app.config()
         self.relations = {relation.id: relation for relation in self._known_relations()}
         self.members = {k: self._members_of(k) for k in self.relations}
-        self._remote: dict[tuple[int, str], dict[str, str]] = {}
+        self._keep_settings_of_members()
+        self._read: dict[tuple[int, str], dict[str, str]] = {}
         self._writes: dict[tuple[int, str], dict[str, str]] = {}
         self._ports: dict[tuple[str, str], bool] = {}
         self._state: dict[str, str] = {}
@@ -83,6 +88,15 @@ class Context:
     def _known_relations(self) -> list[Relation]:
         local = self.unit.local.relations
         return [relation for relation in self.model.relations.values() if relation.id in local]
+
+    def _keep_settings_of_members(self) -> None:
+        """Forget settings of units that are no members, and of the unit that the hook is about."""
+        hook, memory = self.hook, self.unit.memory
+        local = self.unit.local.relations
+        members = {(number, name) for number in self.relations for name in local[number].members}
+        if hook and hook.relation_id is not None:
+            members.discard((hook.relation_id, hook.remote_unit))
+        memory.settings = {key: memory.settings[key] for key in memory.settings.keys() & members}
 
     def _members_of(self, relation_id: int) -> list[str]:
         """Return the units whose joined hook has begun and whose departed hook has not."""
@@ -118,6 +132,7 @@ class Context:
             "JUJU_VERSION": JUJU_VERSIONS[self.model.juju],
             "CLOUD_API_VERSION": "",
             **{f"JUJU_CHARM_{kind}": "" for kind in self._empty_charm_variables()},
+            "JUJU_CHARM_NO_PROXY": "127.0.0.1,localhost,::1",
             "APT_LISTCHANGES_FRONTEND": "none",
             "DEBIAN_FRONTEND": "noninteractive",
             "LANG": "C.UTF-8",
@@ -129,7 +144,7 @@ class Context:
         return env | self._environment_of_kind()
 
     def _empty_charm_variables(self) -> tuple[str, ...]:
-        proxies = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY")
+        proxies = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY")
         traces = ("TRACE_CONFIG_HTTP", "TRACE_CONFIG_GRPC", "TRACE_CONFIG_CA_CERT")
         return proxies if self.model.juju == "3.6" else proxies + traces
 
@@ -162,16 +177,33 @@ class Context:
         return env
 
     def flush(self) -> None:
-        """Make the hook's writes true; called when it has succeeded, and only then."""
+        """Make the hook's writes true; called when it has succeeded, and only then.
+
+        Raises:
+            FlushError: the unit has written as leader and no longer leads.
+        """
+        self._check_leadership()
         for (relation_id, owner), changes in self._writes.items():
             if relation := self.model.relations.get(relation_id):
                 _bags(relation, owner)[owner].update(changes)
-        for port, is_open in self._ports.items():
-            (self.unit.ports.add if is_open else self.unit.ports.discard)(port)
+        self.unit.ports = self.ports()
         state = self.unit.state | self._state
         self.unit.state = {key: value for key, value in state.items() if value}
         if self.hook and self.hook.kind == "config-changed":
             self._refresh_network_info()
+
+    def _check_leadership(self) -> None:
+        """Refuse what a deposed leader has written (CommitHookChanges, agent/uniter/uniter.go)."""
+        owners = [owner for _, owner in self._writes]
+        if self.unit.app not in owners or self.model.is_leader(self.unit):
+            return
+        if self.model.juju == "4.0":
+            # core/lease: ErrNotHeld
+            raise FlushError("lease not held")
+        raise FlushError(
+            "checking leadership continuity: "
+            f'"{self.unit.name}" is not leader of "{self.unit.app}"'
+        )
 
     def _refresh_network_info(self) -> None:
         address = self.model.address(self.unit)
@@ -185,10 +217,17 @@ class Context:
         return not self._is_minion
 
     def active_relations(self) -> list[Relation]:
-        """Return the relations of the context but for the one that is being broken."""
-        hook = self.hook
-        broken = hook.relation_id if hook and hook.kind == "relation-broken" else None
-        return [relation for relation in self.relations.values() if relation.id != broken]
+        """Return the relations of the context but for those that are broken.
+
+        These are dying and have no members (getContextRelations, contextfactory.go). A relation
+        that only this unit leaves is not: even its broken hook is told of it.
+        """
+        local = self.unit.local.relations
+        return [
+            relation
+            for relation in self.relations.values()
+            if relation.is_peer or relation.life == "alive" or local[relation.id].members
+        ]
 
     def relation(self, reference: str) -> Relation:
         """Find the relation that `-r` names ("3" or "endpoint:3"); the hook's own if empty."""
@@ -206,23 +245,28 @@ class Context:
         return relation
 
     def read_bag(self, relation: Relation, owner: str) -> dict[str, str]:
-        """Read the databag of a unit or application, if this unit may."""
-        if owner in (self.unit.name, self.unit.app):
-            is_own_app = owner == self.unit.app
-            if is_own_app and not relation.is_peer and not self.is_leader():
-                raise CommandError("permission denied")
-            data = _bags(relation, owner)[owner].data | self._writes.get((relation.id, owner), {})
-            return {key: value for key, value in data.items() if value}
+        """Read the databag of a unit or application, if this unit may.
+
+        What has been read stays the same for the hook; that of a member for longer (Memory).
+        """
         key = (relation.id, owner)
-        if key not in self._remote:
+        is_member = owner in self.members[relation.id]
+        read = self.unit.memory.settings if is_member else self._read
+        if key not in read:
             bag = _bags(relation, owner).get(owner)
             if bag is None or not self._may_see(relation, owner):
                 raise CommandError("permission denied")
-            self._remote[key] = dict(bag.data)
-        return self._remote[key]
+            read[key] = dict(bag.data)
+        data = read[key] | self._writes.get(key, {})
+        return {name: value for name, value in data.items() if value}
 
     def _may_see(self, relation: Relation, owner: str) -> bool:
-        return owner.partition("/")[0] == relation.remote_app(self.unit.app)
+        if owner == self.unit.app and not relation.is_peer:
+            # Seen on 4.0.15: a follower may.
+            return self.model.juju == "4.0" or self.is_leader()
+        return owner == self.unit.name or owner.partition("/")[0] == relation.remote_app(
+            self.unit.app
+        )
 
     def write_bag(self, relation: Relation, changes: Mapping[str, str], *, to_app: bool) -> None:
         """Keep changes to this unit's, or as leader the application's, databag for the flush."""
@@ -232,8 +276,34 @@ class Context:
         self._writes.setdefault((relation.id, owner), {}).update(changes)
 
     def change_port(self, port: str, endpoint: str, *, is_open: bool) -> None:
-        """Keep a port to open or close for the flush."""
+        """Keep a port to open or close for the flush.
+
+        Raises:
+            CommandError: another range that is open on the machine overlaps it
+                (runner/context/ports.go); closing that one in the same hook doesn't help.
+        """
+        problem = f'cannot {"open" if is_open else "close"} {port} (unit "{self.unit.name}")'
+        for unit, other, requested in self._ports_of_machine(is_open=is_open):
+            if _overlap(port, other) and (unit, other) != (self.unit.name, port):
+                raise CommandError(
+                    f'{problem}: port range conflicts with {other} (unit "{unit}"){requested}'
+                )
         self._ports[port, endpoint] = is_open
+
+    def _ports_of_machine(self, *, is_open: bool) -> Iterator[tuple[str, str, str]]:
+        """Give unit and port of what this hook opens (or closes), and of all that is open."""
+        for (port, _), opens in self._ports.items():
+            if opens == is_open:
+                yield self.unit.name, port, " requested earlier"
+        for unit in self.model.units.values():
+            if unit.machine == self.unit.machine:
+                for port, _ in unit.ports:
+                    yield unit.name, port, ""
+
+    def ports(self) -> set[tuple[str, str]]:
+        """Return the unit's open ports, each with an endpoint, as they will be after the hook."""
+        opened = {key for key, is_open in self._ports.items() if is_open}
+        return (self.unit.ports | opened) - (self._ports.keys() - opened)
 
     def state(self) -> dict[str, str]:
         """Return the unit's server-side state, with what this hook has set."""
@@ -262,6 +332,11 @@ class Context:
         if self.action is None or self.action.is_exec:
             raise CommandError("not running an action")
         return self.action
+
+
+def _overlap(port: str, other: str) -> bool:
+    (protocol, first, last), (its_protocol, its_first, its_last) = map(port_range, (port, other))
+    return protocol == its_protocol and last >= its_first and its_last >= first
 
 
 def _bags(relation: Relation, owner: str) -> dict[str, Bag]:

@@ -10,9 +10,11 @@ own. When it ends, by whatever signal, the kernel takes every machine, tap and b
 import argparse
 import asyncio
 import fcntl
+import functools
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -38,7 +40,6 @@ from sandbox.uniter import (
     Host,
     Task,
     Uniter,
-    note_boot,
     note_elected,
     note_update_status,
 )
@@ -50,6 +51,8 @@ DEFAULT_MODEL_CONFIG = {
     "logging-config": "<root>=INFO",
     "update-status-hook-interval": "5m",
 }
+# A leader claims the lead for 60 s and does so anew every 30 s (worker/leadership/tracker.go).
+DEFAULT_LEASE_S = 60.0
 
 _ROOT = Path(__file__).resolve().parent.parent
 _START_TIMEOUT_S = 30.0
@@ -82,6 +85,10 @@ class Controller:
         self._tasks = tasks
         self._retry_base_s = retry_base_s
         self._debug_log = DebugLog(directory / "debug.log")
+        seed = f"the order of relations and storages is that of --seed {model.seed}"
+        self._debug_log.write("controller", "INFO", "sandbox.controller", seed)
+        self._lease_s = DEFAULT_LEASE_S
+        self._leases: dict[str, asyncio.TimerHandle] = {}
         self._hosts: dict[str, Host] = {}
         self._uniters: dict[str, Uniter] = {}
         self._records: dict[str, Task] = {}
@@ -336,7 +343,7 @@ class Controller:
         host = self._host(machine)
         host.ready.clear()
         await host.machine.reboot()
-        self._note_boot(host)
+        self._note_boot(host, is_cut=False)
 
     async def power_cut(self, machine: str) -> None:
         """Stop a machine as a power cut does."""
@@ -344,7 +351,8 @@ class Controller:
         host.ready.clear()
         await host.machine.power_cut()
         if known := self._model.machines.get(host.machine.name):
-            known.status = Status("down")
+            known.status, known.is_heard = Status("down"), False
+            self._changed()
 
     async def boot(self, machine: str) -> None:
         """Boot a machine that has no power."""
@@ -354,12 +362,28 @@ class Controller:
         self._note_boot(host)
 
     async def unplug(self, machine: str) -> None:
-        """Cut a machine off from all others."""
-        await self._host(machine).machine.unplug()
+        """Cut a machine off from all others; its leaders lose the lead after the lease.
+
+        Its units go on with their hooks, for the sandbox still reaches it.
+        """
+        host = self._host(machine)
+        await host.machine.unplug()
+        self._note_heard(host, is_heard=False)
 
     async def plug(self, machine: str) -> None:
         """Undo `unplug`."""
-        await self._host(machine).machine.plug()
+        host = self._host(machine)
+        await host.machine.plug()
+        self._note_heard(host, is_heard=True)
+
+    def _note_heard(self, host: Host, *, is_heard: bool) -> None:
+        if known := self._model.machines.get(host.machine.name):
+            known.is_heard = is_heard
+            self._changed()
+
+    def set_lease(self, seconds: float) -> None:
+        """Set for how long a leader keeps the lead after its machine was last heard of."""
+        self._lease_s = seconds
 
     def lead(self, unit: str) -> None:
         """Make a unit the leader of its application."""
@@ -407,6 +431,7 @@ class Controller:
     def _changed(self) -> None:
         """Let every agent look again, and make the machines those of the model."""
         operations.settle(self._model)
+        self._time_leases()
         for name in self._model.machines.keys() - self._hosts.keys():
             self._tasks.create_task(self._bring_up(self._add_host(name)))
         for name in self._hosts.keys() - self._model.machines.keys():
@@ -419,7 +444,13 @@ class Controller:
             if name not in self._uniters:
                 host = self._hosts[unit.machine]
                 uniter = Uniter(
-                    self._model, unit, host, self._debug_log, self._changed, self._retry_base_s
+                    self._model,
+                    unit,
+                    host,
+                    self._debug_log,
+                    self._changed,
+                    functools.partial(self.reboot, unit.machine),
+                    self._retry_base_s,
                 )
                 uniter.retries_hooks = self._retries_hooks
                 self._uniters[name] = uniter
@@ -427,12 +458,24 @@ class Controller:
         for uniter in self._uniters.values():
             uniter.wake_up()
 
+    def _time_leases(self) -> None:
+        for name, machine in self._model.machines.items():
+            if not machine.is_heard and name not in self._leases:
+                loop = asyncio.get_running_loop()
+                self._leases[name] = loop.call_later(self._lease_s, self._expire, name)
+            elif machine.is_heard and name in self._leases:
+                self._leases.pop(name).cancel()
+
+    def _expire(self, machine: str) -> None:
+        operations.expire_leases(self._model, machine)
+        self._changed()
+
     def _add_host(self, name: str) -> Host:
         host = Host(self._new_machine(name), self._directory)
         self._hosts[name] = host
         return host
 
-    async def _bring_up(self, host: Host) -> None:
+    async def _bring_up(self, host: Host, *, is_cut: bool = True) -> None:
         name = host.machine.name
         try:
             async with self._boots:
@@ -445,7 +488,7 @@ class Controller:
                 self._model.machines[name].status = Status("error", str(error))
             return
         if name in self._model.machines:
-            self._note_boot(host)
+            self._note_boot(host, is_cut=is_cut)
         else:
             await host.machine.power_cut()
 
@@ -453,19 +496,21 @@ class Controller:
         """Start a machine again that somebody on it has rebooted."""
         if await host.machine.reboots_itself():
             host.ready.clear()
-            await self._bring_up(host)
+            await self._bring_up(host, is_cut=False)
 
-    def _note_boot(self, host: Host) -> None:
+    def _note_boot(self, host: Host, *, is_cut: bool = True) -> None:
         name = host.machine.name
         host.ready.set()
         self._tasks.create_task(self._watch(host))
         if name not in self._model.machines:
             return
-        self._model.machines[name].status = Status("started")
+        known = self._model.machines[name]
+        known.status, known.is_heard = Status("started"), True
         for unit in self._model.units.values():
-            if unit.machine == name and unit.local.charm_version is None:
-                operations.set_status(unit, "waiting", "agent initialising")
-        note_boot(self._model, name)
+            if unit.machine == name:
+                if unit.local.charm_version is None:
+                    operations.set_status(unit, "waiting", "agent initialising")
+                self._uniters[unit.name].start(is_cut=is_cut)
         self._changed()
 
     def _host(self, name: str) -> Host:
@@ -579,14 +624,17 @@ def _seconds(text: str) -> float:
 
 @contextmanager
 def start(
-    *, name: str, base: Path, juju: str = "3.6", keep: bool = False
+    *, name: str, base: Path, juju: str = "3.6", keep: bool = False, seed: int | None = None
 ) -> Generator[RunDirectory, None, None]:
     """Start a model's controller; end it, and all machines, on the way out unless it is kept.
+
+    `seed` repeats the order in which another model went through relations and storages; its
+    debug log names it.
 
     Raises:
         ControllerError: it does not come up; the message has what it wrote.
     """
-    directory, process = _spawn(name, base, juju, keep=keep)
+    directory, process = _spawn(name, base, juju, keep=keep, seed=seed)
     is_kept = False
     try:
         _listening(process, directory)
@@ -602,14 +650,14 @@ def start(
 
 
 def _spawn(
-    name: str, base: Path, juju: str, *, keep: bool
+    name: str, base: Path, juju: str, *, keep: bool, seed: int | None
 ) -> tuple[RunDirectory, subprocess.Popen[bytes]]:
     RUN.mkdir(parents=True, exist_ok=True)
     with _locked(RUN):
         directory = _new_run_directory(name)
         with (directory.path / "debug.log").open("ab") as log:
             process = subprocess.Popen(
-                _command(directory, base, juju, keep=keep),
+                _command(directory, base, juju, keep=keep, seed=seed),
                 stdin=subprocess.DEVNULL if keep else subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -633,11 +681,15 @@ def _locked(path: Path) -> Generator[None, None, None]:
         os.close(lock)
 
 
-def _command(directory: RunDirectory, base: Path, juju: str, *, keep: bool) -> list[str]:
+def _command(
+    directory: RunDirectory, base: Path, juju: str, *, keep: bool, seed: int | None
+) -> list[str]:
     unshare = ["/usr/bin/unshare", "--net", "--pid", "--mount-proc", "--fork", "--kill-child"]
     python = [sys.executable, "-m", "sandbox.controller", "--name", directory.name]
     options = ["--run-dir", str(directory.path), "--base", str(base), "--juju", juju]
-    return [*unshare, "--", *python, *options, *(["--keep"] if keep else [])]
+    options += ["--keep"] if keep else []
+    options += [] if seed is None else ["--seed", str(seed)]
+    return [*unshare, "--", *python, *options]
 
 
 def _new_run_directory(name: str) -> RunDirectory:
@@ -698,7 +750,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-async def run(name: str, directory: Path, base: Path, juju: Profile, *, keep: bool) -> None:
+async def run(
+    name: str, directory: Path, base: Path, juju: Profile, *, keep: bool, seed: int
+) -> None:
     """Be the controller, until told to end or the lifeline is cut."""
     network = machines.Network()
     await network.up()
@@ -707,7 +761,7 @@ async def run(name: str, directory: Path, base: Path, juju: Profile, *, keep: bo
         return machines.Machine(name, network, base, directory)
 
     async with asyncio.TaskGroup() as tasks:
-        controller = Controller(Model(name, juju), directory, new_machine, tasks)
+        controller = Controller(Model(name, juju, seed), directory, new_machine, tasks)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, controller.destroy)
         if not keep:
@@ -728,6 +782,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--juju", choices=["3.6", "4.0"], default="3.6")
     parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(2**32))
     arguments = parser.parse_args()
     asyncio.run(
         run(
@@ -736,6 +791,7 @@ def main() -> None:
             arguments.base,
             arguments.juju,
             keep=arguments.keep,
+            seed=arguments.seed,
         )
     )
 

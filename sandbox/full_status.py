@@ -3,7 +3,7 @@
 
 from datetime import UTC, datetime
 
-from sandbox.model import Application, Model, Relation, Status, Unit, by_number
+from sandbox.model import Application, Model, Relation, Status, Unit, by_number, port_range
 from sandbox.status import (
     ApplicationStatus,
     MachineStatus,
@@ -151,7 +151,7 @@ def _unit(model: Model, unit: Unit) -> UnitStatus:
         "workload-status": _state(_workload_status(model, unit)),
         "juju-status": _state(_agent_status(model, unit)),
         "machine": unit.machine,
-        "open-ports": sorted({port for port, _ in unit.ports}),
+        "open-ports": sorted({port for port, _ in unit.ports}, key=port_range),
         "public-address": model.address(unit),
     }
     if model.is_leader(unit):

@@ -12,15 +12,16 @@ from typing import cast
 
 import yaml
 
+from sandbox.charm import Value
 from sandbox.context import CommandError, Context
-from sandbox.model import Model, Status
+from sandbox.model import Status, port_range
 
 INTERFACE = "vec0"
 NETWORK = "10.77.0.0/24"
 
 SETTABLE_STATUSES = ("maintenance", "blocked", "waiting", "active")
-_RESULT_KEY = re.compile(r"[a-z0-9]+(-+[a-z0-9]+)*(\.[a-z0-9]+(-+[a-z0-9]+)*)*")
-_RESERVED_RESULTS = ("return-code", "stdout", "stderr")
+_RESULT_KEY = re.compile(r"[a-z0-9]+(-+[a-z0-9]+)*")
+_RESERVED_RESULTS = ("stdout", "stdout-encoding", "stderr", "stderr-encoding")
 _PORT = re.compile(r"(\d+)(?:-(\d+))?(?:/(tcp|udp))?", re.ASCII)
 
 
@@ -53,13 +54,13 @@ class Arguments:
         """Return a positional argument."""
         return self.words[index] if index < len(self.words) else default
 
-    def pairs(self) -> dict[str, str]:
+    def pairs(self, problem: str = 'expected "key=value", got "{}"') -> dict[str, str]:
         """Return the positional arguments as key=value."""
         pairs: dict[str, str] = {}
         for word in self.words:
             key, equals, value = word.partition("=")
             if not equals or not key:
-                raise CommandError(f'expected "key=value", got "{word}"', 2)
+                raise CommandError(problem.format(word), 2)
             pairs[key] = value
         return pairs
 
@@ -166,10 +167,16 @@ def _smart(value: object) -> str:
 
 
 def _config_get(context: Context, arguments: Arguments) -> object:
+    config = {key: _as_go_prints(value) for key, value in context.config.items()}
     if key := arguments.word(0):
-        return context.config.get(key)
+        return config.get(key)
     unset = dict.fromkeys(context.app.charm.options) if arguments.has("all") else {}
-    return unset | context.config
+    return unset | config
+
+
+def _as_go_prints(value: Value) -> Value:
+    """Return a whole number in place of a float that is one: Go prints no ".0"."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _is_leader(context: Context, _arguments: Arguments) -> object:
@@ -194,17 +201,22 @@ def _relation_list(context: Context, arguments: Arguments) -> object:
 def _relation_get(context: Context, arguments: Arguments) -> object:
     relation = context.relation(arguments.option("r"))
     key, owner = arguments.word(0, "-"), arguments.word(1)
+    data = context.read_bag(relation, _owner(context, owner, is_app=arguments.has("app")))
+    return data if key in ("", "-") else data.get(key)
+
+
+def _owner(context: Context, named: str, *, is_app: bool) -> str:
+    """Return whose databag is meant: where no unit is, the application's (relation-get.go)."""
     hook = context.hook
-    if arguments.has("app"):
-        owner = (owner or (hook.remote_app if hook else "")).partition("/")[0]
+    if is_app:
+        owner = (named or (hook.remote_app if hook else "")).partition("/")[0]
+    elif named and "/" not in named:
+        raise CommandError(f'expected unit name, got application name "{named}"', 2)
     else:
-        owner = owner or (hook.remote_unit if hook else "")
-        if owner and "/" not in owner:
-            raise CommandError(f'expected unit name, got application name "{owner}"', 2)
+        owner = named or (hook.remote_unit or hook.remote_app if hook else "")
     if not owner:
         raise CommandError("no unit or application specified", 2)
-    data = context.read_bag(relation, owner)
-    return data if key in ("", "-") else data.get(key)
+    return owner
 
 
 def _relation_set(context: Context, arguments: Arguments) -> object:
@@ -248,8 +260,8 @@ def _close_port(context: Context, arguments: Arguments) -> object:
 
 
 def _opened_ports(context: Context, arguments: Arguments) -> object:
-    ports = context.unit.ports
-    names = sorted({port for port, _ in ports})
+    ports = context.ports()
+    names = sorted({port for port, _ in ports}, key=port_range)
     if not arguments.has("endpoints"):
         return names
     return [f"{name} ({', '.join(sorted(e for p, e in ports if p == name))})" for name in names]
@@ -272,20 +284,27 @@ def _status_set(context: Context, arguments: Arguments) -> object:
 
 
 def _status_get(context: Context, arguments: Arguments) -> object:
+    """Return a map, but for a person the status alone (status-get.go)."""
+    has_data = arguments.has("include-data")
+    is_word = not has_data and arguments.option("format", "smart") == "smart"
     if not arguments.has("application"):
-        status = _status_data(context.unit.status)
-        return status if arguments.has("include-data") else status["status"]
+        status = context.unit.status
+        return status.status if is_word else _status_data(status, has_data=has_data)
     if not context.is_leader():
         raise CommandError("this unit is not the leader")
+    status = context.app.status or Status("unknown")
+    if is_word:
+        return status.status
     units = {
-        u.name: _status_data(u.displayed_status) for u in context.model.units_of(context.app.name)
+        u.name: _status_data(u.displayed_status, has_data=has_data)
+        for u in context.model.units_of(context.app.name)
     }
-    status = _status_data(context.app.status or Status("unknown"))
-    return {"application-status": {**status, "units": units}}
+    return {"application-status": {**_status_data(status, has_data=has_data), "units": units}}
 
 
-def _status_data(status: Status) -> dict[str, object]:
-    return {"status": status.status, "message": status.message, "status-data": {}}
+def _status_data(status: Status, *, has_data: bool) -> dict[str, object]:
+    data: dict[str, object] = {"status": status.status}
+    return {**data, "message": status.message, "status-data": {}} if has_data else data
 
 
 def _application_version_set(context: Context, arguments: Arguments) -> object:
@@ -301,17 +320,19 @@ def _goal_state(context: Context, _arguments: Arguments) -> object:
         remote = context.model.applications[relation.remote_app(context.unit.app)]
         goals = relations.setdefault(relation.endpoints[context.unit.app].name, {})
         goals[remote.name] = {"status": "joined", "since": context.unit.status.since}
-        goals |= _unit_goals(context.model, remote.name)
-    return {"units": _unit_goals(context.model, context.unit.app), "relations": relations}
+        goals |= _unit_goals(context, remote.name)
+    return {"units": _unit_goals(context, context.unit.app), "relations": relations}
 
 
-def _unit_goals(model: Model, app: str) -> dict[str, object]:
+def _unit_goals(context: Context, app: str) -> dict[str, object]:
+    """Leave out each subordinate but this unit's own (goalStateUnits, agent/uniter/uniter.go)."""
     return {
         unit.name: {
             "status": "dying" if unit.life == "dying" else unit.displayed_status.status,
             "since": unit.displayed_status.since,
         }
-        for unit in model.units_of(app)
+        for unit in context.model.units_of(app)
+        if unit.principal in ("", context.unit.name)
     }
 
 
@@ -378,11 +399,8 @@ def _unit_get(context: Context, arguments: Arguments) -> object:
 
 
 def _state_get(context: Context, arguments: Arguments) -> object:
-    state = context.state()
-    if key := arguments.word(0):
-        return state.get(key)
-    # In 4.0 an empty state is null (juju issue 22523).
-    return state or (None if context.model.juju == "4.0" else {})
+    key = arguments.word(0, "-")
+    return context.state() if key == "-" else context.state().get(key, "")
 
 
 def _state_set(context: Context, arguments: Arguments) -> object:
@@ -405,17 +423,12 @@ def _item(value: object, key: str) -> object:
 
 
 def _action_set(context: Context, arguments: Arguments) -> object:
-    action = context.running_action()
-    for key, value in arguments.pairs().items():
-        if not _RESULT_KEY.fullmatch(key):
-            raise CommandError(
-                f'key "{key}" must start and end with lowercase alphanumeric, '
-                "and contain only lowercase alphanumeric, hyphens and periods"
-            )
-        if key in _RESERVED_RESULTS:
-            raise CommandError(f'cannot set reserved action key "{key}"')
+    pairs = arguments.pairs('argument "{}" must be of the form key...=value')
+    for key in pairs:
+        _check_result_key(key)
+    for key, value in pairs.items():
         *path, last = key.split(".")
-        results = action.results
+        results = context.running_action().results
         for part in path:
             inner = results.get(part)
             if not isinstance(inner, dict):
@@ -425,8 +438,21 @@ def _action_set(context: Context, arguments: Arguments) -> object:
     return None
 
 
+def _check_result_key(key: str) -> None:
+    for part in key.split("."):
+        if not _RESULT_KEY.fullmatch(part):
+            raise CommandError(
+                f'key "{part}" must start and end with lowercase alphanumeric, '
+                "and contain only lowercase alphanumeric, hyphens and periods",
+                2,
+            )
+        if part in _RESERVED_RESULTS:
+            raise CommandError(f'cannot set reserved action key "{part}"', 2)
+
+
 def _action_fail(context: Context, arguments: Arguments) -> object:
-    context.running_action().failure = arguments.word(0, "action failed without reason given")
+    default = "action failed without reason given, check action for errors"
+    context.running_action().failure = arguments.word(0, default)
     return None
 
 

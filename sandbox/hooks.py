@@ -2,14 +2,24 @@
 """Which hook a unit runs next, and what is different once it has run. No I/O.
 
 The order is that of Juju's unit agent (internal/worker/uniter: resolver.go, relation/resolver.go,
-storage/resolver.go), not that of its documentation where the two differ.
+storage/resolver.go), not that of its documentation where the two differ. What is in no order
+there, since it is gone through as a map of Go, comes in an order of the model's seed.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
 
 from sandbox import operations
-from sandbox.model import Hook, LocalState, Model, Relation, RelationState, Status, Unit
+from sandbox.model import (
+    Hook,
+    LocalState,
+    Memory,
+    Model,
+    Relation,
+    RelationState,
+    Status,
+    Unit,
+)
 
 
 def next_hook(model: Model, unit: Unit) -> Hook | None:
@@ -61,26 +71,31 @@ def _created(model: Model, unit: Unit) -> Hook | None:
 
 
 def _explicit_relations(model: Model, unit: Unit) -> list[tuple[Relation, RelationState]]:
-    """Return the relations the unit is in and runs hooks for: not implicit ones."""
+    """Return the relations the unit is in and runs hooks for, in no order: not implicit ones."""
     return [
         (relation, unit.local.relations[relation.id])
-        for relation in model.relations_of(unit)
+        for relation in model.shuffled(unit, model.relations_of(unit))
         if relation.id in unit.local.relations and not relation.endpoints[unit.app].is_implicit
     ]
 
 
 def _leadership(model: Model, unit: Unit) -> Hook | None:
-    leader = model.applications[unit.app].leader
-    if not unit.local.is_installed or unit.life == "dying" or unit.local.leader_seen == leader:
+    """Follow NextOp of leadership/resolver.go.
+
+    In 3.6 whoever does not lead, a deposed leader too, runs leader-settings-changed once after
+    each start of its agent. A new leader among others is no reason; in 4.0 there is none.
+    """
+    local = unit.local
+    if not local.is_installed or local.is_leader:
         return None
-    if leader == unit.name:
-        return Hook("leader-elected", seen=leader)
-    # 4.0 has no leader-settings-changed: its other units learn of a new leader by no hook.
-    return Hook("leader-settings-changed", seen=leader) if model.juju == "3.6" else None
+    if model.is_leader(unit) and unit.life == "alive":
+        return Hook("leader-elected")
+    is_due = not (local.is_stopped or unit.memory.has_seen_leader_settings)
+    return Hook("leader-settings-changed") if is_due and model.juju == "3.6" else None
 
 
 def _storage(model: Model, unit: Unit) -> Hook | None:
-    for storage in model.storage_of(unit):
+    for storage in model.shuffled(unit, model.storage_of(unit)):
         is_attached = storage.id in unit.local.storage
         is_ending = storage.life == "dying" or unit.life == "dying"
         if is_ending and is_attached:
@@ -122,7 +137,9 @@ def _config(model: Model, unit: Unit) -> Hook | None:
 
 
 def _relations(model: Model, unit: Unit) -> Hook | None:
-    for relation, state in _explicit_relations(model, unit):
+    relations = _explicit_relations(model, unit)
+    # Peers come last, so that the hooks of the others still find them (relation/resolver.go).
+    for relation, state in sorted(relations, key=lambda found: found[0].is_peer):
         if hook := _relation_hook(model, unit, relation, state):
             return hook
     return None
@@ -180,10 +197,12 @@ def begin(model: Model, unit: Unit, hook: Hook) -> None:
         # The charm's files were put in place for this hook.
         local = replace(local, charm_version=model.applications[unit.app].charm_version)
     unit.local = local
+    unit.hooks_begun += 1
     message = _STATUS_BEFORE.get(hook.kind)
     if message and not (hook.kind == "install" and unit.is_status_set_by_charm):
         operations.set_status(unit, "maintenance", message)
-    unit.agent_status = Status("executing", f"running {hook.name} hook")
+    whose = f" for {hook.remote_unit}" if hook.remote_unit else ""
+    unit.agent_status = Status("executing", f"running {hook.name} hook{whose}")
 
 
 def fail(unit: Unit) -> None:
@@ -191,11 +210,30 @@ def fail(unit: Unit) -> None:
     unit.local = replace(unit.local, has_failed=True)
 
 
+def is_moot(model: Model, unit: Unit, hook: Hook) -> bool:
+    """Whether a hook is committed and not run: the lead is lost (Prepare of runhook.go)."""
+    return hook.kind == "leader-elected" and not model.is_leader(unit)
+
+
+def start_agent(unit: Unit, *, is_cut: bool) -> None:
+    """Note that the unit's agent starts anew as its machine boots, `is_cut` after a power cut.
+
+    A hook whose end the agent did not see has failed then (nextOpHookError, uniter/resolver.go).
+    One that was ended with the machine, in order, is run again (ErrTerminated, runhook.go).
+    """
+    has_failed = unit.local.has_failed or (is_cut and unit.local.pending is not None)
+    is_rebooted = unit.local.is_rebooted or unit.local.is_started
+    unit.local = replace(unit.local, has_failed=has_failed, is_rebooted=is_rebooted)
+    unit.memory = Memory()
+
+
 def commit(model: Model, unit: Unit, hook: Hook) -> None:
     """Note that a hook succeeded (or is skipped), with what follows for the model."""
     unit.local = committed(unit.local, hook)
     if hook.kind == "relation-broken":
         operations.leave_scope(model.relations[_relation_id(hook)], unit)
+    elif hook.kind == "leader-settings-changed":
+        unit.memory.has_seen_leader_settings = True
     elif hook.kind == "storage-detaching":
         operations.release_storage(model, model.storage[hook.storage_id], unit)
     elif hook.kind == "start" and not unit.is_status_set_by_charm:
@@ -220,8 +258,10 @@ def committed(local: LocalState, hook: Hook) -> LocalState:
             return replace(local, storage=local.storage - {hook.storage_id})
         case "install":
             return replace(local, is_installed=True)
-        case "leader-elected" | "leader-settings-changed":
-            return replace(local, leader_seen=str(hook.seen))
+        case "leader-elected":
+            return replace(local, is_leader=True)
+        case "leader-settings-changed":
+            return local
         case "upgrade-charm":
             return replace(local, queued="config-changed")
         case "config-changed":

@@ -7,16 +7,19 @@ what a charm sees in them.
 
 import hashlib
 import json
+import random
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, TypeVar
 
 from sandbox.charm import Charm, Endpoint, Value
 
 Life = Literal["alive", "dying"]
 Profile = Literal["3.6", "4.0"]
+_Item = TypeVar("_Item")
 
 
 def _now() -> str:
@@ -75,7 +78,7 @@ class LocalState:
     is_started: bool = False
     is_stopped: bool = False
     is_removed: bool = False
-    leader_seen: str = ""
+    is_leader: bool = False
     config_seen: str = ""
     queued: str = ""
     pending: Hook | None = None
@@ -87,12 +90,28 @@ class LocalState:
 
 
 @dataclass
+class Memory:
+    """What a unit's agent has in memory alone: it is empty when the agent starts anew.
+
+    `settings` are databags of other units, by relation and unit. One that is a member of the
+    relation is read once, and again only after a joined or changed hook of its own
+    (internal/worker/uniter/runner/context/cache.go).
+    """
+
+    settings: dict[tuple[int, str], dict[str, str]] = field(
+        default_factory=dict[tuple[int, str], dict[str, str]]
+    )
+    has_seen_leader_settings: bool = False
+
+
+@dataclass
 class Machine:
-    """A machine of the model."""
+    """A machine of the model. `is_heard`: its agents' word reaches the controller."""
 
     id: str
     address: str
     status: Status = field(default_factory=lambda: Status("pending"))
+    is_heard: bool = True
 
 
 @dataclass
@@ -106,6 +125,8 @@ class Unit:
     life: Life = "alive"
     destroys_storage: bool = False
     local: LocalState = field(default_factory=LocalState)
+    memory: Memory = field(default_factory=Memory)
+    hooks_begun: int = 0
     status: Status = field(default_factory=lambda: Status("waiting", "waiting for machine"))
     is_status_set_by_charm: bool = False
     agent_status: Status = field(default_factory=lambda: Status("allocating"))
@@ -231,10 +252,11 @@ class Relation:
 
 @dataclass
 class Model:
-    """One model."""
+    """One model. `seed` makes the order of what Juju keeps in Go's maps, which have none."""
 
     name: str
     juju: Profile = "3.6"
+    seed: int = 0
     uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
     applications: dict[str, Application] = field(default_factory=dict[str, Application])
     units: dict[str, Unit] = field(default_factory=dict[str, Unit])
@@ -277,13 +299,12 @@ class Model:
         ]
 
     def relations_of(self, unit: Unit) -> Iterator[Relation]:
-        """Give the relations a unit may take part in, peers last.
+        """Give the relations a unit may take part in.
 
         Of a container scoped relation those units take part that are one another's principal
         and subordinate: a unit of the subordinate on another application's machine does not.
         """
-        own = [it for it in self.relations.values() if unit.app in it.endpoints]
-        for relation in sorted(own, key=lambda r: (r.is_peer, r.id)):
+        for relation in [it for it in self.relations.values() if unit.app in it.endpoints]:
             principal = self.units.get(unit.principal)
             other_app = relation.remote_app(unit.app)
             if not (relation.is_container and principal) or principal.app == other_app:
@@ -300,16 +321,29 @@ class Model:
     def _can_see(self, relation: Relation, unit: Unit, other: Unit) -> bool:
         if other.app != relation.remote_app(unit.app):
             return False
-        return (
-            not relation.is_container
-            or unit.name == other.principal
-            or (other.name == unit.principal)
-        )
+        # Seen on 4.0.15: a subordinate there joins every unit of its principal's application.
+        is_private = relation.is_container and self.juju == "3.6"
+        return not is_private or unit.name == other.principal or other.name == unit.principal
+
+    def shuffled(self, unit: Unit, items: Iterable[_Item]) -> list[_Item]:
+        """Return `items` in an order that is a new one for each hook of the unit."""
+        found = list(items)
+        random.Random(f"{self.seed} {unit.name} {unit.hooks_begun}").shuffle(found)  # noqa: S311
+        return found
 
     def config_hash(self, unit: Unit) -> str:
         """Return a hash of all that config-changed tells a unit of: its config and address."""
         known = [self.applications[unit.app].config(), self.address(unit)]
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def port_range(port: str) -> tuple[str, int, int]:
+    """Return protocol, first and last of a port; Juju sorts by these (core/network/portrange.go).
+
+    ICMP has no ports. There too it is from -1 to -1, and so in conflict with itself.
+    """
+    found = re.fullmatch(r"(\d+)(?:-(\d+))?/(\w+)", port)
+    return (found[3], int(found[1]), int(found[2] or found[1])) if found else (port, -1, -1)
 
 
 def by_number(names: Iterable[str]) -> list[str]:

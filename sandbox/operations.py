@@ -5,6 +5,7 @@ The checks and their messages are Juju's as far as a test or an operator would m
 """
 
 import re
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypedDict
@@ -236,17 +237,22 @@ def _add_storage(
         spec.kind,
         directive.pool,
         directive.size_mib,
-        storage_location(spec, identity),
+        storage_location(model, spec, identity),
         owner.name,
     )
     return identity
 
 
-def storage_location(spec: charms.StorageSpec, identity: str) -> str:
-    """Return where a storage instance is mounted, by the rules of 3.6 (state/filesystem.go)."""
+def storage_location(model: Model, spec: charms.StorageSpec, identity: str) -> str:
+    """Return where a storage instance is mounted, from when it is attached.
+
+    3.6: state/filesystem.go. 4.0: the last part is the attachment's own UUID
+    (domain/storageprovisioning/service/filesystem.go).
+    """
     if spec.location and not spec.is_multiple:
         return spec.location
-    return f"{spec.location or STORAGE_ROOT}/{identity}"
+    name = identity if model.juju == "3.6" else str(uuid.uuid4())
+    return f"{spec.location or STORAGE_ROOT}/{name}"
 
 
 def remove_unit(model: Model, names: Sequence[str], *, destroy_storage: bool = False) -> None:
@@ -324,15 +330,23 @@ def _infer(model: Model, a: str, b: str) -> dict[str, Endpoint]:
     if app_a == app_b:
         raise OperationError("relating an application to itself is not supported by the sandbox")
     pairs = [(x, y) for x in ends_a for y in ends_b if _can_join(model, app_a, x, app_b, y)]
-    # An endpoint the charm declares is preferred to the implicit juju-info.
-    explicit = [pair for pair in pairs if not any(end.is_implicit for end in pair)]
-    found = explicit or pairs
-    if not found:
+    if not pairs:
         raise OperationError("no relations found")
-    if len(found) > 1:
-        choices = "; ".join(f'"{app_a}:{x.name} {app_b}:{y.name}"' for x, y in found)
-        raise OperationError(f'ambiguous relation: "{a} {b}" could refer to {choices}')
-    return {app_a: found[0][0], app_b: found[0][1]}
+    if len(pairs) == 1:
+        return {app_a: pairs[0][0], app_b: pairs[0][1]}
+    ambiguity = f'ambiguous relation: "{a} {b}" could refer to '
+    if model.juju == "4.0":
+        # inferEndpoints in domain/relation/state/relation.go
+        choices = [f'"{app_a}:{x.name} {app_b}:{y.name}"' for x, y in pairs]
+        raise OperationError(
+            f'cannot relate endpoints "{a}" and "{b}": {ambiguity}{"; ".join(choices)}'
+        )
+    # An endpoint the charm declares is preferred to the implicit juju-info (state/state.go).
+    explicit = [pair for pair in pairs if not any(end.is_implicit for end in pair)]
+    if len(explicit) == 1:
+        return {app_a: explicit[0][0], app_b: explicit[0][1]}
+    keys = sorted(f'"{Relation(0, {app_a: x, app_b: y}).key}"' for x, y in pairs)
+    raise OperationError(f"{ambiguity}{'; '.join(keys)}")
 
 
 def _candidates(model: Model, text: str) -> tuple[str, list[Endpoint]]:
@@ -523,6 +537,7 @@ def attach_storage(model: Model, unit_name: str, identity: str) -> None:
             f'cannot attach storage "{identity}" to unit {unit_name}: '
             f"at most {spec.maximum} instances of {found.name} supported"
         )
+    found.location = storage_location(model, spec, identity)
     found.owner, found.life, found.is_provisioned = unit_name, "alive", False
 
 
@@ -532,6 +547,13 @@ def lead(model: Model, name: str) -> None:
     if found.life != "alive":
         raise OperationError(f"{name} is dying, it can't lead")
     model.applications[found.app].leader = name
+
+
+def expire_leases(model: Model, place: str) -> None:
+    """Let a machine's leaders lose the lead: nothing has been heard of them for a lease."""
+    for app in model.applications.values():
+        if (leader := model.units.get(app.leader)) and leader.machine == place:
+            app.leader = ""
 
 
 def settle(model: Model) -> None:
@@ -549,6 +571,7 @@ def settle(model: Model) -> None:
         _remove_relations,
         _remove_applications,
         _choose_leaders,
+        _resign,
     )
     while any(step(model) for step in steps):
         pass
@@ -664,6 +687,8 @@ def _remove_units(model: Model) -> bool:
 
 def _remove_unit(model: Model, found: Unit) -> None:
     del model.units[found.name]
+    if model.is_leader(found):
+        model.applications[found.app].leader = ""
     for relation in model.relations.values():
         relation.in_scope.discard(found.name)
     if not any(other.machine == found.machine for other in model.units.values()):
@@ -692,14 +717,32 @@ def _remove_applications(model: Model) -> bool:
 
 
 def _choose_leaders(model: Model) -> bool:
-    """Leadership stays where it is; the lowest live unit takes over from one that dies."""
+    """Leadership stays where it is until its unit is gone, or its lease: who is dying leads too.
+
+    It is the dead whose lead is revoked (apiserver/common/leadership.go; in 4.0 domain/removal).
+    In Juju whoever claims it first leads then; here it is the lowest unit, a live one if there is.
+    """
     changed = False
     for app in model.applications.values():
-        alive = [found.name for found in model.units_of(app.name) if found.life == "alive"]
-        if app.leader not in alive and app.leader != (alive[0] if alive else ""):
-            app.leader = alive[0] if alive else ""
+        heard = [u for u in model.units_of(app.name) if model.machines[u.machine].is_heard]
+        if heard and not app.leader:
+            app.leader = min(heard, key=lambda found: (found.life == "dying", found.number)).name
             changed = True
     return changed
+
+
+def _resign(model: Model) -> bool:
+    """Agents that do not lead any more, or are to go, note it (leadership/resolver.go)."""
+    deposed = [
+        found
+        for found in model.units.values()
+        if found.local.is_leader
+        and (found.life == "dying" or not model.is_leader(found))
+        and model.machines[found.machine].is_heard
+    ]
+    for found in deposed:
+        found.local = replace(found.local, is_leader=False)
+    return bool(deposed)
 
 
 def set_status(found: Unit, status: str, message: str = "") -> None:

@@ -6,23 +6,23 @@ Hooks of one machine run one at a time, under the machine's lock, as do actions 
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict
 
 from sandbox import agent, hook_commands, hooks, machines, operations
-from sandbox.context import AGENTS_DIRECTORY, TOOLS_DIRECTORY, Action, Context
+from sandbox.context import AGENTS_DIRECTORY, TOOLS_DIRECTORY, Action, Context, FlushError
 from sandbox.debug_log import DebugLog, LineBuffer
 from sandbox.model import Hook, Model, Status, Storage, Unit
 
 # Juju lets a hook take as long as it likes. Here somebody waits for the end of a test.
 HOOK_TIMEOUT_S = 1800.0
-# Juju begins with 5 s and doubles up to 5 min; the sandbox does the same with a shorter base.
-RETRY_BASE_S = 1.0
+# It doubles up to 5 min (apiserver/facades/agent/retrystrategy).
+RETRY_BASE_S = 5.0
 RETRY_LIMIT = 60
 
-# SIGTERM and SIGKILL of a hook are not its failure: it is run again.
+# SIGTERM and SIGKILL of a hook are not its failure: it is run again. An action isn't.
 _TERMINATED = (-15, -9)
 
 _INSTALL_TOOLS = 'cd "$1" && shift && to="$1" && shift && for name; do ln -sf "$to" "$name"; done'
@@ -130,7 +130,8 @@ class _RebootNowError(Exception):
 class Uniter:
     """The agent of one unit.
 
-    `changed` is called after whatever may give another unit something to do.
+    `changed` is called after whatever may give another unit something to do; `reboot` reboots the
+    machine.
     """
 
     def __init__(
@@ -140,6 +141,7 @@ class Uniter:
         host: Host,
         log: DebugLog,
         changed: Callable[[], None],
+        reboot: Callable[[], Awaitable[None]],
         retry_base_s: float = RETRY_BASE_S,
     ) -> None:
         self.model = model
@@ -147,8 +149,10 @@ class Uniter:
         self.host = host
         self.log = log
         self.changed = changed
+        self.reboot = reboot
         self.wake = asyncio.Event()
         self.tasks: list[Task] = []
+        self._interrupted: list[Task] = []
         self.history: list[Dispatch] = []
         self.retries_hooks = True
         self.kills_due: list[int] = []
@@ -185,28 +189,42 @@ class Uniter:
             except (machines.MachineError, TimeoutError) as error:
                 self.log.write(self.unit.name, "WARNING", "sandbox.uniter", str(error))
                 self._await_machine()
-        for task in self.tasks:
+        for task in [*self._interrupted, *self.tasks]:
             task.finish("cancelled", f'unit "{self.unit.name}" was removed')
 
     def _await_machine(self) -> None:
-        """Run what was interrupted again when the machine is up, or soon if it is."""
+        """Wait until the machine is up; run what was interrupted again soon if it is."""
         if self.host.machine.is_running:
             asyncio.get_running_loop().call_later(self._retry_base_s, self.wake.set)
+            self._fail_interrupted()
         else:
             self.host.ready.clear()
-            self.model.machines[self.unit.machine].status = Status("down")
+            place = self.model.machines[self.unit.machine]
+            place.status, place.is_heard = Status("down"), False
+            self.changed()
+
+    def start(self, *, is_cut: bool) -> None:
+        """Start anew as the machine boots, `is_cut` after a power cut."""
+        hooks.start_agent(self.unit, is_cut=is_cut)
+        self._forget_retries()
+        if self.unit.local.has_failed:
+            self._retry_later()
+        self._fail_interrupted()
+
+    def _fail_interrupted(self) -> None:
+        """Fail actions whose end nobody saw (uniter/actions/resolver.go, failaction.go)."""
+        while self._interrupted:
+            self._interrupted.pop().finish("failed", "action terminated")
 
     def resolve(self, *, retry: bool) -> None:
         """Retry the failed hook at once, or skip it."""
         pending = self.unit.local.pending
         if pending is None or not self.unit.local.has_failed:
             raise operations.OperationError(f'unit "{self.unit.name}" is not in an error state')
-        if self._retry:
-            self._retry.cancel()
+        self._forget_retries()
         if retry:
             self.unit.local = replace(self.unit.local, has_failed=False)
         else:
-            self._failures = 0
             hooks.commit(self.model, self.unit, pending)
         self.changed()
 
@@ -227,7 +245,10 @@ class Uniter:
             if self.tasks and self._runs_tasks():
                 await self._run_task(self.tasks.pop(0))
             elif hook := hooks.next_hook(self.model, self.unit):
-                await self._run_hook(hook)
+                if hooks.is_moot(self.model, self.unit, hook):
+                    hooks.commit(self.model, self.unit, hook)
+                else:
+                    await self._run_hook(hook)
             else:
                 if self.unit.agent_status.status == "executing":
                     self.unit.agent_status = Status("idle")
@@ -236,9 +257,10 @@ class Uniter:
         return True
 
     def _runs_tasks(self) -> bool:
-        """Say whether actions can run: the charm is there, and no hook was interrupted."""
+        """Say whether actions can run: the charm is there, and no hook is to be run next."""
         local = self.unit.local
-        return local.charm_version is not None and (local.pending is None or local.has_failed)
+        is_free = local.has_failed or not (local.pending or local.queued)
+        return local.charm_version is not None and is_free
 
     def _missing_storage(self) -> list[Storage]:
         if self.unit.life == "dying":
@@ -263,22 +285,38 @@ class Uniter:
         await self._put_charm(hook)
         hooks.begin(self.model, self.unit, hook)
         context = self._context(hook=hook)
+        returncode = 1
         try:
             returncode = await self._dispatch(hook.name, context)
+            failure = f"exit status {returncode}" if returncode else self._flush(context)
         except TimeoutError as error:
-            self.log.write(self.unit.name, "ERROR", "sandbox.uniter", str(error))
-            returncode = 1
-        if returncode == 0:
-            context.flush()
+            failure = str(error)
+        if not failure:
             self._failures = 0
             hooks.commit(self.model, self.unit, hook)
         elif returncode not in _TERMINATED:
-            message = f'hook "{hook.name}" failed: exit status {returncode}'
+            message = f'hook "{hook.name}" failed: {failure}'
             self.log.write(self.unit.name, "ERROR", "juju.worker.uniter.operation", message)
             hooks.fail(self.unit)
             self._retry_later()
-        if context.reboot == "now" or (context.reboot and returncode == 0):
-            await self.reboot_host()
+        if context.reboot == "now" or (context.reboot and not failure):
+            await self.reboot()
+
+    def _flush(self, context: Context) -> str:
+        """Make a hook's writes true; return why not."""
+        try:
+            context.flush()
+        except FlushError as error:
+            message = f"cannot apply changes: {error}"
+            self.log.write(self.unit.name, "ERROR", "juju.worker.uniter.context", message)
+            return str(error)
+        return ""
+
+    def _forget_retries(self) -> None:
+        """Begin with the shortest wait at the next failure."""
+        if self._retry:
+            self._retry.cancel()
+        self._failures = 0
 
     def _retry_later(self) -> None:
         if not self.retries_hooks:
@@ -291,13 +329,6 @@ class Uniter:
         if self.unit.local.has_failed:
             self.unit.local = replace(self.unit.local, has_failed=False)
             self.changed()
-
-    async def reboot_host(self) -> None:
-        """Reboot the machine in order; every unit on it that was started runs `start` then."""
-        self.host.ready.clear()
-        await self.host.machine.reboot()
-        note_boot(self.model, self.unit.machine)
-        self.host.ready.set()
 
     async def _put_charm(self, hook: Hook) -> None:
         """Put the charm's files in place before the first hook and before upgrade-charm."""
@@ -339,18 +370,25 @@ class Uniter:
             task.finish("failed", str(error))
             return
         except machines.MachineError:
-            task.finish("failed", "action terminated")
+            self._interrupted.append(task)
             raise
         action.results |= {k: v for k, v in output.items() if v}
         action.results["return-code"] = returncode
+        failure = action.failure
         if returncode == 0 or action.is_exec:
-            context.flush()
-        if action.failure is not None:
-            task.finish("failed", action.failure)
-        elif returncode and not action.is_exec:
-            task.finish("failed", f"exit status {returncode}")
+            if refusal := self._flush(context):
+                # finalizeAction in runner/context/context.go
+                action.results["stderr"] = "\n".join(filter(None, (output["stderr"], refusal)))
+                action.results["return-code"] = returncode or 1
+                failure = failure or "committing requested changes failed"
+        elif returncode in _TERMINATED:
+            failure = "terminated"
         else:
+            failure = f"exit status {returncode}"
+        if failure is None:
             task.finish("completed")
+        else:
+            task.finish("failed", failure)
 
     # Both.
 
@@ -443,16 +481,9 @@ class Uniter:
         }
 
 
-def note_boot(model: Model, machine: str) -> None:
-    """Note that a machine has booted: what was started on it is to run `start` again."""
-    for unit in model.units.values():
-        if unit.machine == machine and unit.local.is_started:
-            unit.local = replace(unit.local, is_rebooted=True)
-
-
 def note_elected(unit: Unit) -> None:
     """Note that a leader lost the lead and won it again: leader-elected is to run anew."""
-    unit.local = replace(unit.local, leader_seen="")
+    unit.local = replace(unit.local, is_leader=False)
 
 
 def note_update_status(unit: Unit) -> None:

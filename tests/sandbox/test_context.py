@@ -8,7 +8,7 @@ import pytest
 
 from sandbox import charm as charms
 from sandbox import hooks, operations
-from sandbox.context import Action, Context
+from sandbox.context import Action, Context, FlushError
 from sandbox.hook_commands import COMMANDS, UNSUPPORTED, Answer, execute
 from sandbox.model import Hook, Model, Profile
 
@@ -23,6 +23,7 @@ storage: {data: {type: filesystem}}
     """
 options:
   size: {type: int, default: 3}
+  ratio: {type: float, default: 1.0}
   name: {type: string}
   fast: {type: boolean, default: true}
 """,
@@ -32,6 +33,13 @@ grow:
 """,
 )
 CLIENT = charms.parse("{name: client, requires: {share: {interface: nfs_share}}}")
+SUBORDINATE = charms.parse(
+    """
+name: sub
+subordinate: true
+requires: {juju-info: {interface: juju-info, scope: container}}
+"""
+)
 
 
 def started(juju: Profile = "3.6") -> Model:
@@ -78,7 +86,7 @@ def said(context: Context, *argv: str, stdin: str = "") -> str:
 
 READS = [
     # As ops runs them.
-    ("config-get --format=json", '{"fast":true,"size":3}\n'),
+    ("config-get --format=json", '{"fast":true,"ratio":1,"size":3}\n'),
     ("is-leader --format=json", "true\n"),
     ("relation-ids share --format=json", '["share:1"]\n'),
     ("relation-ids nothing --format=json", "[]\n"),
@@ -117,9 +125,10 @@ READS = [
     ("config-get name", ""),
     ("config-get name --format=json", "null\n"),
     ("config-get unknown --format json", "null\n"),
-    ("config-get", "fast: true\nsize: 3\n"),
-    ("config-get --all", "fast: true\nname: null\nsize: 3\n"),
-    ("config-get -a --format=json", '{"fast":true,"name":null,"size":3}\n'),
+    ("config-get ratio", "1\n"),
+    ("config-get", "fast: true\nratio: 1\nsize: 3\n"),
+    ("config-get --all", "fast: true\nname: null\nratio: 1\nsize: 3\n"),
+    ("config-get -a --format=json", '{"fast":true,"name":null,"ratio":1,"size":3}\n'),
     ("is-leader", "True\n"),
     ("relation-ids share", "share:1\n"),
     ("relation-list -r 1", "client/0\n"),
@@ -135,6 +144,11 @@ READS = [
     ("storage-get -s data/0 location", "/var/lib/juju/storage/data/0\n"),
     ("storage-list", "data/0\n"),
     ("status-get", "unknown\n"),
+    ("status-get --format=json", '{"status":"unknown"}\n'),
+    ("status-get --application", "unknown\n"),
+    ("state-get", "{}\n"),
+    ("state-get - --format=json", "{}\n"),
+    ("state-get nothing --format=json", '""\n'),
     ("opened-ports", ""),
 ]
 
@@ -182,6 +196,7 @@ def test_a_command_that_fails(command: str, code: int, message: str):
 
 
 FOLLOWER_FAILURES = [
+    # In 4.0 a follower may: test_a_follower_reads_its_own_application_databag_in_4_0.
     ("relation-get -r 1 --app - server", "permission denied"),
     ("relation-set -r 1 --app a=b", "cannot write relation settings"),
     ("status-set --application=True active", "this unit is not the leader"),
@@ -200,6 +215,20 @@ def test_every_unit_may_read_the_peers_application_databag():
     assert said(at(started(), "server/1"), "relation-get", "-r", "0", "--app", "-", "server") == (
         "{}\n"
     )
+
+
+def test_a_follower_reads_its_own_application_databag_in_4_0():
+    read = ("relation-get", "-r", "1", "--app", "-", "server")
+    assert said(at(started("4.0"), "server/1"), *read) == "{}\n"
+
+
+@pytest.mark.parametrize("kind", ["relation-created", "relation-changed", "relation-broken"])
+def test_relation_get_without_arguments_is_of_the_application_where_no_unit_is(kind: str):
+    """See determineUnitOrAppName in runner/jujuc/relation-get.go."""
+    hook = Hook(kind, 1, "share", "client")
+    assert said(at(started(), hook=hook), "relation-get") == "name: /data\n"
+    assert said(at(started(), hook=hook), "relation-get", "name") == "/data\n"
+    assert said(at(started(), hook=CHANGED), "relation-get", "wish") == "big\n"
 
 
 def test_relation_set_is_read_in_the_hook_and_flushed_after_it():
@@ -269,30 +298,68 @@ def test_writing_what_is_there_changes_no_version_and_runs_no_hook():
     assert hooks.next_hook(model, model.units["client/0"]) is None
 
 
-def test_opened_ports_does_not_show_what_is_pending():
+def test_opened_ports_shows_what_is_pending_by_protocol_and_number():
+    """See OpenedUnitPortRanges in runner/context/ports.go, SortPortRanges in portrange.go."""
     model = started()
     context = at(model)
-    said(context, "open-port", "2049")
+    for port in ("2049", "99/udp", "icmp", "111"):
+        said(context, "open-port", port)
     said(context, "open-port", "--endpoints", "share,cluster", "100-110/udp")
-    said(context, "open-port", "icmp")
-    assert said(context, "opened-ports", "--format=json") == "[]\n"
+    shown = "icmp (*)\n111/tcp (*)\n2049/tcp (*)\n99/udp (*)\n100-110/udp (cluster, share)\n"
+    assert said(context, "opened-ports", "--endpoints") == shown
+    assert model.units["server/0"].ports == set()
     context.flush()
     context = at(model)
-    shown = '["100-110/udp","2049/tcp","icmp"]\n'
-    assert said(context, "opened-ports", "--format=json") == shown
-    assert said(context, "opened-ports", "--endpoints") == (
-        "100-110/udp (cluster, share)\n2049/tcp (*)\nicmp (*)\n"
-    )
+    assert said(context, "opened-ports", "--endpoints") == shown
     said(context, "close-port", "2049/tcp")
-    assert said(context, "opened-ports", "--format=json") == shown
+    left = '["icmp","111/tcp","99/udp","100-110/udp"]\n'
+    assert said(context, "opened-ports", "--format=json") == left
+    assert ("2049/tcp", "*") in model.units["server/0"].ports
     context.flush()
-    assert said(context, "opened-ports", "--format=json") == '["100-110/udp","icmp"]\n'
+    assert said(at(model), "opened-ports", "--format=json") == left
+
+
+def test_a_port_that_another_unit_of_the_machine_has_cannot_be_opened():
+    """See checkForConflict in runner/context/ports.go."""
+    model = started()
+    operations.deploy(model, CLIENT, "beside", to=["0"])
+    idle(model)
+    context = at(model)
+    said(context, "open-port", "2049")
+    said(context, "open-port", "100-110/udp")
+    said(context, "open-port", "icmp")
+    context.flush()
+
+    def refused(unit: str, *argv: str) -> str:
+        answer = execute(at(model, unit), argv)
+        assert (answer.returncode, answer.stdout) == (1, "")
+        return answer.stderr
+
+    problem = 'ERROR cannot %s (unit "%s"): port range conflicts with %s (unit "server/0")\n'
+    for unit in ("beside/0", "server/0"):
+        wider = problem % ("open 110-120/udp", unit, "100-110/udp")
+        assert refused(unit, "open-port", "110-120/udp") == wider
+    for verb in ("open", "close"):
+        for port in ("2049/tcp", "icmp"):
+            expected = problem % (f"{verb} {port}", "beside/0", port)
+            assert refused("beside/0", f"{verb}-port", port) == expected
+    context = at(model, "beside/0")
+    said(context, "open-port", "2049/udp")
+    said(context, "open-port", "50-60")
+    answer = execute(context, ["open-port", "55"])
+    assert answer.stderr == (
+        'ERROR cannot open 55/tcp (unit "beside/0"): '
+        'port range conflicts with 50-60/tcp (unit "beside/0") requested earlier\n'
+    )
+    # What is open already, or on another machine, is no conflict.
+    said(at(model), "open-port", "2049")
+    said(at(model, "server/1"), "open-port", "2049")
 
 
 def test_state_is_read_in_the_hook_and_flushed_after_it():
     model = started("4.0")
     context = at(model)
-    assert said(context, "state-get", "--format=json") == "null\n"
+    assert said(context, "state-get", "--format=json") == "{}\n"
     said(context, "state-set", "--file", "-", stdin='{"k": "v", "l": "w"}')
     said(context, "state-delete", "l")
     assert said(context, "state-get", "k") == "v\n"
@@ -311,6 +378,109 @@ def test_what_a_hook_reads_of_others_does_not_change_while_it_runs():
     assert said(context, "relation-get", "wish") == "big\n"
     assert said(context, "config-get", "size") == "3\n"
     assert said(context, "relation-list") == "client/0\n"
+
+
+def told(model: Model, hook: Hook) -> str:
+    """Return what server/0 reads of client/0 in a hook."""
+    return said(at(model, hook=hook), "relation-get", "-r", "1", "wish", "client/0")
+
+
+def test_a_members_databag_is_kept_until_a_hook_of_that_member():
+    """See runner/context/cache.go; getContextRelations and HookContext in contextfactory.go."""
+    model = started()
+    bag = model.relations[1].unit_bags["client/0"]
+    operations.add_unit(model, "client", 1)
+    idle(model)
+    other = Hook("relation-changed", 1, "share", "client", "client/1")
+    assert told(model, CHANGED) == "big\n"
+    bag.update({"wish": "small"})
+    for hook in (Hook("update-status"), other, Hook("relation-changed", 1, "share", "client")):
+        assert told(model, hook) == "big\n"
+    # It goes with the unit, not with the hook: an action reads no better.
+    action = Context(model, model.units["server/0"], action=Action("1", "grow"))
+    assert said(action, "relation-get", "-r", "1", "wish", "client/0") == "big\n"
+    assert told(model, CHANGED) == "small\n"
+    # What its hook does not read is read, and then kept, when it is first asked for.
+    at(model, hook=CHANGED)
+    bag.update({"wish": "none"})
+    assert told(model, Hook("update-status")) == "none\n"
+    bag.update({"wish": "some"})
+    assert told(model, Hook("update-status")) == "none\n"
+
+
+def test_a_databag_of_no_member_or_of_the_application_is_read_anew_in_each_hook():
+    """Prune in runner/context/cache.go keeps members alone."""
+    model = started()
+    relation, unit = model.relations[1], model.units["server/0"]
+    read = ("relation-get", "-r", "1", "--app", "name", "client")
+    assert said(at(model), *read) == "/data\n"
+    relation.app_bags["client"].update({"name": "/other"})
+    assert said(at(model), *read) == "/other\n"
+    assert told(model, Hook("update-status")) == "big\n"
+    departed = Hook("relation-departed", 1, "share", "client", "client/0", "client/0")
+    relation.unit_bags["client/0"].update({"wish": "last"})
+    assert told(model, departed) == "last\n"
+    hooks.commit(model, unit, departed)
+    relation.unit_bags["client/0"].update({"wish": "more"})
+    assert told(model, Hook("update-status")) == "more\n"
+
+
+def test_an_agent_that_starts_anew_has_kept_nothing():
+    """The cache is in the memory of the context factory (init in uniter.go)."""
+    model = started()
+    assert told(model, CHANGED) == "big\n"
+    model.relations[1].unit_bags["client/0"].update({"wish": "small"})
+    hooks.start_agent(model.units["server/0"], is_cut=False)
+    assert told(model, Hook("update-status")) == "small\n"
+
+
+def test_the_own_application_databag_does_not_change_while_a_hook_runs():
+    """A follower's goes through the cache: mustReadSettingsFromController, relation-get.go."""
+    model = started()
+    context = at(model, "server/1")
+    read = ("relation-get", "-r", "0", "--app", "-", "server")
+    assert said(context, *read) == "{}\n"
+    model.relations[0].app_bags["server"].update({"a": "1"})
+    assert said(context, *read) == "{}\n"
+    assert said(at(model, "server/1"), *read) == "a: '1'\n"
+
+
+@pytest.mark.parametrize(
+    ("juju", "problem"),
+    [
+        ("3.6", 'checking leadership continuity: "server/0" is not leader of "server"'),
+        ("4.0", "lease not held"),
+    ],
+)
+def test_what_a_leader_wrote_is_refused_once_it_has_lost_the_lead(juju: Profile, problem: str):
+    """All of it, for it is one transaction: CommitHookChanges in agent/uniter/uniter.go."""
+    model = started(juju)
+    context = at(model)
+    said(context, "relation-set", "-r", "1", "--app", "a=1")
+    said(context, "relation-set", "-r", "1", "b=2")
+    said(context, "open-port", "1")
+    operations.lead(model, "server/1")
+    with pytest.raises(FlushError, match=problem):
+        context.flush()
+    assert "a" not in model.relations[1].app_bags["server"].data
+    assert "b" not in model.relations[1].unit_bags["server/0"].data
+    assert not model.units["server/0"].ports
+    # Who has not written as leader has nothing to lose.
+    context = at(model)
+    said(context, "relation-set", "-r", "1", "b=2")
+    context.flush()
+    assert model.relations[1].unit_bags["server/0"].data["b"] == "2"
+
+
+def test_a_dying_leader_leads_until_it_is_gone():
+    """The lead of the dead is revoked: RevokeLeadershipFunc, apiserver/common/leadership.go."""
+    model = started()
+    operations.remove_unit(model, ["server/0"])
+    operations.settle(model)
+    assert said(at(model), "is-leader") == "True\n"
+    assert said(at(model, "server/1"), "is-leader") == "False\n"
+    idle(model)
+    assert said(at(model, "server/1"), "is-leader") == "True\n"
 
 
 def test_who_was_told_that_it_does_not_lead_does_not_lead_in_that_hook():
@@ -337,10 +507,23 @@ def test_while_a_relation_breaks_it_is_left_out_but_can_still_be_read():
     assert broken.kind == "relation-broken"
     assert said(context, "relation-ids", "share", "--format=json") == "[]\n"
     assert said(context, "relation-list", "--format=json", "-r", "share:1") == "[]\n"
+    # Nor does any other hook list it (getContextRelations in contextfactory.go).
+    assert said(at(model), "relation-ids", "share") == ""
     own = said(context, "relation-get", "--format=json", "-r", "share:1", "-", "server/0")
     assert json.loads(own)["ingress-address"] == "10.77.0.10"
     gone = said(context, "relation-get", "--format=json", "-r", "share:1", "-", "client/0")
     assert json.loads(gone)["wish"] == "big"
+
+
+def test_a_relation_that_only_this_unit_leaves_is_listed_while_it_breaks():
+    """It is broken by the relation's life, not by the unit's (contextfactory.go)."""
+    model = started()
+    operations.remove_unit(model, ["server/0"])
+    unit = model.units["server/0"]
+    while (hook := hooks.next_hook(model, unit)).kind != "relation-broken":
+        hooks.commit(model, unit, hook)
+        operations.settle(model)
+    assert said(at(model, hook=hook), "relation-ids", "share") == "share:1\n"
 
 
 def test_a_joining_unit_is_listed_before_its_hook_has_been_committed():
@@ -395,6 +578,20 @@ def test_goal_state():
     assert set(goal["relations"]["share"]) == {"client", "client/0"}
 
 
+def test_goal_state_has_no_subordinates_but_the_units_own():
+    """See oneGoalState and goalStateUnits in agent/uniter/uniter.go."""
+    model = started()
+    operations.deploy(model, SUBORDINATE, "sub", num_units=0)
+    operations.integrate(model, "server:juju-info", "sub")
+    idle(model)
+    assert {unit.name for unit in model.units_of("sub")} == {"sub/0", "sub/1"}
+    goal = json.loads(said(at(model), "goal-state", "--format=json"))
+    assert set(goal["relations"]["juju-info"]) == {"sub", "sub/0"}
+    goal = json.loads(said(at(model, "sub/1"), "goal-state", "--format=json"))
+    assert goal["units"] == {}
+    assert set(goal["relations"]["juju-info"]) == {"server", "server/0", "server/1"}
+
+
 def test_application_status():
     model = started()
     context = at(model)
@@ -419,8 +616,16 @@ def test_an_action_gives_results_even_when_it_fails():
     said(context, "relation-set", "-r", "1", "a=1")
     assert action.results == {"a": {"b": "1", "c": "x=y"}, "d": ""}
     assert (action.failure, action.log) == ("no space", ["half way"])
-    for key in ("stdout", "Big", "a..b", "a-", "a_b"):
-        assert execute(context, ["action-set", f"{key}=1"]).returncode == 1
+    # See Init in runner/jujuc/action-set.go: all are faults of the arguments.
+    for key in ("stdout", "a.stderr-encoding", "Big", "a..b", "a-", "a_b"):
+        assert execute(context, ["action-set", "e=1", f"{key}=1"]).returncode == 2
+    assert "e" not in action.results
+    said(context, "action-set", "return-code=5")
+    assert execute(context, ["action-set", "x"]) == Answer(
+        2, "", 'ERROR argument "x" must be of the form key...=value\n'
+    )
+    said(context, "action-fail")
+    assert action.failure == "action failed without reason given, check action for errors"
     assert execute(context, ["juju-reboot"]).returncode == 1
 
 
@@ -440,7 +645,7 @@ ALWAYS = {
     "JUJU_CHARM_HTTP_PROXY": "",
     "JUJU_CHARM_HTTPS_PROXY": "",
     "JUJU_CHARM_FTP_PROXY": "",
-    "JUJU_CHARM_NO_PROXY": "",
+    "JUJU_CHARM_NO_PROXY": "127.0.0.1,localhost,::1",
     "APT_LISTCHANGES_FRONTEND": "none",
     "DEBIAN_FRONTEND": "noninteractive",
     "LANG": "C.UTF-8",
@@ -488,7 +693,7 @@ OF_KIND = [
             "JUJU_HOOK_NAME": "data-storage-attached",
             "JUJU_DISPATCH_PATH": "hooks/data-storage-attached",
             "JUJU_STORAGE_ID": "data/0",
-            "JUJU_STORAGE_LOCATION": "/var/lib/juju/storage/data/0",
+            "JUJU_STORAGE_LOCATION": "/srv/data",
             "JUJU_STORAGE_KIND": "filesystem",
         },
     ),
@@ -511,6 +716,7 @@ OF_KIND = [
 def test_the_environment_is_exactly_that_of_juju(juju: Profile, what, own):
     model = started(juju)
     unit = model.units["server/0"]
+    model.storage["data/0"].location = "/srv/data"
     hook = what if isinstance(what, Hook) else None
     context = Context(model, unit, hook, None if hook else what)
     env = context.environment()

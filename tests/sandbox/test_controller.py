@@ -30,6 +30,7 @@ from sandbox.connection import Client
 from sandbox.controller import Controller, start
 from sandbox.model import Model
 from sandbox.operations import OperationError, Remote
+from sandbox.uniter import RETRY_BASE_S, RETRY_LIMIT
 
 WAIT_S = 30.0
 DISPATCH = """#!/bin/sh
@@ -48,6 +49,7 @@ class DirectoryMachine:
         self.name = name
         self.root = root / name
         self.is_running = False
+        self.is_plugged = True
         self.boots = 0
         self.by_hand = asyncio.Event()
         self._running: set[asyncio.subprocess.Process] = set()
@@ -74,6 +76,12 @@ class DirectoryMachine:
         await self.by_hand.wait()
         self.by_hand.clear()
         return True
+
+    async def unplug(self):
+        self.is_plugged = False
+
+    async def plug(self):
+        self.is_plugged = True
 
     async def unpack(self, archive: bytes, directory: str):
         with zipfile.ZipFile(io.BytesIO(archive)) as packed:
@@ -210,7 +218,7 @@ class World:
 
 
 @asynccontextmanager
-async def world(juju="3.6", retry_base_s=0.05) -> AsyncGenerator[World, None]:
+async def world(juju="3.6", retry_base_s=0.05, seed=0) -> AsyncGenerator[World, None]:
     # A socket's path is short: pytest's own temporary directories can be too deep.
     with tempfile.TemporaryDirectory(prefix="sandbox-") as directory:
         root = Path(directory)
@@ -223,7 +231,7 @@ async def world(juju="3.6", retry_base_s=0.05) -> AsyncGenerator[World, None]:
 
         tasks = Tasks()
         controller = Controller(
-            Model("test", juju), root, new_machine, tasks, retry_base_s=retry_base_s
+            Model("test", juju, seed), root, new_machine, tasks, retry_base_s=retry_base_s
         )
         try:
             yield World(controller, root, made)
@@ -358,23 +366,256 @@ async def test_a_killed_hook_runs_again_and_has_not_failed():
         assert it.ran("a/0") == [("install", -9), *STARTUP]
 
 
+async def in_config_changed(it: World) -> None:
+    """Deploy a/0 and let it run a config-changed that does not end."""
+    it.controller.deploy(it.charm("a", "", **{"config.yaml": "options: {n: {}}"}), "a")
+    await it.idle("a/0")
+    it.script("config-changed", "touch $CHARM_DIR/../in; sleep 100")
+    it.controller.set_config("a", {"n": "1"})
+    await it.until(it.file("0", "agents/unit-a-0/in").exists)
+
+
+INTERRUPTED = [*STARTUP, ("config-changed", -9)]
+
+
+@pytest.mark.parametrize("retries", [True, False])
+def test_a_hook_in_which_the_power_is_cut_has_failed_at_the_next_start(retries):
+    """It is found pending: nextOpHookError in uniter/resolver.go. `start` comes after it."""
+
+    async def test():
+        async with world() as it:
+            it.controller.set_model_config({"automatically-retry-hooks": str(retries)})
+            await in_config_changed(it)
+            await it.controller.power_cut("0")
+            await it.until(lambda: it.ran("a/0") == INTERRUPTED)
+            assert it.unit("a/0")["juju-status"]["current"] == "lost"
+            it.script("config-changed", "")
+            await it.controller.boot("0")
+            if not retries:
+                await it.idle("a/0")
+                assert it.unit("a/0")["workload-status"]["current"] == "error"
+                shown = it.unit("a/0")["workload-status"]["message"]
+                assert shown == 'hook failed: "config-changed"'
+                assert it.ran("a/0") == INTERRUPTED
+                it.controller.resolved("a/0")
+            await it.until(lambda: it.ran("a/0")[-1] == ("start", 0))
+            await it.idle("a/0")
+            assert it.ran("a/0") == [*INTERRUPTED, ("config-changed", 0), ("start", 0)]
+
+    asyncio.run(test())
+
+
 @asynchronous
-async def test_a_power_cut_in_a_hook_leaves_it_pending_and_start_follows_it():
-    async with world() as it:
-        it.controller.deploy(it.charm("a", "", **{"config.yaml": "options: {n: {}}"}), "a")
+async def test_the_wait_for_a_retry_begins_at_the_boot_and_is_the_shortest():
+    async with world(retry_base_s=0.2) as it:
+        await in_config_changed(it)
+        await it.controller.power_cut("0")
+        it.script("config-changed", "exit 1")
+        await it.controller.boot("0")
+        await it.until(lambda: it.ran("a/0").count(("config-changed", 1)) == 4)
+        # The next one would come after 3.2 s, were it not for the boot.
+        await it.controller.reboot("0")
+        it.script("config-changed", "")
+        async with asyncio.timeout(2):
+            while it.ran("a/0")[-1] != ("start", 0):
+                await asyncio.sleep(0.01)
         await it.idle("a/0")
-        it.script("config-changed", "touch $CHARM_DIR/../in; sleep 100")
-        it.controller.set_config("a", {"n": "1"})
+
+
+def test_a_failed_hook_is_retried_after_5_s_to_5_min():
+    """See apiserver/facades/agent/retrystrategy."""
+    assert (RETRY_BASE_S, RETRY_BASE_S * RETRY_LIMIT) == (5, 300)
+
+
+@asynchronous
+async def test_a_hook_that_ends_with_an_orderly_reboot_has_not_failed():
+    """It is queued again: ErrTerminated in operation/runhook.go."""
+    async with world(retry_base_s=1000) as it:
+        await in_config_changed(it)
+        it.script("config-changed", "")
+        await it.controller.reboot("0")
+        expected = [*INTERRUPTED, ("config-changed", 0), ("start", 0)]
+        await it.until(lambda: it.ran("a/0") == expected)
+        await it.idle("a/0")
+
+
+@asynchronous
+async def test_an_action_in_which_the_power_is_cut_fails_at_the_next_start():
+    """Running it again could do harm: NextOp in actions/resolver.go, failaction.go."""
+    async with world() as it:
+        it.script("act", "touch $CHARM_DIR/../in; sleep 100")
+        it.controller.deploy(it.charm("a", "x: 1", **{"actions.yaml": "act: {}"}), "a")
+        await it.idle("a/0")
+        action = asyncio.create_task(it.act("a/0", "act"))
         await it.until(it.file("0", "agents/unit-a-0/in").exists)
         await it.controller.power_cut("0")
-        await it.until(lambda: it.ran("a/0")[-1] == ("config-changed", -9))
-        assert it.unit("a/0")["juju-status"]["current"] == "lost"
-        it.script("config-changed", "")
+        await it.until(lambda: it.ran("a/0")[-1] == ("act", -9))
+        assert not action.done()
         await it.controller.boot("0")
-        await it.until(lambda: it.ran("a/0")[-1] == ("start", 0))
+        ended = await action
+        assert (ended["status"], ended["message"]) == ("failed", "action terminated")
+        await it.until(lambda: it.ran("a/0") == [*STARTUP, ("act", -9), ("start", 0)])
         await it.idle("a/0")
-        tail = [("config-changed", -9), ("config-changed", 0), ("start", 0)]
-        assert it.ran("a/0") == [*STARTUP, *tail]
+
+
+@asynchronous
+async def test_an_action_that_is_killed_fails_and_is_not_run_again():
+    """See runCharmProcessOnLocal in runner/runner.go."""
+    async with world() as it:
+        it.script("act", "kill -9 $$")
+        it.controller.deploy(it.charm("a", "x: 1", **{"actions.yaml": "act: {}"}), "a")
+        await it.idle("a/0")
+        ended = await it.act("a/0", "act")
+        assert (ended["status"], ended["message"]) == ("failed", "terminated")
+        await it.idle("a/0")
+        assert it.ran("a/0") == [*STARTUP, ("act", -9)]
+
+
+@asynchronous
+async def test_actions_wait_for_a_hook_that_is_queued():
+    """Between config-changed and start none runs: NextOp in actions/resolver.go."""
+    async with world() as it:
+        goes_on = it.root / "go"
+        wait = f"until [ -e {goes_on} ]; do sleep 0.01; done"
+        it.script("config-changed", f"touch $CHARM_DIR/../in; {wait}")
+        it.controller.deploy(it.charm("a", "x: 1", **{"actions.yaml": "act: {}"}), "a")
+        await it.until(it.file("0", "agents/unit-a-0/in").exists)
+        action = it.controller.enqueue_action("a/0", "act")
+        goes_on.touch()
+        await it.controller.wait_action(action)
+        assert it.ran("a/0") == [*STARTUP, ("act", 0)]
+        await it.idle("a/0")
+
+
+def leader(it: World) -> str:
+    return it.controller._model.applications["a"].leader
+
+
+@pytest.mark.parametrize("juju", ["3.6", "4.0"])
+def test_a_leader_without_power_loses_the_lead_with_its_lease_and_comes_back_as_a_follower(juju):
+    """Its lease is not renewed, another claims it (worker/leadership/tracker.go)."""
+    told = {"3.6": [("leader-settings-changed", 0)], "4.0": []}[juju]
+
+    async def test():
+        async with world(juju) as it:
+            it.controller.set_lease(0.3)
+            it.controller.deploy(it.charm("a", ""), "a", num_units=3)
+            await it.idle("a/0", "a/1", "a/2")
+            await it.controller.power_cut("0")
+            await it.controller.power_cut("1")
+            assert leader(it) == "a/0"
+            await it.until(lambda: it.ran("a/2")[-1] == ("leader-elected", 0))
+            assert leader(it) == "a/2"
+            await it.controller.boot("0")
+            await it.until(lambda: it.ran("a/0") == [*STARTUP, ("start", 0), *told])
+            await it.idle("a/0", "a/2")
+            assert (await it.execute("a/0", "is-leader"))["stdout"] == "False\n"
+            assert it.ran("a/2")[-1] == ("leader-elected", 0)
+
+    asyncio.run(test())
+
+
+@asynchronous
+async def test_a_leader_that_is_back_within_its_lease_leads():
+    async with world("4.0") as it:
+        it.controller.deploy(it.charm("a", ""), "a", num_units=2)
+        await it.idle("a/0", "a/1")
+        ends = it.controller._leases
+        for away, back in (
+            (it.controller.unplug, it.controller.plug),
+            (it.controller.power_cut, it.controller.boot),
+        ):
+            await away("a/0")
+            assert ends["0"].when() == pytest.approx(asyncio.get_running_loop().time() + 60, abs=9)
+            await back("a/0")
+            assert not ends
+        await it.until(lambda: it.ran("a/0") == [*STARTUP, ("start", 0)])
+        await it.idle("a/0")
+        assert leader(it) == "a/0"
+
+
+@asynchronous
+async def test_a_leader_that_loses_the_lead_in_a_hook_fails_if_it_wrote_as_leader():
+    async with world("4.0") as it:
+        it.controller.set_model_config({"automatically-retry-hooks": "false"})
+        it.controller.set_lease(0.1)
+        it.controller.deploy(it.charm("b", "requires: {share: {interface: s}}"), "b")
+        it.controller.deploy(it.charm("a", "provides: {share: {interface: s}}"), "a", num_units=2)
+        await it.idle("a/0", "a/1", "b/0")
+        goes_on = it.root / "go"
+        it.script(
+            "a-0.share-relation-created",
+            "relation-set --app by=a-0; touch $CHARM_DIR/../in\n"
+            f"until [ -e {goes_on} ]; do sleep 0.01; done",
+        )
+        it.controller.integrate("a", "b")
+        await it.until(it.file("1", "agents/unit-a-0/in").exists)
+        await it.controller.unplug("a/0")
+        await it.until(lambda: leader(it) == "a/1")
+        goes_on.touch()
+        await it.until(lambda: it.unit("a/0")["workload-status"]["current"] == "error")
+        assert it.unit("a/0")["workload-status"]["message"] == (
+            'hook failed: "share-relation-created"'
+        )
+        said = [line["message"] for line in it.controller.log("a/0") if line["level"] == "ERROR"]
+        assert said == [
+            "cannot apply changes: lease not held",
+            'hook "share-relation-created" failed: lease not held',
+        ]
+        assert it.controller._model.relations[0].app_bags["a"].data == {}
+        await it.idle("a/1", "b/0")
+
+
+@asynchronous
+async def test_an_action_that_loses_the_lead_fails_if_it_wrote_as_leader():
+    """See finalizeAction in runner/context/context.go."""
+    async with world() as it:
+        peers = "peers: {p: {interface: p}}"
+        it.controller.deploy(it.charm("a", peers, **{"actions.yaml": "act: {}"}), "a", num_units=2)
+        await it.idle("a/0", "a/1")
+        goes_on = it.root / "go"
+        it.script(
+            "act",
+            "relation-set --app -r 0 by=me; echo oh >&2; touch $CHARM_DIR/../in\n"
+            f"until [ -e {goes_on} ]; do sleep 0.01; done",
+        )
+        action = asyncio.create_task(it.act("a/0", "act"))
+        await it.until(it.file("0", "agents/unit-a-0/in").exists)
+        it.controller.lead("a/1")
+        goes_on.touch()
+        ended = await action
+        assert ended["status"] == "failed"
+        assert ended["message"] == "committing requested changes failed"
+        assert ended["results"] == {
+            "return-code": 1,
+            "stderr": 'oh\n\nchecking leadership continuity: "a/0" is not leader of "a"',
+        }
+        await it.until(lambda: it.ran("a/1")[-1] == ("leader-elected", 0))
+        await it.until(lambda: it.ran("a/0")[-1] == ("leader-settings-changed", 0))
+        await it.idle("a/0", "a/1")
+
+
+@asynchronous
+async def test_leader_elected_is_not_retried_by_who_does_not_lead_any_more():
+    async with world("4.0") as it:
+        it.controller.set_model_config({"automatically-retry-hooks": "false"})
+        it.script("a-0.leader-elected", "exit 1")
+        it.controller.deploy(it.charm("a", ""), "a", num_units=2)
+        await it.until(lambda: it.unit("a/0")["workload-status"]["current"] == "error")
+        it.controller.lead("a/1")
+        it.controller.resolved("a/0")
+        await it.until(lambda: it.ran("a/0")[-1] == ("start", 0))
+        tail = [("config-changed", 0), ("start", 0)]
+        assert it.ran("a/0") == [("install", 0), ("leader-elected", 1), *tail]
+        await it.idle("a/0", "a/1")
+
+
+@asynchronous
+async def test_the_seed_of_the_order_is_in_the_log():
+    async with world(seed=77) as it:
+        assert it.controller.log()[0]["message"] == (
+            "the order of relations and storages is that of --seed 77"
+        )
 
 
 @asynchronous
@@ -643,7 +884,7 @@ def test_a_charm_written_with_ops(juju):
                 "depth": "2",
                 "address": "10.77.0.10",
                 "egress": "10.77.0.10/32",
-                "location": "/var/lib/juju/storage/data/0",
+                "location": it.controller.storage()[0]["location"],
                 "ports": "111 2049",
                 "planned": "2",
                 "config": {"keys": "size"},
@@ -677,7 +918,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces are made b
 
 @needs_root
 def test_start_gives_a_controller_that_ends_with_its_owner():
-    with start(name="test-start", base=Path("/nowhere")) as directory:
+    with start(name="test-start", base=Path("/nowhere"), seed=5) as directory:
         asyncio.run(_talk(directory))
         with (
             pytest.raises(ControllerError, match="model test-start is running"),
@@ -696,6 +937,7 @@ async def _talk(directory: RunDirectory):
     both = await asyncio.gather(client.call("status"), client.call("storage"))
     assert both[0]["model"]["name"] == "test-start"
     assert both[1] == []
+    assert "--seed 5" in (await client.call("log"))[0]["message"]
     with pytest.raises(ControllerError, match='application "x" not found'):
         await client.call("get_config", application="x")
     with pytest.raises(ControllerError, match='the sandbox has no method "_changed"'):

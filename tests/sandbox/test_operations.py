@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a client may do to a model, and what is refused with which message."""
 
+import re
+from typing import get_args
+
 import pytest
 
 from sandbox import charm as charms
 from sandbox import operations
-from sandbox.model import Model, Status
+from sandbox.model import Model, Profile, Status
 from sandbox.operations import OperationError
 
 SERVER = charms.parse(
@@ -70,6 +73,41 @@ def test_integrate_refuses(model: Model, a: str, b: str, problem: str):
     assert not model.relations
 
 
+AMBIGUOUS = {
+    "3.6": 'ambiguous relation: "server client" could refer to '
+    '"client:juju-info server:juju-info"; "client:share server:other"; '
+    '"client:share server:share"',
+    "4.0": 'cannot relate endpoints "server" and "client": '
+    'ambiguous relation: "server client" could refer to '
+    '"server:share client:share"; "server:other client:share"; '
+    '"server:juju-info client:juju-info"',
+}
+
+
+@pytest.mark.parametrize("juju", get_args(Profile))
+def test_what_integrate_says_of_an_ambiguous_relation(model: Model, juju: Profile):
+    model.juju = juju
+    with pytest.raises(OperationError) as refusal:
+        operations.integrate(model, "server", "client")
+    assert str(refusal.value) == AMBIGUOUS[juju]
+
+
+def test_4_0_does_not_discard_an_implicit_endpoint(model: Model):
+    """3.6: InferEndpoints, state/state.go. 4.0: inferEndpoints, domain/relation/state/relation.go.
+
+    With one endpoint each of nfs_share, the implicit juju-info is what makes it ambiguous.
+    """
+    one = charms.parse("{name: one, provides: {share: {interface: nfs_share}}}")
+    operations.deploy(model, one, "one")
+    model.juju = "4.0"
+    with pytest.raises(OperationError, match=r'"client:juju-info one:juju-info"$'):
+        operations.integrate(model, "client", "one")
+    assert operations.integrate(model, "client:share", "one").key == "client:share one:share"
+    model.relations.clear()
+    model.juju = "3.6"
+    assert operations.integrate(model, "client", "one").key == "client:share one:share"
+
+
 def test_a_container_relation_needs_a_principal(model: Model):
     operations.deploy(model, CLIENT, "client2", num_units=0)
     with pytest.raises(OperationError, match="no relations found"):
@@ -122,17 +160,36 @@ def test_storage_directives_that_are_refused(model: Model, storage, problem):
     assert "b" not in model.applications
 
 
+UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+
+
 @pytest.mark.parametrize(
-    ("location", "multiple", "expected"),
+    ("juju", "location", "multiple", "expected"),
     [
-        ("", False, "/var/lib/juju/storage/a/3"),
-        ("/srv", False, "/srv"),
-        ("/srv", True, "/srv/a/3"),
+        ("3.6", "", False, "/var/lib/juju/storage/a/3"),
+        ("3.6", "/srv", False, "/srv"),
+        ("3.6", "/srv", True, "/srv/a/3"),
+        ("4.0", "", False, f"/var/lib/juju/storage/{UUID}"),
+        ("4.0", "/srv", False, "/srv"),
+        ("4.0", "/srv", True, f"/srv/{UUID}"),
     ],
 )
-def test_storage_location(location: str, multiple: bool, expected: str):
+def test_storage_location(juju: Profile, location: str, multiple: bool, expected: str):
+    """3.6: state/filesystem.go; 4.0: domain/storageprovisioning/service/filesystem.go."""
     spec = charms.StorageSpec("a", "filesystem", location, multiple, 1, 1, 0)
-    assert operations.storage_location(spec, "a/3") == expected
+    assert re.fullmatch(expected, operations.storage_location(Model("m", juju), spec, "a/3"))
+
+
+@pytest.mark.parametrize(("juju", "is_same"), [("3.6", True), ("4.0", False)])
+def test_the_path_of_storage_is_that_of_its_attachment(juju: Profile, is_same: bool):
+    made = Model("test", juju)
+    operations.deploy(made, SERVER, "server", num_units=2, storage={"one": "4G"})
+    disk = made.storage_of(made.units["server/0"])[0]
+    before = disk.location
+    made.storage_of(made.units["server/1"])[0].owner = None
+    operations.release_storage(made, disk, made.units["server/0"])
+    operations.attach_storage(made, "server/1", disk.id)
+    assert (disk.location == before) is is_same
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import claim
 import exports
 import mounts
 import nfs
+import plan
 import settled
 from reading import Reader
 from values import Report
@@ -25,7 +26,8 @@ def leave_storage(reader: Reader) -> None:
         leave_machine(reader)
     if reader.peers.is_there:
         # The leader has to know that its shares are not here before another unit has them.
-        reader.peers.write_report(Report())
+        missing = plan.report_of_missing(reader.unit, reader.peers.read_placements())
+        reader.peers.write_report(Report(shares=missing))
 
 
 def leave_machine(reader: Reader) -> None:

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The peer relation: what is decided of the shares, and what each unit says, as JSON.
 
-Application databag, `shares`: a placement by name of the share, written by the leader. Unit
-databag, `report`: written by each unit for itself.
+Application databag, written by the leader: `shares`, a placement by name of the share; `deleted`,
+the UUIDs of those that were deleted last. Unit databag, `report`: written by each unit for itself.
 """
+
+from collections.abc import Collection
 
 import ops
 from ops import hookcmds
@@ -41,6 +43,15 @@ class Peers:
     def write_placements(self, placements: Placements) -> None:
         """Say what has been decided; ops writes nothing where nothing differs. On the leader."""
         self._set(self._app, "shares", records.write_placements(placements))
+
+    def read_gone(self) -> tuple[str, ...]:
+        """Read which shares were deleted last: their UUIDs."""
+        return records.read_uuids(self._get(self._app, "deleted").get("uuids"))
+
+    def write_gone(self, uuids: Collection[str]) -> None:
+        """Say which shares were deleted last. On the leader."""
+        if uuids:
+            self._set(self._app, "deleted", {"uuids": [*uuids]})
 
     def read_reports(self) -> dict[str, Report]:
         """Read what the units say, this one's own as it was said last."""

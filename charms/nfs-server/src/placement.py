@@ -31,6 +31,9 @@ from values import (
 )
 
 NOT_HERE = "its image is not here; attach the storage that holds it"
+# Of how many deleted shares it is known that they were. A report that came before the deletion is
+# read again until that unit's next peers-relation-changed, which a new leader has at once.
+_MOST_GONE = 100
 # How many addresses the units of an application may come from, to be let into a share that is
 # another's: a charm writes its units' databags itself, and must not open it to the world.
 _MOST_CLIENTS = {4: 2**24, 6: 2**96}
@@ -56,6 +59,8 @@ class Snapshot:
     storage: Storage = field(default_factory=Storage)
     deleted: tuple[str, ...] = ()
     """UUIDs of the shares that this unit has deleted and that still have a placement."""
+    gone: tuple[str, ...] = ()
+    """UUIDs of the shares that were deleted last: what units reported before does not count."""
 
     @functools.cached_property
     def wanted(self) -> dict[str, Wanted]:
@@ -87,6 +92,12 @@ def without_deleted(placements: Placements, reports: Reports) -> dict[str, Place
         for name, it in placements.items()
         if it.uuid not in _report(reports, it.unit).deleted
     }
+
+
+def note_gone(gone: Sequence[str], before: Placements, after: Placements) -> tuple[str, ...]:
+    """Note which shares have no placement any more since their units deleted them."""
+    more = [it.uuid for name, it in before.items() if name not in after]
+    return (*gone, *more)[-_MOST_GONE:]
 
 
 def note_unreadable(
@@ -215,18 +226,24 @@ def collapsed(networks: Iterable[Network]) -> tuple[Network, ...]:
     )
 
 
-def decide(placements: Placements, shares: Mapping[str, Wanted], reports: Reports) -> Decision:
+def decide(
+    placements: Placements,
+    shares: Mapping[str, Wanted],
+    reports: Reports,
+    gone: Collection[str] = (),
+) -> Decision:
     """Decide which unit has which share.
 
     Args:
         placements: what was decided before.
         shares: what is wanted, in the order in which they get room.
         reports: what each unit that is there says, the leader's own included.
+        gone: UUIDs of shares that were deleted, whatever is reported.
     """
     after: dict[str, Placement] = {}
     refusals: dict[str, str] = {}
     free = {unit: report.free for unit, report in sorted(reports.items(), key=_by_number)}
-    holders = _holders(reports)
+    holders = _holders(reports, gone)
     for name in [*shares, *sorted(holders.keys() - shares.keys())]:
         before = placements.get(name, Placement())
         placement = _follow(before, holders.get(name, {}))
@@ -248,12 +265,12 @@ def _report(reports: Reports, unit: str) -> Report:
     return reports.get(unit, Report())
 
 
-def _holders(reports: Reports) -> dict[str, dict[str, str]]:
+def _holders(reports: Reports, gone: Collection[str]) -> dict[str, dict[str, str]]:
     """Find which units have an image of each share: its UUID by unit, the lowest unit first."""
     found: dict[str, dict[str, str]] = {}
     for unit, report in sorted(reports.items(), key=_by_number):
         for name, share in report.shares.items():
-            if share.uuid:
+            if share.uuid and share.uuid not in gone:
                 found.setdefault(name, {})[unit] = share.uuid
     return found
 
@@ -297,7 +314,7 @@ def _allocate(
 ) -> None:
     """Take from a unit's room what a share on it has still to get, if it can have that."""
     report = _report(reports, placement.unit)
-    is_lost = placement.uuid and held(name, placement, reports) is None
+    is_lost = is_missing(name, placement, reports)
     is_refused = room.is_unbounded(size, is_on_root=report.is_on_root)
     if is_lost or is_refused or placement.unit not in free:
         return
@@ -317,10 +334,17 @@ def why_lost(name: str, snapshot: Snapshot) -> str:
         return ""
     if placement.unit not in snapshot.present:
         return f"share {name} was on {placement.unit}, which is gone"
-    # A new unit doesn't know all reports at once.
-    if placement.unit in reports and held(name, placement, reports) is None:
-        return f"share {name}: {NOT_HERE}"
-    return ""
+    return f"share {name}: {NOT_HERE}" if is_missing(name, placement, reports) else ""
+
+
+def is_missing(name: str, placement: Placement, reports: Reports) -> bool:
+    """Whether the unit of a share says that its image is not there.
+
+    A report is read as it was at that unit's last peers-relation-changed: one without the share may
+    be older than the image.
+    """
+    is_said = name in _report(reports, placement.unit).shares
+    return bool(placement.uuid) and is_said and held(name, placement, reports) is None
 
 
 def held(name: str, placement: Placement, reports: Reports) -> ShareReport | None:
@@ -333,7 +357,8 @@ def answer(request: Request, snapshot: Snapshot, answered: Answer) -> Answer:
     """Decide what a client is told.
 
     What it was given stays while the share is lost or not mounted: to withdraw the endpoint would
-    make the client unmount, and a lost share pass for a new one at the next event.
+    make the client unmount, and a lost share pass for a new one at the next event. Where there is
+    nothing to tell, it is `answered` itself.
     """
     name, reports = request.share, snapshot.reports
     placement = snapshot.placement(name)
@@ -344,6 +369,8 @@ def answer(request: Request, snapshot: Snapshot, answered: Answer) -> Answer:
     if share is None:
         failed = why_lost(name, snapshot) or snapshot.reported(name).refusal
         error = _joined(request.error, snapshot.refusals.get(name, ""), failed)
+        if is_same and not error:
+            return answered  # Nothing is heard of it yet.
         return Answer(before.endpoint, before.size, error)
     address = _report(reports, placement.unit).addresses.get(request.integration_id)
     endpoint = Endpoint(address, path) if address and share.networks else before.endpoint

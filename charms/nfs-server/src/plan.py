@@ -165,9 +165,10 @@ def report(snapshot: Snapshot, plan: Plan, failures: Mapping[str, str]) -> Repor
         plan: what followed from it.
         failures: why work on shares failed.
     """
-    names = {*snapshot.found.images, *plan.refusals, *failures}
+    first = first_report(snapshot)
+    names = {*first.shares, *plan.refusals, *failures}
     return replace(
-        first_report(snapshot),
+        first,
         shares={name: _share_report(name, snapshot, plan, failures) for name in sorted(names)},
         # They may hold anything that a file system takes.
         foreign=tuple(ascii(path.name)[1:-1] for path in snapshot.found.foreign),
@@ -192,9 +193,20 @@ def _share_report(
 def first_report(snapshot: Snapshot) -> Report:
     """Say what a unit has, before it is decided what it is to have."""
     images = snapshot.found.images
+    shares = {name: ShareReport(image.uuid, image.size) for name, image in images.items()}
+    placed = report_of_missing(snapshot.unit, snapshot.committed)
+    known = {*snapshot.deleted, *(image.uuid for image in images.values())}
+    missing = {
+        name: it for name, it in placed.items() if snapshot.committed[name].uuid not in known
+    }
     return Report(
         free=room.free_gib(snapshot.storage, images.values()),
         is_on_root=snapshot.storage.is_root,
-        shares={name: ShareReport(image.uuid, image.size) for name, image in images.items()},
+        shares={**missing, **shares},
         deleted=snapshot.deleted,
     )
+
+
+def report_of_missing(unit: str, placements: Placements) -> dict[str, ShareReport]:
+    """Say of all shares that were made on a unit that their images are not here."""
+    return {name: ShareReport() for name, it in placements.items() if it.unit == unit and it.uuid}

@@ -127,6 +127,7 @@ class Reader:
             placements=committed,
             committed=committed,
             reports=self.peers.read_reports(),
+            gone=self.peers.read_gone(),
             present={self.unit, *self._alive(), *self.peers.units},
             found=found,
             storage=storage,
@@ -143,17 +144,19 @@ class Reader:
             it.integration_id: self.clients.answered(it.integration_id) for it in snapshot.requests
         }
         placements = placement.without_deleted(snapshot.committed, reports)
+        gone = placement.note_gone(snapshot.gone, snapshot.committed, placements)
         placements = placement.note_unreadable(placements, snapshot.requests, answered)
         placements = placement.note_guests(placements, snapshot.requests, answered)
         requests = placement.resolve(snapshot.requests, placements)
         placements = placement.assign(requests, placements)
         wanted = placement.wanted(requests, placements)
-        decision = placement.decide(placements, wanted, reports)
+        decision = placement.decide(placements, wanted, reports, gone)
         return replace(
             snapshot,
             requests=requests,
             placements=decision.placements,
             refusals=decision.refusals,
+            gone=gone,
             committed=self._commit(snapshot.committed, decision.placements),
         )
 

@@ -252,13 +252,16 @@ class Reconciler:
         answers: tuple[tuple[Request, Answer], ...] = ()
         if reader.is_leader:
             reader.peers.write_placements(snapshot.placements)
+            reader.peers.write_gone(snapshot.gone)
             answers = tuple((it, self._answer(it, snapshot)) for it in snapshot.requests)
         return replace(outcome, snapshot=snapshot, plan=decided, answers=answers)
 
     def _answer(self, request: Request, snapshot: Snapshot) -> Answer:
         clients = self.reader.clients
-        answer = placement.answer(request, snapshot, clients.answered(request.integration_id))
-        clients.answer(request.integration_id, answer)
+        told = clients.answered(request.integration_id)
+        answer = placement.answer(request, snapshot, told)
+        if answer is not told:
+            clients.answer(request.integration_id, answer)
         return answer
 
 

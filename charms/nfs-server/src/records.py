@@ -194,6 +194,7 @@ REPORT = Record(
     deleted=Field("deleted", each(text), list),
 )
 read_placements = mapped(parse_share_name, PLACEMENT.read)
+read_uuids = each(text)
 
 
 def write_placements(placements: Mapping[str, Placement]) -> dict[str, object]:

@@ -186,7 +186,8 @@ def test_on_the_unit_that_has_it_alone(machine: FakeMachine, context: Context, n
     there = Report(shares={"/hand": ShareReport("u1", Size(10))})
     now = with_peers(state(), {"/hand": Placement(OTHER, "u1", is_manual=True)}, there)
     assert refused(context, now, name, **params) == f"share /hand is on {OTHER}: run it there"
-    now = with_peers(state(), {"/hand": Placement(OTHER, "u1", is_manual=True)}, Report())
+    missing = Report(shares={"/hand": ShareReport()})
+    now = with_peers(state(), {"/hand": Placement(OTHER, "u1", is_manual=True)}, missing)
     lost = "share /hand: its image is not here; attach the storage that holds it"
     assert refused(context, now, name, **params) == lost
     now = with_peers(state(), {"/hand": Placement("nfs-server/7", "u1")}, Report())

@@ -138,8 +138,25 @@ def test_growth_takes_room_from_what_comes_after():
 
 
 def test_a_lost_share_takes_no_room():
-    made = decide({"/lost": Placement(A, "u1")}, {A: report(50)}, lost=40, new=50)
+    said = report(50, lost=ShareReport())
+    made = decide({"/lost": Placement(A, "u1")}, {A: said}, lost=40, new=50)
     assert made.placements["/new"].unit == A
+
+
+def test_what_is_not_heard_of_yet_takes_its_room():
+    made = decide({"/there": Placement(A, "u1")}, {A: report(50)}, there=40, new=50)
+    assert "/new" not in made.placements
+
+
+def test_a_share_that_was_deleted_is_not_placed_again():
+    reports = {A: report(), B: report(data=HERE)}
+    assert placement.decide({}, {}, reports, gone=["u1"]).placements == {}
+    wanted = {"/data": Wanted(Size(10))}
+    made = placement.decide({}, wanted, reports, gone=["u1"]).placements
+    assert made == {"/data": Placement(A)}
+    before, after = {"/data": Placement(B, "u1"), "/b": Placement(A, "u3")}, {}
+    assert placement.note_gone(["u0"], before, after) == ("u0", "u1", "u3")
+    assert len(placement.note_gone([str(n) for n in range(200)], before, after)) == 100
 
 
 def test_request_with_an_error_is_placed_nowhere():
@@ -560,10 +577,18 @@ BROKEN = replace(SERVED, error="share /data: not mounted", networks=())
             (ENDPOINT, Size(10), "share /data: not mounted"),
             id="not mounted any more",
         ),
-        pytest.param(request(), MADE, None, TOLD, (ENDPOINT, Size(10), NOT_HERE), id="lost"),
         pytest.param(
-            request(), MADE, None, None, (None, UNKNOWN, NOT_HERE), id="lost, requested anew"
+            request(), MADE, ShareReport(), TOLD, (ENDPOINT, Size(10), NOT_HERE), id="lost"
         ),
+        pytest.param(
+            request(),
+            MADE,
+            ShareReport(),
+            None,
+            (None, UNKNOWN, NOT_HERE),
+            id="lost, requested anew",
+        ),
+        pytest.param(request(), MADE, None, TOLD, (ENDPOINT, Size(10), ""), id="not heard of"),
         pytest.param(
             request(),
             replace(MADE, unit="nfs-server/7"),
@@ -710,7 +735,10 @@ def test_what_belongs_to_the_operator():
         pytest.param(Placement(A), {}, (), "", id="not made"),
         pytest.param(Placement(A, "u1"), {A: report(data=HERE)}, (A,), "", id="there"),
         pytest.param(Placement(A, "u1"), {}, (A, B), "", id="there, and not heard of yet"),
-        pytest.param(Placement(A, "u1"), {A: report()}, (A,), NOT_HERE, id="not here"),
+        pytest.param(Placement(A, "u1"), {A: report()}, (A,), "", id="said before it was made"),
+        pytest.param(
+            Placement(A, "u1"), {A: report(data=ShareReport())}, (A,), NOT_HERE, id="not here"
+        ),
         pytest.param(Placement(A, "u1"), {A: report(data=THERE)}, (A,), NOT_HERE, id="another"),
         pytest.param(
             Placement(A, "u1"), {}, (B,), f"share /data was on {A}, which is gone", id="gone"

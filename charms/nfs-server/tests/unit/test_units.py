@@ -12,7 +12,7 @@ from ops import testing
 from test_charm import PEERS, SHARES, client, network, new_context, put_in, saying
 
 import records
-from values import Report, share_directory
+from values import Report, ShareReport, share_directory
 
 BIG = "60"
 
@@ -31,6 +31,8 @@ class Cluster:
         self.status: dict[int, object] = {}
         self.app_status: object = None
         self.no_storage: set[int] = set()
+        self.heard: dict[int, dict[int, dict[str, str]]] = {}
+        """Units to which no change of their peers came since: what they had said by then."""
 
     def hook(self, number: int, *, is_killed: bool = False, action: str = "", **params: object):
         """Run a hook, or an action; of a killed hook only the machine keeps something."""
@@ -56,7 +58,9 @@ class Cluster:
             PEERS,
             local_app_data=self.app_bag,
             local_unit_data=self.unit_bags[number],
-            peers_data={n: bag for n, bag in self.unit_bags.items() if n != number},
+            peers_data={
+                n: bag for n, bag in self.heard.get(number, self.unit_bags).items() if n != number
+            },
         )
         clients = {
             replace(it, local_app_data=self.answers.get(i, {}) if leads else {})
@@ -251,7 +255,45 @@ def test_detached_storage_is_reported(cluster: Cluster):
     context = new_context("nfs-server/0")
     out = context.run(context.on.storage_detaching(SHARES), cluster.state(0))
     said = out.get_relation(PEERS.id).local_unit_data["report"]  # pyright: ignore
-    assert records.REPORT.read(records.parse(said)) == Report()
+    # That it has it not, and not just that it has nothing.
+    missing = Report(shares={"/a": ShareReport()})
+    assert records.REPORT.read(records.parse(said)) == missing
+
+
+def test_a_new_leader_heard_nothing_of_a_deletion(monkeypatch: pytest.MonkeyPatch):
+    """Juju shows a unit's databag as it was at its last event: leader-elected may come before."""
+    cluster = Cluster(monkeypatch, 3)
+    cluster.settle()
+    for name in "/a", "/b":
+        cluster.hook(0, action="create-share", share=name, size=10)
+        cluster.settle()
+    assert cluster.placed() == {"/a": "nfs-server/0", "/b": "nfs-server/1"}
+    cluster.heard[2] = {n: dict(bag) for n, bag in cluster.unit_bags.items()}
+    cluster.hook(1, action="delete-share", share="/b", confirm="/b")
+    cluster.settle()
+    cluster.leader = 2
+    cluster.hook(2)
+    assert cluster.placed() == {"/a": "nfs-server/0"}
+    cluster.ask(1, "/b")
+    cluster.hook(2)
+    cluster.heard.clear()
+    cluster.settle()
+    # One of that name is another one.
+    assert cluster.serving() == {"/b": int(cluster.placed()["/b"][-1])}
+    assert "error" not in cluster.answers[1]
+
+
+def test_a_new_leader_heard_nothing_of_a_new_share(monkeypatch: pytest.MonkeyPatch):
+    cluster = Cluster(monkeypatch, 3)
+    cluster.settle()
+    cluster.heard[2] = {n: dict(bag) for n, bag in cluster.unit_bags.items()}
+    for number, name in enumerate(["/a", "/b"], start=1):
+        cluster.ask(number, name)
+        cluster.settle()
+    answers = {n: dict(it) for n, it in cluster.answers.items()}
+    cluster.leader = 2
+    cluster.hook(2)
+    assert cluster.answers == answers
 
 
 @pytest.mark.parametrize("size", ["10", "ten"])

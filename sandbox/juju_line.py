@@ -13,6 +13,8 @@ from typing import Any, cast
 from sandbox.client import RUN, RunDirectory, ask, running_models
 from sandbox.status import PlacedUnit, Status, address, units
 
+_FORMATS = ("json", "yaml", "tabular", "plain", "smart")
+
 CURRENT = RUN.parent / "current-model"
 """Where `juju switch` notes the model that it chose."""
 
@@ -126,8 +128,6 @@ class Call:
             print(json.dumps(value, separators=(",", ":"), sort_keys=True))
         elif form == "yaml":
             sys.stdout.write(dump(value))
-        elif form != default:
-            raise UsageError(f'the sandbox has no "--format={form}": try that on Juju')
         return form in ("json", "yaml")
 
 
@@ -159,6 +159,10 @@ def parse(command: str, spec: str, words: Sequence[str]) -> Call:
             if not rest:
                 raise UsageError(f"option needs an argument: {given}")
             value = rest.pop(0)
+        if name == "format" and value not in _FORMATS:
+            raise UsageError(
+                f'the sandbox has no "juju {command} {given}={value}": try that on Juju'
+            )
         options.setdefault(name, []).append(value if takes_value or equals else "true")
     return Call(options, others)
 

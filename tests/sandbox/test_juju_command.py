@@ -17,7 +17,7 @@ import pytest
 import yaml
 from test_controller import DirectoryMachine, World, asynchronous, world
 
-from sandbox import uniter
+from sandbox import juju_command, juju_line, uniter
 from sandbox.client import RUN
 from sandbox.juju_command import main
 
@@ -501,6 +501,33 @@ async def test_the_model_is_the_one_that_is_named():
         assert f"\n{NAME}" in await juju.says("models")
 
 
+def test_the_model_is_the_one_in_focus(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    for module in (juju_command, juju_line):
+        monkeypatch.setattr(module, "CURRENT", tmp_path / "current-model")
+
+    async def focus() -> str:
+        await asyncio.to_thread(main, ["switch"])
+        return capsys.readouterr().out
+
+    async def test():
+        async with model() as juju:
+            other = RUN / f"{NAME}-2"
+            other.symlink_to(juju.world.root)
+            try:
+                for name in (NAME, other.name):
+                    await asyncio.to_thread(main, ["switch", name])
+                    assert capsys.readouterr().err.endswith(f" -> sandbox:admin/{name}\n")
+                    assert await focus() == f"sandbox:admin/{name}\n"
+                monkeypatch.setenv("JUJU_MODEL", NAME)
+                assert await focus() == f"sandbox:admin/{NAME}\n"
+            finally:
+                other.unlink()
+
+    asyncio.run(test())
+
+
 @pytest.mark.parametrize(
     ("words", "stderr"),
     [
@@ -513,7 +540,7 @@ async def test_the_model_is_the_one_that_is_named():
         ("config", "no application name specified"),
         ("integrate a", "a relation must involve two applications"),
         ("add-unit a b", 'unrecognized args: ["b"]'),
-        ("status --format xml", 'the sandbox has no "--format=xml": try that on Juju'),
+        ("status --format=xml", 'the sandbox has no "juju status --format=xml": try that on Juju'),
     ],
 )
 def test_what_there_is_not(words: str, stderr: str):

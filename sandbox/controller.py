@@ -232,6 +232,7 @@ class Controller:
             "results": task.action.results,
             "message": task.message,
             "log": task.action.log,
+            "log-times": task.action.log_times,
         }
 
     def new_operation(self) -> str:

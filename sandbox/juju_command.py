@@ -668,15 +668,13 @@ def _ended(call: Call, task: str, deadline: float, say: Callable[[str], None]) -
     pause, said = _FIRST_LOOK_S, 0
     while True:
         found = call.ask("task", id=task)
-        for line in found["log"][said:]:
-            say(f"{time.strftime('%H:%M:%S')} {line}")
-        said = len(found["log"])
+        log = list(zip(found.pop("log-times"), found.pop("log"), strict=True))
+        for since, text in log[said:]:
+            say(f"{since.split()[1]} {text}")
+        said = len(log)
         if found["status"] not in ("pending", "running") or time.monotonic() >= deadline:
-            return {
-                key: it
-                for key, it in {"id": task, **found}.items()
-                if it or key in ("id", "status")
-            }
+            found["log"] = [f"{since} +0000 UTC {text}" for since, text in log]
+            return {"id": task} | {key: it for key, it in found.items() if it}
         time.sleep(pause)
         pause = min(_LAST_LOOK_S, pause * _LOOK_FACTOR)
 

@@ -22,6 +22,8 @@ from sandbox.client import RUN
 from sandbox.juju_command import main
 
 JUJU = Path(__file__).resolve().parents[2] / "sandbox" / "bin" / "juju"
+# The coroutines of a connection to the controller: asyncio's, and the controller's.
+TALKS = ("_accept_connection2", "_converse")
 NAME = f"test-juju-{os.getpid()}"
 
 SHARE = "provides: {share: {interface: s}}"
@@ -100,10 +102,12 @@ async def model(juju: str = "3.6") -> AsyncGenerator[Juju, None]:
             yield Juju(it)
         finally:
             (RUN / NAME).unlink()
+            # Whoever asked has gone. So must be what answered, and what the loop has not
+            # accepted yet, before the server is closed.
+            await asyncio.sleep(0)
+            while talks := [it for it in asyncio.all_tasks() if it.get_coro().__name__ in TALKS]:
+                await asyncio.gather(*talks)
             server.close()
-            # Whoever asked has gone; so must be what answered, before its loop ends.
-            talks = [it for it in asyncio.all_tasks() if it.get_coro().__name__ == "_converse"]
-            await asyncio.gather(*talks)
 
 
 async def deployed(juju: Juju, *more: str) -> None:

@@ -245,7 +245,8 @@ def test_run(juju: str):
                 'ERROR the following task failed:\n - id "6" with return code 3\n' in done.stderr
             )
             script("grow", "sleep 100")
-            done = await it("run", "a/0", "grow", "to=5", "--wait", "200ms")
+            async with asyncio.timeout(20):
+                done = await it("run", "a/0", "grow", "to=5", "--wait", "200ms")
             assert (done.returncode, done.stdout) == (1, "")
             assert done.stderr.endswith("ERROR timed out waiting for results from: unit a/0\n")
 

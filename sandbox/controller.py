@@ -203,7 +203,18 @@ class Controller:
         actions = self._model.applications[app].charm.actions
         if name not in actions:
             raise operations.OperationError(f'action "{name}" not defined on unit "{unit}"')
-        complete = actions[name].complete(params or {}, allows_others=self._model.juju == "3.6")
+        try:
+            complete = actions[name].complete(
+                params or {}, allows_others=self._model.juju == "3.6"
+            )
+        except charms.CharmError as error:
+            if self._model.juju == "3.6":
+                raise
+            # Juju 4 takes it, and the unit's agent finds the fault.
+            refused = Task(Action(self._next_id(), name), unit=unit)
+            self._records[refused.action.id] = refused
+            refused.finish("failed", f'cannot run "{name}" action: {error}')
+            return refused.action.id
         return self._enqueue(unit, Task(Action(self._next_id(), name, complete)))
 
     def enqueue_exec(self, unit: str, command: str, timeout_s: float = 300.0) -> str:
@@ -229,6 +240,7 @@ class Controller:
             "results": task.action.results,
             "message": task.message,
             "log": task.action.log,
+            "log-times": task.action.log_times,
         }
 
     def new_operation(self) -> str:

@@ -50,7 +50,8 @@ def full_status(model: Model, juju_version: str) -> FullStatus:
 
 
 def _state(status: Status) -> State:
-    return {"current": status.status, "message": status.message, "since": status.since}
+    since = datetime.strptime(status.since, "%Y-%m-%d %H:%M:%S%z").strftime("%d %b %Y %H:%M:%SZ")
+    return {"current": status.status, "message": status.message, "since": since}
 
 
 def _machine(model: Model, name: str) -> MachineStatus:

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import cast
 
 import yaml
@@ -457,7 +458,9 @@ def _action_fail(context: Context, arguments: Arguments) -> object:
 
 
 def _action_log(context: Context, arguments: Arguments) -> object:
-    context.running_action().log.append(" ".join(arguments.words))
+    action = context.running_action()
+    action.log.append(" ".join(arguments.words))
+    action.log_times.append(datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S"))
     return None
 
 

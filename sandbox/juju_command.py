@@ -6,7 +6,6 @@ that are slow to import are imported where they are needed.
 """
 
 import fnmatch
-import functools
 import itertools
 import json
 import os
@@ -17,14 +16,26 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from sandbox.client import RUN, ControllerError, RunDirectory, ask, running_models
-from sandbox.status import PlacedUnit, Status, address, columns, table, units
+from sandbox.client import ControllerError, ask, running_models
+from sandbox.juju_line import (
+    CURRENT,
+    Call,
+    CommandError,
+    UsageError,
+    dump,
+    lazy_yaml,
+    model_named,
+    pairs,
+    parse,
+    read_yaml,
+    settings,
+    values,
+)
+from sandbox.status import Status, columns, table
 
 JUJU_VERSION = "3.6.28"
 """What `juju version` says while no model is there to follow."""
 
-_ROOT = Path(__file__).resolve().parent.parent
-_CURRENT = RUN.parent / "current-model"
 _LEVELS = ("TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _DEFAULT_LINES = 10
 _POLL_S = 0.5
@@ -32,104 +43,6 @@ _POLL_S = 0.5
 _FIRST_LOOK_S, _LAST_LOOK_S, _LOOK_FACTOR = 0.02, 0.2, 1.5
 _UNIT_OR_LEADER = re.compile(r"[a-z][a-z0-9-]*/(?:\d+|leader)")
 _NOT_SHOWN = ("return-code", "stdout", "stderr")
-
-
-class CommandError(Exception):
-    """The command failed; the message is what Juju prints after ERROR, if it prints any."""
-
-
-class UsageError(Exception):
-    """The command can't be run as it was given."""
-
-
-class Call:
-    """One command as it was given: its options, its other words, and the model that it is for."""
-
-    def __init__(self, options: Mapping[str, Sequence[str]], words: Sequence[str]) -> None:
-        self._options = options
-        self.words = list(words)
-
-    def has(self, option: str) -> bool:
-        """Whether an option that takes no value is on."""
-        return self._options.get(option, ["false"])[-1] != "false"
-
-    def one(self, option: str, default: str = "") -> str:
-        """Return an option's value; the last, if it was given repeatedly."""
-        return self._options.get(option, [default])[-1]
-
-    def many(self, option: str) -> list[str]:
-        """Return the values of an option that may be given repeatedly, or with commas."""
-        return [part for text in self._options.get(option, ()) for part in text.split(",") if part]
-
-    def texts(self, option: str) -> list[str]:
-        """Return the values of an option that may be given repeatedly."""
-        return list(self._options.get(option, ()))
-
-    def take(self, *missing: str) -> list[str]:
-        """Return as many words as there are messages, each for a word that is missing."""
-        if len(self.words) < len(missing):
-            raise UsageError(missing[len(self.words)])
-        if rest := self.words[len(missing) :]:
-            raise UsageError(f"unrecognized args: {json.dumps(rest)}")
-        return self.words
-
-    @functools.cached_property
-    def model(self) -> RunDirectory:
-        """The model that -m, JUJU_MODEL or `juju switch` names, or that was started last."""
-        return model_named(self.one("model") or os.environ.get("JUJU_MODEL", ""))
-
-    def ask(self, method: str, **params: object) -> Any:
-        """Ask the model's controller."""
-        return ask(self.model, method, **cast("Any", params))
-
-    @functools.cached_property
-    def status(self) -> Status:
-        """The model's status."""
-        return self.ask("status")
-
-    @functools.cached_property
-    def units(self) -> dict[str, PlacedUnit]:
-        """The model's units."""
-        return units(self.status)
-
-    @property
-    def is_4(self) -> bool:
-        """Whether the model is one of Juju 4."""
-        return self.status["model"].get("version", "").startswith("4")
-
-    def unit(self, name: str) -> str:
-        """Return a unit's name, also where it is given as app/leader."""
-        app, _, number = name.partition("/")
-        if number != "leader":
-            return name
-        for unit, placed in self.units.items():
-            if placed["application"] == app and placed["status"].get("leader"):
-                return unit
-        raise CommandError(f'could not determine leader for "{app}"')
-
-    def host(self, where: str) -> str:
-        """Return the address of a unit's machine, or of a machine."""
-        where = self.unit(where)
-        number = self.units[where]["machine"] if where in self.units else where
-        if number not in self.status["machines"]:
-            raise CommandError(f'{"unit" if "/" in where else "machine"} "{where}" not found')
-        found = address(self.status["machines"][number])
-        if found is None:
-            raise CommandError(f"no address found for machine {number}: it is still booting")
-        return found
-
-    def write(self, value: object, default: str) -> bool:
-        """Print a value as --format says; False if that is neither JSON nor YAML."""
-        form = self.one("format", default)
-        if form == "json":
-            print(json.dumps(value, separators=(",", ":"), sort_keys=True))
-        elif form == "yaml":
-            sys.stdout.write(
-                _yaml().safe_dump(value, default_flow_style=False, allow_unicode=True)
-            )
-        elif form != default:
-            raise UsageError(f'the sandbox has no "--format={form}": try that on Juju')
-        return form in ("json", "yaml")
 
 
 Command = Callable[[Call], int | None]
@@ -158,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
         if name not in _commands:
             raise UsageError(f'the sandbox has no "juju {name}": try that on Juju')
         function, options = _commands[name]
-        return function(_parse(name, options, words)) or 0
+        return function(parse(name, options, words)) or 0
     except UsageError as error:
         _say(f"ERROR {error}")
         return 2
@@ -170,57 +83,6 @@ def main(arguments: Sequence[str]) -> int:
         # What is left is not written where nobody reads.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-
-
-def _parse(command: str, spec: str, words: Sequence[str]) -> Call:
-    """Read a command line as gnuflag does; a spec that begins with `!` ends at the first word."""
-    known: dict[str, tuple[str, bool]] = {}
-    for option in f"model/m= {spec.lstrip('!')}".split():
-        names = option.rstrip("=").split("/")
-        known |= dict.fromkeys(names, (names[0], option.endswith("=")))
-    options: dict[str, list[str]] = {}
-    others: list[str] = []
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        if word == "--":
-            others += rest
-            break
-        if not word.startswith("-") or word == "-":
-            others.append(word)
-            if spec.startswith("!"):
-                others += rest
-                break
-            continue
-        given, equals, value = word.partition("=")
-        if given.lstrip("-") not in known:
-            raise UsageError(f'the sandbox has no "juju {command} {given}": try that on Juju')
-        name, takes_value = known[given.lstrip("-")]
-        if takes_value and not equals:
-            if not rest:
-                raise UsageError(f"option needs an argument: {given}")
-            value = rest.pop(0)
-        options.setdefault(name, []).append(value if takes_value or equals else "true")
-    return Call(options, others)
-
-
-def model_named(name: str) -> RunDirectory:
-    """Return a running model: the one of a name, or that is in focus."""
-    if name:
-        directory = RunDirectory(RUN / name.rpartition(":")[2].rpartition("/")[2])
-        if not directory.is_running():
-            raise CommandError(f"model sandbox:admin/{directory.name} not found")
-        return directory
-    if _CURRENT.exists() and (chosen := RunDirectory(RUN / _CURRENT.read_text())).is_running():
-        return chosen
-    if running := running_models():
-        return max(running, key=lambda model: model.socket.stat().st_mtime)
-    raise CommandError(
-        'No model in focus.\n\nPlease use "juju models" to see models available to you.\n'
-        'You can set current model by running "juju switch"\n'
-        'or specify any other model on the command line using the "-m" option.\n'
-        "None is running in the sandbox: ./dev demo --keep leaves one."
-    )
 
 
 # -- What there is
@@ -235,38 +97,18 @@ def _status(call: Call) -> None:
         return
     sections = [table(call.status)]
     if call.has("relations") or call.has("integrations"):
-        sections.append(_relations(relations))
+        titles = ["Integration provider", "Requirer", "Interface", "Type", "Message"]
+        keys = ("provider", "requirer", "interface", "type", "status")
+        sections.append(columns(titles, sorted([it[key] for key in keys] for it in relations)))
     if call.has("storage"):
         sections.append(_storage_table(call))
     print("\n\n".join(filter(None, sections)))
 
 
-def _relations(relations: Iterable[Mapping[str, str]]) -> str:
-    titles = ["Integration provider", "Requirer", "Interface", "Type", "Message"]
-    keys = ("provider", "requirer", "interface", "type", "status")
-    return columns(titles, sorted([it[key] for key in keys] for it in relations))
-
-
-@_command("format= endpoint= related-unit= app")
+@_command("format=")
 def _show_unit(call: Call) -> None:
-    if not call.words:
-        raise UsageError("an unit name must be supplied")
-    found = {name: call.ask("show_unit", unit=name) for name in call.words}
-    for info in found.values():
-        info["relation-info"] = [
-            it
-            for it in info["relation-info"]
-            if call.one("endpoint", it["endpoint"]) == it["endpoint"]
-        ]
-        for relation in info["relation-info"]:
-            if call.has("app"):
-                relation.pop("local-unit")
-                relation["related-units"] = {}
-            if only := call.one("related-unit"):
-                relation["related-units"] = {
-                    name: it for name, it in relation["related-units"].items() if name == only
-                }
-    call.write(found, "yaml")
+    names = call.take("an unit name must be supplied", more=True)
+    call.write({name: call.ask("show_unit", unit=name) for name in names}, "yaml")
 
 
 @_command("format=", "list-models")
@@ -274,47 +116,27 @@ def _models(call: Call) -> None:
     call.take()
     statuses = {it.name: cast("Status", ask(it, "status")) for it in running_models()}
     current = call.model.name if statuses else ""
-    found = [
-        {
-            "name": f"admin/{name}",
-            "short-name": name,
-            "controller-name": "sandbox",
-            "cloud": "sandbox",
-            "type": "iaas",
-            "agent-version": status["model"].get("version", ""),
-            "status": {"current": "available"},
-        }
-        for name, status in statuses.items()
-    ]
+    found = [{"name": f"admin/{name}", "short-name": name, "type": "iaas"} for name in statuses]
     if call.write({"models": found, "current-model": current}, "tabular"):
         return
     rows = [
-        [
-            name + ("*" if name == current else ""),
-            "sandbox",
-            "iaas",
-            "available",
-            str(len(status["machines"])),
-            str(len(units(status))),
-        ]
-        for name, status in statuses.items()
+        [name + "*" * (name == current), "sandbox", "iaas", "available", str(len(it["machines"]))]
+        for name, it in statuses.items()
     ]
-    titles = ["Model", "Cloud/Region", "Type", "Status", "Machines", "Units"]
-    print("Controller: sandbox\n")
-    print(columns(titles, rows) or "There are no models here: ./dev demo --keep leaves one.")
+    titles = ["Model", "Cloud/Region", "Type", "Status", "Machines"]
+    text = columns(titles, rows) or "There are no models here: ./dev demo --keep leaves one."
+    print(f"Controller: sandbox\n\n{text}")
 
 
 @_command()
 def _switch(call: Call) -> None:
+    before = f"sandbox:admin/{call.model.name}"
     if not call.words:
-        print(f"sandbox:admin/{call.model.name}")
+        print(before)
         return
-    before = f"sandbox:admin/{running[0].name}" if (running := running_models()) else "sandbox"
-    if running:
-        before = f"sandbox:admin/{model_named('').name}"
     (name,) = call.take("")
     chosen = model_named(name).name
-    _CURRENT.write_text(chosen)
+    CURRENT.write_text(chosen)
     _say(f"{before} -> sandbox:admin/{chosen}")
 
 
@@ -322,11 +144,9 @@ def _switch(call: Call) -> None:
 def _version(call: Call) -> None:
     call.take()
     version = call.status["model"].get("version", "") if running_models() else JUJU_VERSION
-    machine = os.uname().machine
-    arch = {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
+    arch = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
     text = f"{version}-genericlinux-{arch}"
-    details = {"version": text, "git-commit": "", "git-tree-state": "archive", "compiler": "gc"}
-    if not call.write(details if call.has("all") else text, "smart"):
+    if not call.write({"version": text} if call.has("all") else text, "smart"):
         print(text)
 
 
@@ -349,29 +169,23 @@ def _destroy_model(call: Call) -> None:
 # -- Applications
 
 
-_DEPLOY = "num-units/n= config= storage= constraints= to= base= attach-storage= trust"
-
-
-@_command(_DEPLOY)
+@_command("num-units/n= config= storage= constraints= to= base= attach-storage= trust")
 def _deploy(call: Call) -> None:
-    if not call.words:
-        raise UsageError("no charm or bundle specified")
-    charm, *name = call.words
-    if len(name) > 1:
-        raise UsageError(f"unrecognized args: {json.dumps(name[1:])}")
+    charm, *names = call.take("no charm or bundle specified", more=True)
+    if len(names) > 1:
+        raise UsageError(f"unrecognized args: {json.dumps(names[1:])}")
+    path = _local(charm)
+    section = [*names, Path(charm).name.removesuffix(".charm").partition("_")[0]][0]
     config: dict[str, object] = {}
     for text in call.texts("config"):
-        if "=" in text:
-            config |= _values([text])
-        else:
-            config |= _settings(text, name[0] if name else "")
+        config |= values([text]) if "=" in text else settings(text, section)
     name, charm_name = call.ask(
         "deploy",
-        charm=_local(charm),
-        application=name[0] if name else None,
-        num_units=_number(call, "num-units", None),
+        charm=path,
+        application=names[0] if names else None,
+        num_units=call.number("num-units", None),
         config=config,
-        storage=_pairs(call.texts("storage")),
+        storage=pairs(call.texts("storage")),
         to=call.many("to") or None,
         attach=call.many("attach-storage"),
     )
@@ -398,7 +212,7 @@ def _local(charm: str) -> str:
     return str(Path(charm).resolve())
 
 
-@_command("via=", "relate")
+@_command("", "relate")
 def _integrate(call: Call) -> None:
     a, b = call.take(*["a relation must involve two applications"] * 2)
     call.ask("integrate", a=a, b=b)
@@ -412,23 +226,21 @@ def _remove_relation(call: Call) -> None:
 
 @_command("format= reset= file=")
 def _config(call: Call) -> None:
-    if not call.words or "=" in call.words[0]:
-        raise UsageError("no application name specified")
-    app, *words = call.words
+    app, *words = call.take("no application name specified", more=True)
     sets = _sets(words, is_reset=bool(call.many("reset")))
     if keys := call.many("reset"):
         call.ask("reset_config", application=app, keys=keys)
     if path := call.one("file"):
         if words:
             raise UsageError("cannot specify --file and key=value arguments simultaneously")
-        call.ask("set_config", application=app, values=_settings(path, app))
+        call.ask("set_config", application=app, values=settings(path, app))
     elif sets:
         options = call.ask("get_config", application=app)
-        values = _values(words)
-        for key, value in values.items():
+        given = values(words)
+        for key, value in given.items():
             if key in options and _text(options[key]["value"]) == value:
                 _say(f'WARNING the configuration setting "{key}" already has the value "{value}"')
-        call.ask("set_config", application=app, values=values)
+        call.ask("set_config", application=app, values=given)
     elif words or not keys:
         _show_config(call, app, words)
 
@@ -448,27 +260,23 @@ def _sets(words: Sequence[str], *, is_reset: bool) -> bool:
 def _show_config(call: Call, app: str, words: Sequence[str]) -> None:
     options = call.ask("get_config", application=app)
     if not words:
-        settings = {
-            name: {key: value for key, value in option.items() if value is not None}
-            for name, option in options.items()
-        }
-        trust = {
-            "default": False,
-            "description": "Does this application have access to trusted credentials",
-            "source": "default",
-            "type": "bool",
-            "value": False,
-        }
         found = call.status["applications"][app]
-        charm = found.get("charm-name", found["charm"])
-        shown = {"application": app, "charm": charm, "settings": settings}
-        call.write(shown | {"application-config": {"trust": trust}}, "yaml")
+        trust = {"default": False, "source": "default", "type": "bool", "value": False}
+        shown = {
+            "application": app,
+            "application-config": {"trust": trust},
+            "charm": found.get("charm-name", found["charm"]),
+            "settings": {
+                name: {key: value for key, value in option.items() if value is not None}
+                for name, option in options.items()
+            },
+        }
+        call.write(shown, "yaml")
     elif words[0] in options:
         print(_text(options[words[0]]["value"]))
     else:
-        raise CommandError(
-            f'key "{words[0]}" not found in "{app}" application config or charm settings.'
-        )
+        where = f'"{app}" application config or charm settings.'
+        raise CommandError(f'key "{words[0]}" not found in {where}')
 
 
 @_command("format= reset=")
@@ -477,7 +285,7 @@ def _model_config(call: Call) -> None:
     if keys := call.many("reset"):
         call.ask("reset_model_config", keys=keys)
     if sets:
-        call.ask("set_model_config", values=_pairs(call.words))
+        call.ask("set_model_config", values=pairs(call.words))
         return
     config = call.ask("model_config")
     if call.words:
@@ -502,19 +310,17 @@ def _add_unit(call: Call) -> None:
     call.ask(
         "add_unit",
         application=app,
-        count=_number(call, "num-units", 1),
+        count=call.number("num-units", 1),
         to=call.many("to") or None,
         attach=call.many("attach-storage"),
     )
 
 
-@_command("no-prompt destroy-storage force no-wait dry-run num-units=")
+@_command("no-prompt destroy-storage force no-wait num-units=")
 def _remove_unit(call: Call) -> None:
     if call.one("num-units"):
         raise UsageError("--num-units for non k8s models not valid")
-    if not call.words:
-        raise UsageError("no units specified")
-    for name in call.words:
+    for name in call.take("no units specified", more=True):
         if not re.fullmatch(r"[a-z][a-z0-9-]*/\d+", name):
             raise UsageError(f'invalid unit name "{name}"')
 
@@ -529,17 +335,16 @@ def _remove_unit(call: Call) -> None:
     _remove(call, "unit", lambda name: _storage_lines(call, [name]), remove)
 
 
-@_command("no-prompt destroy-storage force no-wait dry-run")
+@_command("no-prompt destroy-storage force no-wait")
 def _remove_application(call: Call) -> None:
-    if not call.words:
-        raise UsageError("no application specified")
+    call.take("no application specified", more=True)
+    destroys = call.has("destroy-storage")
 
     def lines(app: str) -> list[str]:
         own = [name for name, it in call.units.items() if it["application"] == app]
         return [*(f"- will remove unit {name}" for name in own), *_storage_lines(call, own)]
 
     def remove(app: str) -> None:
-        destroys = call.has("destroy-storage")
         call.ask("remove_application", application=app, destroy_storage=destroys)
 
     _remove(call, "application", lines, remove)
@@ -556,35 +361,37 @@ def _storage_lines(call: Call, names: Sequence[str]) -> list[str]:
 
 
 def _remove(
-    call: Call,
-    kind: str,
-    lines: Callable[[str], list[str]],
-    remove: Callable[[str], None],
+    call: Call, kind: str, lines: Callable[[str], list[str]], remove: Callable[[str], None]
 ) -> None:
     """Say what goes, ask unless told not to, and let it go."""
     plan = {name: [f"will remove {kind} {name}", *lines(name)] for name in call.words}
-    is_asked = not call.has("no-prompt") and not call.has("dry-run")
-    if call.has("dry-run") or is_asked:
-        _say("WARNING This command will perform the following actions:")
-        print(*(line for its in plan.values() for line in its), sep="\n", flush=True)
-    if call.has("dry-run"):
-        return
+    is_asked = not call.has("no-prompt")
     if is_asked:
+        _say("WARNING This command will perform the following actions:")
+        print(*itertools.chain(*plan.values()), sep="\n", flush=True)
         sys.stderr.write("\nContinue [y/N]? ")
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise CommandError(f"{kind} removal: aborted")
-    failed = False
-    for name in call.words:
+
+    def one(name: str) -> None:
+        remove(name)
+        if not is_asked:
+            print(*plan[name], sep="\n")
+
+    _each(call.words, one, f"ERROR removing {kind} {{}} failed: {{}}")
+
+
+def _each(names: Iterable[str], do: Callable[[str], None], failure: str) -> None:
+    """Do the same to each of some things, say of which it was refused, and fail if any was."""
+    refused = False
+    for name in names:
         try:
-            remove(name)
+            do(name)
         except ControllerError as error:
-            failed = True
-            _say(f"ERROR removing {kind} {name} failed: {error}")
-        else:
-            if not is_asked:
-                print(*plan[name], sep="\n")
-    if failed:
+            refused = True
+            _say(failure.format(name, error))
+    if refused:
         raise CommandError
 
 
@@ -619,7 +426,7 @@ def _resolved(call: Call) -> None:
 @_command("num-machines/n= base= constraints=")
 def _add_machine(call: Call) -> None:
     call.take()
-    for _ in range(_number(call, "num-machines", 1) or 0):
+    for _ in range(call.number("num-machines", 1) or 0):
         _say(f"created machine {call.ask('add_machine')}")
 
 
@@ -675,56 +482,46 @@ def _storage_info(call: Call) -> dict[str, Any]:
 
 @_command()
 def _add_storage(call: Call) -> None:
-    if len(call.words) < 2:
-        raise UsageError("add-storage requires a unit and a storage directive")
-    unit, *directives = call.words
-    for name, directive in _pairs(directives).items():
-        try:
-            added = call.ask("add_storage", unit=unit, name=name, directive=directive)
-        except ControllerError as error:
-            _say(f'failed to add storage "{name}" to {unit}: {error}')
-            raise CommandError from error
-        for identity in added:
-            _say(f"added storage {identity} to {unit}")
+    missing = "add-storage requires a unit and a storage directive"
+    unit, *words = call.take(missing, missing, more=True)
+    directives = pairs(words)
+
+    def add(name: str) -> None:
+        for it in call.ask("add_storage", unit=unit, name=name, directive=directives[name]):
+            _say(f"added storage {it} to {unit}")
+
+    _each(directives, add, f'failed to add storage "{{}}" to {unit}: {{}}')
 
 
 @_command()
 def _attach_storage(call: Call) -> None:
-    if len(call.words) < 2:
-        raise UsageError("attach-storage requires a unit ID and at least one storage ID")
-    unit, *ids = call.words
-    _each(call, ids, "attach", f" to {unit}", "attach_storage", unit=unit)
+    missing = "attach-storage requires a unit ID and at least one storage ID"
+    unit, *ids = call.take(missing, missing, more=True)
+
+    def attach(identity: str) -> None:
+        call.ask("attach_storage", id=identity, unit=unit)
+        _say(f"attaching {identity} to {unit}")
+
+    _each(ids, attach, f"failed to attach {{}} to {unit}: {{}}")
 
 
 @_command()
 def _detach_storage(call: Call) -> None:
-    if not call.words:
-        raise UsageError("detach-storage requires at least one storage ID")
-    _each(call, call.words, "detach", "", "detach_storage")
+    _on_storage(call, "detach")
 
 
 @_command()
 def _remove_storage(call: Call) -> None:
-    if not call.words:
-        raise UsageError("remove-storage requires at least one storage ID")
-    _each(call, call.words, "remove", "", "remove_storage")
+    _on_storage(call, "remove")
 
 
-def _each(
-    call: Call, ids: Iterable[str], verb: str, where: str, method: str, **params: object
-) -> None:
-    """Do the same to each of some storage, and say of each what became of it."""
-    failed = False
-    for identity in ids:
-        try:
-            call.ask(method, id=identity, **params)
-        except ControllerError as error:
-            failed = True
-            _say(f"failed to {verb} {identity}{where}: {error}")
-        else:
-            _say(f"{verb.removesuffix('e')}ing {identity}{where}")
-    if failed:
-        raise CommandError
+def _on_storage(call: Call, verb: str) -> None:
+    def do(identity: str) -> None:
+        call.ask(f"{verb}_storage", id=identity)
+        _say(f"{verb.removesuffix('e')}ing {identity}")
+
+    missing = f"{verb}-storage requires at least one storage ID"
+    _each(call.take(missing, more=True), do, f"failed to {verb} {{}}: {{}}")
 
 
 # -- Actions and commands
@@ -757,7 +554,7 @@ def _params(call: Call, texts: Sequence[str]) -> dict[str, Any]:
     """Read an action's parameters: those of a file, then `key.key=value` words."""
     params: dict[str, Any] = {}
     if path := call.one("params"):
-        params = _read_yaml(path)
+        params = read_yaml(path)
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals:
@@ -766,26 +563,25 @@ def _params(call: Call, texts: Sequence[str]) -> dict[str, Any]:
         inner = params
         for name in outer:
             inner = inner.setdefault(name, {})
-        inner[last] = value if call.has("string-args") else _yaml().safe_load(value)
+        inner[last] = value if call.has("string-args") else lazy_yaml().safe_load(value)
     return params
 
 
-@_command(f"{_TASKS} unit/u= machine= application/app/a= all")
+@_command(f"{_TASKS} unit/u= machine= application/app/a=")
 def _exec(call: Call) -> None:
     import shlex
 
-    if not call.words:
-        raise UsageError("no commands specified")
-    command = call.words[0] if len(call.words) == 1 else shlex.join(call.words)
+    words = call.take("no commands specified", more=True)
+    command = words[0] if len(words) == 1 else shlex.join(words)
     names = [call.unit(name) for name in call.many("unit")]
     for app in call.many("application"):
         names += [name for name, it in call.units.items() if it["application"] == app]
-    machines = list(call.status["machines"]) if call.has("all") else call.many("machine")
+    machines = call.many("machine")
     if not names and not machines:
         raise UsageError(
             "You must specify a target, either through --all, --machine, --application or --unit"
         )
-    wait = _wait_s(call, 300.0)
+    wait = call.wait_s(300.0)
     if machines:
         _exec_on_machines(call, machines, command, wait)
         return
@@ -800,22 +596,12 @@ def _exec_on_machines(call: Call, machines: Sequence[str], command: str, wait: f
     found: dict[str, dict[str, Any]] = {}
     call.ask("new_operation")
     for machine in machines:
-        done = ask(
-            call.model,
-            "ssh",
-            answer_timeout_s=wait + 5,
-            machine=machine,
-            command=command,
-            timeout_s=wait,
-        )
-        results = cast("dict[str, Any]", done)
+        asked = {"machine": machine, "command": command, "timeout_s": wait}
+        results = call.ask("ssh", answer_timeout_s=wait + 5, **asked)
         results["return-code"] = results.pop("returncode")
-        found[machine] = {
-            "id": call.ask("new_operation"),
-            "status": "completed",
-            "machine": machine,
-            "results": {name: it for name, it in results.items() if it != ""},
-        }
+        task = {"id": call.ask("new_operation"), "status": "completed", "machine": machine}
+        results = {name: it for name, it in results.items() if it != ""}
+        found[machine] = {**task, "results": results}
     _finish(call, found, _print_output)
 
 
@@ -831,7 +617,7 @@ def _operation(
 ) -> None:
     """Run a task on each unit, and show what came of it; for an action, also how it gets on."""
     say = _say if show is _print_results else _say_nothing
-    wait = _wait_s(call, default_wait_s)
+    wait = call.wait_s(default_wait_s)
     operation = call.ask("new_operation")
     tasks: dict[str, str] = {}
     refusals: list[str] = []
@@ -868,15 +654,13 @@ def _operation(
 
 
 def _scheduled(operation: str, tasks: Mapping[str, str]) -> None:
-    if len(tasks) == 1:
-        (task,) = tasks.values()
-        _say(f"Scheduled operation {operation} with task {task}")
-    else:
-        task = "<id>"
-        _say(f"Scheduled operation {operation} with {len(tasks)} tasks")
-        sys.stdout.write(_yaml().safe_dump({name: {"id": it} for name, it in tasks.items()}))
+    ids = list(tasks.values())
+    what = f"task {ids[0]}" if len(ids) == 1 else f"{len(ids)} tasks"
+    _say(f"Scheduled operation {operation} with {what}")
+    if len(ids) > 1:
+        sys.stdout.write(dump({name: {"id": it} for name, it in tasks.items()}))
     _say(f"Check operation status with 'juju show-operation {operation}'")
-    _say(f"Check task status with 'juju show-task {task}'")
+    _say(f"Check task status with 'juju show-task {ids[0] if len(ids) == 1 else '<id>'}'")
 
 
 def _ended(call: Call, task: str, deadline: float, say: Callable[[str], None]) -> dict[str, Any]:
@@ -884,15 +668,13 @@ def _ended(call: Call, task: str, deadline: float, say: Callable[[str], None]) -
     pause, said = _FIRST_LOOK_S, 0
     while True:
         found = call.ask("task", id=task)
-        for line in found["log"][said:]:
-            say(f"{time.strftime('%H:%M:%S')} {line}")
-        said = len(found["log"])
+        log = list(zip(found.pop("log-times"), found.pop("log"), strict=True))
+        for since, text in log[said:]:
+            say(f"{since.split()[1]} {text}")
+        said = len(log)
         if found["status"] not in ("pending", "running") or time.monotonic() >= deadline:
-            return {
-                key: it
-                for key, it in {"id": task, **found}.items()
-                if it or key in ("id", "status")
-            }
+            found["log"] = [f"{since} +0000 UTC {text}" for since, text in log]
+            return {"id": task} | {key: it for key, it in found.items() if it}
         time.sleep(pause)
         pause = min(_LAST_LOOK_S, pause * _LOOK_FACTOR)
 
@@ -917,7 +699,7 @@ def _print_results(found: Mapping[str, dict[str, Any]]) -> None:
         keys = ("id", "message", "output", "status")
         shown = {name: {**it, "output": _output(it)} for name, it in found.items()}
         brief = {name: {k: it[k] for k in keys if k in it} for name, it in shown.items()}
-        sys.stdout.write(_yaml().safe_dump(brief))
+        sys.stdout.write(dump(brief))
         return
     (task,) = found.values()
     if task["status"] == "failed":
@@ -932,7 +714,7 @@ def _output(task: Mapping[str, Any]) -> str:
     if "results" not in task:
         return f"Task {task['id']} {task['status']}\n"
     results = {key: it for key, it in task["results"].items() if key not in _NOT_SHOWN}
-    return _yaml().safe_dump(results, allow_unicode=True) if results else ""
+    return dump(results) if results else ""
 
 
 def _print_output(found: Mapping[str, dict[str, Any]]) -> None:
@@ -947,7 +729,7 @@ def _print_output(found: Mapping[str, dict[str, Any]]) -> None:
 @_command("format= utc wait=")
 def _show_task(call: Call) -> None:
     (task,) = call.take("no task ID specified")
-    found = _ended(call, task, time.monotonic() + _wait_s(call, 0), _say_nothing)
+    found = _ended(call, task, time.monotonic() + call.wait_s(0), _say_nothing)
     if not call.write(found, "plain"):
         _print_results({task: found})
 
@@ -985,13 +767,13 @@ def _debug_log(call: Call) -> None:
         raise UsageError(f'level value "{level}" is not one of {", ".join(_LEVELS[:-1])}')
     if call.has("tail") and call.has("no-tail"):
         raise UsageError("setting --tail and --no-tail not valid")
-    limit = _number(call, "limit", 0)
+    limit = call.number("limit", 0)
     follows = call.has("tail") or (sys.stdout.isatty() and not call.has("no-tail"))
     recorded = call.ask("model_config")["logging-config"]["value"]
     seen = call.ask("log")
     lines = [it for it in seen if _is_shown(call, it, level, recorded)]
     if not call.has("replay"):
-        lines = lines[-(limit or _number(call, "lines", _DEFAULT_LINES) or len(lines)) :]
+        lines = lines[-(limit or call.number("lines", _DEFAULT_LINES) or len(lines)) :]
     count = len(seen)
     while True:
         for it in lines:
@@ -1048,77 +830,26 @@ def _entity(name: str) -> str:
 
 @_command("!pty= no-host-key-checks proxy")
 def _ssh(call: Call) -> None:
-    if not call.words:
-        raise UsageError("no target name specified")
-    target, *words = call.words
-    host = call.host(target.rpartition("@")[2])
+    target, *words = call.take("no target name specified", more=True)
     # Whoever is named: root is the one user that the machines let in.
+    host = call.host(target.rpartition("@")[2])
     command = [*call.model.ssh(), f"root@{host}", *words]
     os.execv(command[0], command)
 
 
 @_command("!no-host-key-checks proxy")
 def _scp(call: Call) -> None:
-    if len(call.words) < 2:
-        raise UsageError("at least two arguments required")
-    words: list[str] = []
-    for word in call.words:
+    def there(word: str) -> str:
         where, colon, path = word.partition(":")
-        is_remote = colon and not word.startswith(("-", "/", "."))
-        words.append(f"root@{call.host(where.rpartition('@')[2])}:{path}" if is_remote else word)
-    command = [*call.model.ssh("/usr/bin/scp"), *words]
+        is_here = not colon or word.startswith(("-", "/", "."))
+        return word if is_here else f"root@{call.host(where.rpartition('@')[2])}:{path}"
+
+    words = call.take(*["at least two arguments required"] * 2, more=True)
+    command = [*call.model.ssh("/usr/bin/scp"), *map(there, words)]
     os.execv(command[0], command)
 
 
-# -- Reading words
-
-
-def _pairs(words: Iterable[str]) -> dict[str, str]:
-    """Read `name=value` words."""
-    return {name: value for name, _, value in (word.partition("=") for word in words)}
-
-
-def _values(words: Iterable[str]) -> dict[str, Any]:
-    """Read `name=value` words, where `@path` stands for what a file holds."""
-    return {
-        name: Path(value[1:]).read_text() if value.startswith("@") else value
-        for name, value in _pairs(words).items()
-    }
-
-
-def _settings(path: str, app: str) -> dict[str, Any]:
-    """Read the options of an application from a file that has them under its name."""
-    found = _read_yaml(path)
-    if app not in found:
-        raise CommandError(f'no settings found for "{app}"')
-    return found[app]
-
-
-def _read_yaml(path: str) -> dict[str, Any]:
-    try:
-        text = sys.stdin.read() if path == "-" else Path(path).read_text()
-    except OSError as error:
-        raise CommandError(f"open {path}: {(error.strerror or '').lower()}") from error
-    return _yaml().safe_load(text) or {}
-
-
-def _number(call: Call, option: str, default: int | None) -> int | None:
-    text = call.one(option)
-    if text and not text.isdecimal():
-        raise UsageError(f'invalid value "{text}" for option --{option}')
-    return int(text) if text else default
-
-
-def _wait_s(call: Call, default_s: float) -> float:
-    """Read --wait: "90s", "1m30s"."""
-    text = call.one("wait")
-    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|h|m|s)", text)
-    if "".join(number + unit for number, unit in parts) != text:
-        raise UsageError(f'invalid value "{text}" for option --wait: time: invalid duration')
-    if text and call.has("background"):
-        raise UsageError("cannot specify both --wait and --background")
-    seconds = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-    return sum(float(number) * seconds[unit] for number, unit in parts) or default_s
+# -- Words
 
 
 def _tag(name: str) -> str:
@@ -1144,9 +875,3 @@ def _say(text: str) -> None:
 
 def _say_nothing(_: str) -> None:
     pass
-
-
-def _yaml() -> Any:
-    import yaml
-
-    return yaml

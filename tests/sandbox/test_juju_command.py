@@ -5,6 +5,8 @@ import asyncio
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,10 +17,13 @@ import pytest
 import yaml
 from test_controller import DirectoryMachine, World, asynchronous, world
 
-from sandbox import uniter
+from sandbox import juju_command, juju_line, uniter
 from sandbox.client import RUN
+from sandbox.juju_command import main
 
 JUJU = Path(__file__).resolve().parents[2] / "sandbox" / "bin" / "juju"
+# The coroutines of a connection to the controller: asyncio's, and the controller's.
+TALKS = ("_accept_connection2", "_converse")
 NAME = f"test-juju-{os.getpid()}"
 
 SHARE = "provides: {share: {interface: s}}"
@@ -31,7 +36,7 @@ grow:
 """
 CONFIG = """
 options:
-  size: {type: int, default: 1, description: How large}
+  size: {type: int, default: 1, description: "How large\\nit is"}
   name: {type: string}
 """
 STORE = "storage: {data: {type: filesystem, multiple: {range: 0-2}}}"
@@ -97,6 +102,11 @@ async def model(juju: str = "3.6") -> AsyncGenerator[Juju, None]:
             yield Juju(it)
         finally:
             (RUN / NAME).unlink()
+            # Whoever asked has gone. So must be what answered, and what the loop has not
+            # accepted yet, before the server is closed.
+            await asyncio.sleep(0)
+            while talks := [it for it in asyncio.all_tasks() if it.get_coro().__name__ in TALKS]:
+                await asyncio.gather(*talks)
             server.close()
 
 
@@ -173,11 +183,14 @@ async def test_deploy_takes_options_storage_and_a_place():
 async def test_config():
     async with model() as juju:
         await deployed(juju)
-        shown = yaml.safe_load(await juju.says("config", "a"))
+        text = await juju.says("config", "a")
+        # As Go's YAML has it.
+        assert "    description: |-\n      How large\n      it is\n" in text
+        shown = yaml.safe_load(text)
         assert shown["application"] == shown["charm"] == "a"
         assert shown["settings"]["size"] == {
             "default": 1,
-            "description": "How large",
+            "description": "How large\nit is",
             "source": "default",
             "type": "int",
             "value": 1,
@@ -216,7 +229,7 @@ def test_run(juju: str):
             script("grow", "action-log growing; action-set b=$(action-get to) c.d=e; echo out")
             done = await it("run", "a/leader", "grow", "to=5", "how.much=1")
             assert done.returncode == 0, done.stderr
-            assert done.stdout == "b: '5'\nc:\n  d: e\n\nout\n"
+            assert done.stdout == 'b: "5"\nc:\n  d: e\n\nout\n'
             assert re.fullmatch(
                 r"Running operation 1 with 1 task\n  - task 2 on unit-a-0\n\n"
                 r"Waiting for task 2\.\.\.\n\n\d\d:\d\d:\d\d growing\n",
@@ -232,7 +245,8 @@ def test_run(juju: str):
                 'ERROR the following task failed:\n - id "6" with return code 3\n' in done.stderr
             )
             script("grow", "sleep 100")
-            done = await it("run", "a/0", "grow", "to=5", "--wait", "200ms")
+            async with asyncio.timeout(20):
+                done = await it("run", "a/0", "grow", "to=5", "--wait", "200ms")
             assert (done.returncode, done.stdout) == (1, "")
             assert done.stderr.endswith("ERROR timed out waiting for results from: unit a/0\n")
 
@@ -245,11 +259,11 @@ async def test_run_on_several_units_in_the_background_and_with_parameters_of_a_f
         await deployed(juju, "-n", "2")
         await juju.world.idle("a/1")
         juju.world.script("grow", "action-set to=$(action-get to) how=$(action-get how.x)")
-        (juju.world.root / "p.yaml").write_text("{to: 1, how: {x: 'y'}}")
+        (juju.world.root / "p.yaml").write_text("{to: 1, how: {x: 'yes'}}")
         shown = yaml.safe_load(
             await juju.says("run", "a/0", "a/1", "grow", "--params", "p.yaml", "to=2")
         )
-        assert [it["output"] for it in shown.values()] == ["how: y\nto: '2'\n"] * 2
+        assert [it["output"] for it in shown.values()] == ['how: "yes"\nto: "2"\n'] * 2
         done = await juju("run", "a/0", "grow", "to=3", "--background")
         assert done.stderr.startswith("Scheduled operation 4 with task 5\n")
         await juju.world.controller.wait_action("5")
@@ -267,6 +281,13 @@ async def test_run_on_several_units_in_the_background_and_with_parameters_of_a_f
             'Operation 1 failed to schedule any tasks:\naction "none" not defined on unit "a/0"\n',
         ),
         ("4.0", ["a/0", "none"], 1, 'ERROR action "none" not defined on unit "a/0" (not found)\n'),
+        (
+            "3.6",
+            ["a/0", "grow"],
+            0,
+            "Operation 1 failed to schedule any tasks:\n"
+            'validation failed for action "grow": "to" is required\n',
+        ),
         ("3.6", ["grow"], 2, "ERROR no unit specified\n"),
         ("3.6", ["a/0"], 2, "ERROR no action specified\n"),
         ("3.6", ["a/0", "b/0", "grow"], 2, "ERROR all units must be of the same application\n"),
@@ -280,6 +301,18 @@ def test_run_refuses(juju: str, words: list[str], returncode: int, stderr: str):
             assert await it("run", *words) == Done(returncode, "", stderr)
 
     asyncio.run(test())
+
+
+@asynchronous
+async def test_juju_4_takes_an_action_that_lacks_a_parameter_and_its_task_fails():
+    async with model("4.0") as juju:
+        await deployed(juju)
+        done = await juju("run", "a/0", "grow")
+        assert (done.returncode, done.stdout.splitlines()[0]) == (
+            0,
+            'Action id 2 failed: cannot run "grow" action: validation failed for action "grow": '
+            '"to" is required',
+        )
 
 
 @asynchronous
@@ -303,6 +336,45 @@ async def test_exec():
         done = await juju(*says, "exit 3")
         assert (done.returncode, done.stdout) == (1, "")
         assert "the following task failed:" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "program", "expected"),
+    [
+        ("ssh a/leader findmnt -l", "/usr/bin/ssh", ["root@10.77.0.10", "findmnt", "-l"]),
+        ("ssh ubuntu@0 -o X=y true", "/usr/bin/ssh", ["root@10.77.0.10", "-o", "X=y", "true"]),
+        ("scp ./a:b a/0:/there", "/usr/bin/scp", ["./a:b", "root@10.77.0.10:/there"]),
+        ("scp -- -r a/0:x .", "/usr/bin/scp", ["-r", "root@10.77.0.10:x", "."]),
+    ],
+)
+def test_it_becomes_ssh_in_the_models_network(
+    monkeypatch: pytest.MonkeyPatch, words: str, program: str, expected: list[str]
+):
+    became: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda _, argv: became.append(argv))
+
+    async def test():
+        async with model() as juju:
+            await deployed(juju)
+            command = [sys.executable, "-c", "input()", "--base", "/images/base-1.img"]
+            with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+                (juju.world.root / "controller.pid").write_text(f"{process.pid}\n")
+                name, *rest = words.split()
+                await asyncio.to_thread(main, [name, "-m", NAME, *rest])
+                process.communicate(b"\n")
+            (argv,) = became
+            nsenter = ["/usr/bin/nsenter", "--target", str(process.pid), "--net", "--"]
+            assert argv[:8] == [*nsenter, program, "-i", "/images/base-1.key"]
+            assert argv[-len(expected) :] == expected
+
+    asyncio.run(test())
+
+
+@asynchronous
+async def test_where_there_is_nothing_to_log_in_to():
+    async with model() as juju:
+        assert (await juju("ssh", "a/9")).stderr == 'ERROR unit "a/9" not found\n'
+        assert (await juju("ssh", "2")).stderr == 'ERROR machine "2" not found\n'
 
 
 @asynchronous
@@ -336,7 +408,6 @@ async def test_removal_tells_and_asks():
             "WARNING This command will perform the following actions:\n"
             "\nContinue [y/N]? ERROR unit removal: aborted\n"
         )
-        assert await juju.says("remove-unit", "a/1", "--dry-run") == plan
         assert juju.world.unit("a/1")
         assert await juju.says("remove-unit", "a/1", stdin="y\n") == plan
         await juju.world.until(lambda: not juju.world.unit("a/1"))
@@ -438,6 +509,33 @@ async def test_the_model_is_the_one_that_is_named():
         assert f"\n{NAME}" in await juju.says("models")
 
 
+def test_the_model_is_the_one_in_focus(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    for module in (juju_command, juju_line):
+        monkeypatch.setattr(module, "CURRENT", tmp_path / "current-model")
+
+    async def focus() -> str:
+        await asyncio.to_thread(main, ["switch"])
+        return capsys.readouterr().out
+
+    async def test():
+        async with model() as juju:
+            other = RUN / f"{NAME}-2"
+            other.symlink_to(juju.world.root)
+            try:
+                for name in (NAME, other.name):
+                    await asyncio.to_thread(main, ["switch", name])
+                    assert capsys.readouterr().err.endswith(f" -> sandbox:admin/{name}\n")
+                    assert await focus() == f"sandbox:admin/{name}\n"
+                monkeypatch.setenv("JUJU_MODEL", NAME)
+                assert await focus() == f"sandbox:admin/{NAME}\n"
+            finally:
+                other.unlink()
+
+    asyncio.run(test())
+
+
 @pytest.mark.parametrize(
     ("words", "stderr"),
     [
@@ -450,7 +548,7 @@ async def test_the_model_is_the_one_that_is_named():
         ("config", "no application name specified"),
         ("integrate a", "a relation must involve two applications"),
         ("add-unit a b", 'unrecognized args: ["b"]'),
-        ("status --format xml", 'the sandbox has no "--format=xml": try that on Juju'),
+        ("status --format=xml", 'the sandbox has no "juju status --format=xml": try that on Juju'),
     ],
 )
 def test_what_there_is_not(words: str, stderr: str):
@@ -488,6 +586,7 @@ def use_jubilant(version: str, it: Juju, charms: list[str], other: str) -> None:
     juju.integrate("a", "b:share")
     status = juju.wait(jubilant.all_active, error=jubilant.any_error, delay=0.01)
     assert status.model.type == "iaas"
+    assert re.fullmatch(r"\d\d [A-Z][a-z]+ \d{4} [0-9:]{8}Z", status.apps["a"].app_status.since)
     assert status.apps["a"].charm_origin == "local"
     assert status.apps["a"].relations["share"][0].related_app == "b"
     assert status.storage.storage["data/0"].attachments.units["a/0"].machine == "0"
@@ -497,7 +596,8 @@ def use_jubilant(version: str, it: Juju, charms: list[str], other: str) -> None:
     juju.model_config({"update-status-hook-interval": "1h"})
     assert juju.model_config()["update-status-hook-interval"] == "1h"
     task = juju.run("a/leader", "grow", {"to": 0}, wait=20)
-    assert (task.results, task.log, task.success) == ({"a": {"b": "c"}}, ["growing"], True)
+    assert (task.results, task.success) == ({"a": {"b": "c"}}, True)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \+0000 UTC growing", task.log[0])
     with pytest.raises(jubilant.TaskError) as failed:
         juju.run("a/0", "grow", {"to": 4})
     assert failed.value.task.return_code == 4

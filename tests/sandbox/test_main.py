@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sandbox import __main__ as program
-from sandbox import client, juju_command
+from sandbox import client, juju_line
 from sandbox.client import RunDirectory
 from sandbox.controller import METHODS
 
@@ -51,7 +51,7 @@ def controller(directory: RunDirectory) -> Iterator[Any]:
 def models(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     # Not tmp_path: the name of a unix socket is short.
     with tempfile.TemporaryDirectory() as directory:
-        for module in (client, juju_command):
+        for module in (client, juju_line):
             monkeypatch.setattr(module, "RUN", Path(directory))
         yield Path(directory)
 

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A command line as Juju's programs read it, and the model that it is for."""
+
+import functools
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from sandbox.client import RUN, RunDirectory, ask, running_models
+from sandbox.status import PlacedUnit, Status, address, units
+
+_FORMATS = ("json", "yaml", "tabular", "plain", "smart")
+
+CURRENT = RUN.parent / "current-model"
+"""Where `juju switch` notes the model that it chose."""
+
+
+class CommandError(Exception):
+    """The command failed; the message is what Juju prints after ERROR, if it prints any."""
+
+
+class UsageError(Exception):
+    """The command can't be run as it was given."""
+
+
+class Call:
+    """One command as it was given: its options, its other words, and the model that it is for."""
+
+    def __init__(self, options: Mapping[str, Sequence[str]], words: Sequence[str]) -> None:
+        self._options = options
+        self.words = list(words)
+
+    def has(self, option: str) -> bool:
+        """Whether an option that takes no value is on."""
+        return self._options.get(option, ["false"])[-1] != "false"
+
+    def one(self, option: str, default: str = "") -> str:
+        """Return an option's value; the last, if it was given repeatedly."""
+        return self._options.get(option, [default])[-1]
+
+    def many(self, option: str) -> list[str]:
+        """Return the values of an option that may be given repeatedly, or with commas."""
+        return [part for text in self._options.get(option, ()) for part in text.split(",") if part]
+
+    def texts(self, option: str) -> list[str]:
+        """Return the values of an option that may be given repeatedly."""
+        return list(self._options.get(option, ()))
+
+    def take(self, *missing: str, more: bool = False) -> list[str]:
+        """Return the words: one for each message about one that is missing, or `more`."""
+        if len(self.words) < len(missing):
+            raise UsageError(missing[len(self.words)])
+        if not more and (rest := self.words[len(missing) :]):
+            raise UsageError(f"unrecognized args: {json.dumps(rest)}")
+        return self.words
+
+    def number(self, option: str, default: int | None) -> int | None:
+        """Return the value of an option that takes a number."""
+        text = self.one(option)
+        if text and not text.isdecimal():
+            raise UsageError(f'invalid value "{text}" for option --{option}')
+        return int(text) if text else default
+
+    def wait_s(self, default_s: float) -> float:
+        """Read --wait: "90s", "1m30s"."""
+        text = self.one("wait")
+        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|h|m|s)", text)
+        if "".join(number + unit for number, unit in parts) != text:
+            raise UsageError(f'invalid value "{text}" for option --wait: time: invalid duration')
+        if text and self.has("background"):
+            raise UsageError("cannot specify both --wait and --background")
+        seconds = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+        return sum(float(number) * seconds[unit] for number, unit in parts) or default_s
+
+    @functools.cached_property
+    def model(self) -> RunDirectory:
+        """The model that -m, JUJU_MODEL or `juju switch` names, or that was started last."""
+        return model_named(self.one("model") or os.environ.get("JUJU_MODEL", ""))
+
+    def ask(self, method: str, **params: object) -> Any:
+        """Ask the model's controller."""
+        return ask(self.model, method, **cast("Any", params))
+
+    @functools.cached_property
+    def status(self) -> Status:
+        """The model's status."""
+        return self.ask("status")
+
+    @functools.cached_property
+    def units(self) -> dict[str, PlacedUnit]:
+        """The model's units."""
+        return units(self.status)
+
+    @property
+    def is_4(self) -> bool:
+        """Whether the model is one of Juju 4."""
+        return self.status["model"].get("version", "").startswith("4")
+
+    def unit(self, name: str) -> str:
+        """Return a unit's name, also where it is given as app/leader."""
+        app, _, number = name.partition("/")
+        if number != "leader":
+            return name
+        for unit, placed in self.units.items():
+            if placed["application"] == app and placed["status"].get("leader"):
+                return unit
+        raise CommandError(f'could not determine leader for "{app}"')
+
+    def host(self, where: str) -> str:
+        """Return the address of a unit's machine, or of a machine."""
+        where = self.unit(where)
+        number = self.units[where]["machine"] if where in self.units else where
+        if number not in self.status["machines"]:
+            raise CommandError(f'{"unit" if "/" in where else "machine"} "{where}" not found')
+        found = address(self.status["machines"][number])
+        if found is None:
+            raise CommandError(f"no address found for machine {number}: it is still booting")
+        return found
+
+    def write(self, value: object, default: str) -> bool:
+        """Print a value as --format says; False if that is neither JSON nor YAML."""
+        form = self.one("format", default)
+        if form == "json":
+            print(json.dumps(value, separators=(",", ":"), sort_keys=True))
+        elif form == "yaml":
+            sys.stdout.write(dump(value))
+        return form in ("json", "yaml")
+
+
+def parse(command: str, spec: str, words: Sequence[str]) -> Call:
+    """Read a command line as gnuflag does; a spec that begins with `!` ends at the first word."""
+    known: dict[str, tuple[str, bool]] = {}
+    for option in f"model/m= {spec.lstrip('!')}".split():
+        names = option.rstrip("=").split("/")
+        known |= dict.fromkeys(names, (names[0], option.endswith("=")))
+    options: dict[str, list[str]] = {}
+    others: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            others += rest
+            break
+        if not word.startswith("-") or word == "-":
+            others.append(word)
+            if spec.startswith("!"):
+                others += rest
+                break
+            continue
+        given, equals, value = word.partition("=")
+        if given.lstrip("-") not in known:
+            raise UsageError(f'the sandbox has no "juju {command} {given}": try that on Juju')
+        name, takes_value = known[given.lstrip("-")]
+        if takes_value and not equals:
+            if not rest:
+                raise UsageError(f"option needs an argument: {given}")
+            value = rest.pop(0)
+        if name == "format" and value not in _FORMATS:
+            raise UsageError(
+                f'the sandbox has no "juju {command} {given}={value}": try that on Juju'
+            )
+        options.setdefault(name, []).append(value if takes_value or equals else "true")
+    return Call(options, others)
+
+
+def model_named(name: str) -> RunDirectory:
+    """Return a running model: the one of a name, or that is in focus."""
+    if name:
+        directory = RunDirectory(RUN / name.rpartition(":")[2].rpartition("/")[2])
+        if not directory.is_running():
+            raise CommandError(f"model sandbox:admin/{directory.name} not found")
+        return directory
+    if CURRENT.exists() and (chosen := RunDirectory(RUN / CURRENT.read_text())).is_running():
+        return chosen
+    if running := running_models():
+        return max(running, key=lambda model: model.socket.stat().st_mtime)
+    raise CommandError(
+        'No model in focus.\n\nPlease use "juju models" to see models available to you.\n'
+        'You can set current model by running "juju switch"\n'
+        'or specify any other model on the command line using the "-m" option.\n'
+        "None is running in the sandbox: ./dev demo --keep leaves one."
+    )
+
+
+def pairs(words: Iterable[str]) -> dict[str, str]:
+    """Read `name=value` words."""
+    return {name: value for name, _, value in (word.partition("=") for word in words)}
+
+
+def values(words: Iterable[str]) -> dict[str, Any]:
+    """Read `name=value` words, where `@path` stands for what a file holds."""
+    return {
+        name: Path(value[1:]).read_text() if value.startswith("@") else value
+        for name, value in pairs(words).items()
+    }
+
+
+def settings(path: str, app: str) -> dict[str, Any]:
+    """Read the options of an application from a file that has them under its name."""
+    found = read_yaml(path)
+    if app not in found:
+        raise CommandError(f'no settings found for "{app}"')
+    return found[app]
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    """Read a mapping from a file, or with `-` from standard input."""
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text()
+    except OSError as error:
+        raise CommandError(f"open {path}: {(error.strerror or '').lower()}") from error
+    return lazy_yaml().safe_load(text) or {}
+
+
+def dump(value: object) -> str:
+    """Return a value as YAML, quoted as Go's package yaml.v2 does."""
+    yaml = lazy_yaml()
+
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    def text(dumper: Any, value: str) -> Any:
+        style = "|" if "\n" in value else None
+        if dumper.resolve(yaml.ScalarNode, value, (True, False)) != "tag:yaml.org,2002:str":
+            style = '"'
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style)
+
+    Dumper.add_representer(str, text)
+    return yaml.dump(value, Dumper=Dumper, default_flow_style=False, allow_unicode=True)
+
+
+def lazy_yaml() -> Any:
+    """Return PyYAML, which is slow to import and seldom needed."""
+    import yaml
+
+    return yaml

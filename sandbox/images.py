@@ -437,8 +437,7 @@ def _take_kernel(root: Path, kernel: Path) -> None:
     libraries.mkdir(parents=True)
     shutil.move(root / "boot/linux.uml", kernel / "linux.uml")
     for name in (LOADER.name, "libc.so.6"):
-        shutil.copyfile(root / "usr" / LIBRARIES.relative_to("/usr") / name, libraries / name)
-        (libraries / name).chmod(0o755)
+        shutil.copy(root / LIBRARIES.relative_to("/") / name, libraries / name)
 
 
 def _add_release(repository: Path) -> None:

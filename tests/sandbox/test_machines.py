@@ -388,9 +388,12 @@ def test_power_cut_loses_what_was_not_synced(
 
 
 def test_boot_that_fails_says_what_the_console_said(
-    runner: asyncio.Runner, network: machines.Network, tmp_path: Path
+    runner: asyncio.Runner, network: machines.Network, image: Path, tmp_path: Path
 ) -> None:
-    machine = machines.Machine("9", network, tmp_path / "missing.img", tmp_path)
+    missing = tmp_path / "missing.img"
+    for suffix in (".kernel", ".so"):
+        missing.with_suffix(suffix).symlink_to(image.with_suffix(suffix))
+    machine = machines.Machine("9", network, missing, tmp_path)
     with pytest.raises(machines.MachineError, match=r"missing\.img"):
         runner.run(machine.boot())
     assert not machine.is_running

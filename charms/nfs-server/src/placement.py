@@ -340,8 +340,8 @@ def why_lost(name: str, snapshot: Snapshot) -> str:
 def is_missing(name: str, placement: Placement, reports: Reports) -> bool:
     """Whether the unit of a share says that its image is not there.
 
-    A report is read as it was at that unit's last peers-relation-changed: one without the share may
-    be older than the image.
+    A report is read as it was at that unit's last peers-relation-changed: one that doesn't name
+    the share may be older than the image.
     """
     is_said = name in _report(reports, placement.unit).shares
     return bool(placement.uuid) and is_said and held(name, placement, reports) is None

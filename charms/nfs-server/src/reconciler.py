@@ -40,6 +40,8 @@ class Outcome:
     """The unit of another nfs-server that has this machine."""
     not_installed: str = ""
     """Why the NFS server is not installed."""
+    not_opened: str = ""
+    """Why Juju does not open its ports: another unit on the machine has one of them."""
     has_storage: bool = True
     is_running: bool = True
     not_as_set: str = ""
@@ -68,11 +70,12 @@ class Outcome:
         snapshot, plan = self.snapshot, self.plan
         if snapshot is None or plan is None or not (self.has_storage and self.is_running):
             return False
-        reasons = self.other_unit, self.not_installed, self.bad_setting, self.not_as_set
+        unit = self.other_unit, self.not_installed, self.not_opened
+        settings = self.bad_setting, self.not_as_set
         failed = self.not_mounted, self.not_exported, self.failures, self.unexpected
         planned = plan.work, plan.missing, plan.misplaced, plan.unused
         is_bad = any(image.problem for image in plan.images.values())
-        left = *reasons, *failed, *planned, snapshot.found.foreign, is_bad
+        left = *unit, *settings, *failed, *planned, snapshot.found.foreign, is_bad
         return not any(left)
 
 
@@ -90,10 +93,18 @@ class Reconciler:
         outcome = Outcome(other_unit=claim.find_other(self.reader.claim))
         if not outcome.other_unit and not nfs.is_installed():
             outcome = replace(outcome, not_installed=self._install())
-        if not outcome.other_unit and not outcome.not_installed and claim.take(self.reader.claim):
-            self.open_ports()
+        if not outcome.other_unit and not outcome.not_installed:
+            outcome = replace(outcome, not_opened=self._take_machine())
         self.outcome = outcome
         return outcome
+
+    def _take_machine(self) -> str:
+        """Have this machine be this unit's; say why it can't be yet."""
+        if not claim.take(self.reader.claim):
+            return ""
+        if reason := self._open_ports():
+            claim.release(self.reader.claim)  # Another unit has them: the next event tries again.
+        return reason
 
     def _install(self) -> str:
         """Install the NFS server; why it could not be."""
@@ -109,11 +120,21 @@ class Reconciler:
 
     def open_ports(self) -> None:
         """Declare to Juju the ports that are served, if this machine is this unit's."""
-        if claim.find_other(self.reader.claim):
-            return
+        if self.outcome and not claim.find_other(self.reader.claim):
+            self.outcome = replace(self.outcome, not_opened=self._open_ports())
+            if self.outcome.not_opened:
+                settled.forget()
+
+    def _open_ports(self) -> str:
+        """Declare the ports; say why Juju refuses that: another unit on the machine has them."""
         more = nfs.NFSV3_PORTS if self.reader.settings.nfsv3 else ()
         also = (ops.Port(protocol, port) for port in more for protocol in ("tcp", "udp"))
-        self._unit.set_ports(nfs.PORT, *also)
+        try:
+            self._unit.set_ports(nfs.PORT, *also)
+        except ops.ModelError as error:
+            logger.error("%s", error)
+            return str(error).strip().removeprefix("ERROR ")
+        return ""
 
     def place(self, placements: Placements) -> Outcome:
         """Decide placements by an action, and make them so. On the leader."""
@@ -133,7 +154,7 @@ class Reconciler:
         if self.outcome.is_leaving or not self.reader.peers.is_there:
             return self.outcome
         outcome = self.install()
-        if not outcome.other_unit and not outcome.not_installed:
+        if not (outcome.other_unit or outcome.not_installed or outcome.not_opened):
             outcome = self._ensure(outcome, leaving)
         self.outcome = self._say(outcome)
         if self.outcome.is_settled:

@@ -42,6 +42,8 @@ def _reasons(outcome: Outcome) -> Iterator[str]:
     if outcome.not_installed:
         yield outcome.not_installed
         return
+    if outcome.not_opened:
+        yield f"{outcome.not_opened}: move one of the two to another machine"
     if outcome.snapshot is None or outcome.plan is None:
         return
     if not outcome.has_storage:

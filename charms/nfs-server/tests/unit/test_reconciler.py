@@ -231,6 +231,52 @@ def test_the_machine_of_a_server_that_is_gone_is_taken(machine: FakeMachine, con
     assert out.opened_ports == {testing.TCPPort(2049)}
 
 
+CONFLICT = (
+    'cannot open 2049/tcp (unit "nfs-server/0"): port range conflicts with 2049/tcp (unit "old/0")'
+)
+
+
+@pytest.fixture
+def refused_ports(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """Ports that another unit on the machine has open."""
+    ports: set[int] = set()
+    open_ports = ops.Unit.set_ports
+
+    def set_ports(unit: ops.Unit, *wanted: int | ops.Port):
+        if ports & {it.port if isinstance(it, ops.Port) else it for it in wanted}:
+            raise ops.ModelError(f"ERROR {CONFLICT}\n")
+        open_ports(unit, *wanted)
+
+    monkeypatch.setattr(ops.Unit, "set_ports", set_ports)
+    return ports
+
+
+def test_a_machine_whose_port_another_has_is_taken_when_it_is_free(
+    machine: FakeMachine, context: Context, refused_ports: set[int]
+):
+    """As while the nfs-server that had the machine is still being removed."""
+    refused_ports.add(2049)
+    out = context.run(context.on.config_changed(), state(client()))
+    blocked = ops.BlockedStatus(f"{CONFLICT}: move one of the two to another machine")
+    assert out.unit_status == blocked
+    assert not machine.exported
+    refused_ports.clear()
+    out = context.run(context.on.update_status(), out)
+    assert out.unit_status == ops.ActiveStatus()
+    assert out.opened_ports == {testing.TCPPort(2049)}
+    assert machine.exported
+
+
+def test_a_port_of_nfsv3_that_another_has_stops_nothing(
+    machine: FakeMachine, context: Context, refused_ports: set[int]
+):
+    now = context.run(context.on.config_changed(), state(client()))
+    refused_ports.add(111)
+    out = context.run(context.on.config_changed(), replace(now, config={"nfsv3": True}))
+    assert isinstance(out.unit_status, ops.BlockedStatus)
+    assert machine.exported
+
+
 # -- Hooks
 
 

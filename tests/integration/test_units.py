@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from story import APP, CLIENT, DEPLOY_TIMEOUT_S, SERVER, Story
+from story import APP, CLIENT, DEPLOY_TIMEOUT_S, SERVER, Story, becomes
 
 FIRST, SECOND, THIRD = f"{SERVER}/0", f"{SERVER}/1", f"{SERVER}/2"
 OTHER_CLIENT = "other-client"
@@ -89,6 +89,30 @@ def test_a_change_of_leader_moves_nothing(story: Story):
     assert story.run(APP_UNIT, f"cat {DATA}/file {LOGS}/file") == f"{DATA}\n{LOGS}"
     story.machines.lead(leader)
     story.settle(SERVER)
+
+
+@pytest.mark.needs("power")
+def test_a_leader_that_is_gone_is_a_follower_when_it_is_back(story: Story):
+    """Its lease runs out; another unit decides meanwhile, by what it heard of it before."""
+    leader = story.leader()
+    other = SECOND if leader == FIRST else FIRST
+    client = story.run(APP_UNIT, "hostname -I | cut -d' ' -f1")
+    before = _exported(story, other)
+    story.machines.power_cut(leader)
+    becomes(story.leader, other)
+    made = story.act(other, "create-share", share="/meanwhile", size=1, allowlist=client)
+    assert made.success, made
+    story.machines.boot(leader)
+    story.until_says(leader, "active", timeout=DEPLOY_TIMEOUT_S)
+    with story.update_status_every("10s"):
+        story.settle(CLIENT, OTHER_CLIENT)
+    story.settle(SERVER)
+    assert story.leader() == other
+    assert set(before.split()) <= set(_exported(story, other).split())
+    share = _share(story, other, "/meanwhile")
+    assert share["state"] == "exported"
+    assert story.run(APP_UNIT, f"cat {DATA}/file {LOGS}/file") == f"{DATA}\n{LOGS}"
+    _do(story, share["unit"], "delete-share", share="/meanwhile", confirm="/meanwhile")
 
 
 def test_a_share_by_hand(story: Story):

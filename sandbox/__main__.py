@@ -6,8 +6,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from sandbox.client import ControllerError, RunDirectory, ask, running_models
-from sandbox.juju_line import CommandError, model_named
+from sandbox.command.line import CommandError, model_named
+from sandbox.controller.client import ControllerError, RunDirectory, ask, running_models
 
 # Booting a machine takes its time on a computer that has much to do.
 _ANSWER_TIMEOUT_S = 600.0

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
-from sandbox.operations import Remote
-from sandbox.uniter import Dispatch
+from sandbox.controller.uniter import Dispatch
+from sandbox.rules.operations import Remote
 from tests.integration.machines import machine_of, sandbox_model
 from tests.integration.revisions import packed_charm
 from tests.integration.story import (

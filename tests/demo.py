@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from sandbox.client import RUN, RunDirectory
+from sandbox.controller.client import RUN, RunDirectory
 from tests.integration.machines import sandbox_model
 from tests.integration.revisions import packed_charm
 from tests.integration.story import (

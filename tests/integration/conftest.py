@@ -21,7 +21,7 @@ import pytest
 
 from machines import GivenMachines, LxdMachines, SandboxMachines, sandbox_model
 from revisions import packed_charm
-from sandbox.images import host_release
+from sandbox.machines.images import host_release
 from story import APP, CLIENT, SERVER, Story
 
 ROOT = Path(__file__).resolve().parent.parent.parent

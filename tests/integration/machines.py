@@ -22,13 +22,13 @@ from typing import Any, cast
 
 import jubilant
 
-from sandbox import controller, images
-from sandbox.client import RunDirectory, ask
-from sandbox.uniter import Dispatch
+from sandbox.controller import controller
+from sandbox.controller.client import RunDirectory, ask
+from sandbox.controller.uniter import Dispatch
+from sandbox.machines import images
+from tests.integration.revisions import PACKAGES
 
 SANDBOX_JUJU = Path(__file__).resolve().parent.parent.parent / "sandbox" / "bin" / "juju"
-PACKAGES = ("nfs-common", "nfs-kernel-server")
-"""What the charms install: the sandbox's machines have no other source of packages."""
 LXC = "/snap/bin/lxc"
 OUTSIDER_BASE = "ubuntu:24.04"
 COMMAND_TIMEOUT_S = 120.0

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The packed charms of this tree, and those of an earlier commit."""
+"""The packed charms of this tree, those of an earlier commit, and what they install."""
 
 import subprocess
 from pathlib import Path
 
-from sandbox.images import host_release
+from sandbox.machines.images import host_release
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CHARMS = "nfs-server", "nfs-client"
+PACKAGES = "nfs-common", "nfs-kernel-server"
+"""What the charms install: the sandbox's machines have no other source of packages."""
 BEFORE = "62dc48f"
 """The commit that machines are refreshed from, and back to."""
 GIT_TIMEOUT_S = 60

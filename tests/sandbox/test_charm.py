@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from sandbox import charm as charms
+from sandbox.rules import charm as charms
 
 METADATA = """
 name: nfs

@@ -6,11 +6,11 @@ from typing import get_args
 
 import pytest
 
-from sandbox import charm as charms
-from sandbox import hooks, operations
-from sandbox.context import Action, Context, FlushError
-from sandbox.hook_commands import COMMANDS, UNSUPPORTED, Answer, execute
-from sandbox.model import Hook, Model, Profile
+from sandbox.rules import charm as charms
+from sandbox.rules import hooks, operations
+from sandbox.rules.context import Action, Context, FlushError
+from sandbox.rules.hook_commands import COMMANDS, UNSUPPORTED, Answer, execute
+from sandbox.rules.model import Hook, Model, Profile
 
 SERVER = charms.parse(
     """

@@ -23,14 +23,15 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import agent, images, machines
-from sandbox.charm import CharmError
-from sandbox.client import RUN, ControllerError, RunDirectory, ask
-from sandbox.connection import Client
-from sandbox.controller import Controller, start
-from sandbox.model import Model
-from sandbox.operations import OperationError, Remote
-from sandbox.uniter import RETRY_BASE_S, RETRY_LIMIT
+from sandbox.controller.client import RUN, ControllerError, RunDirectory, ask
+from sandbox.controller.connection import Client
+from sandbox.controller.controller import Controller, start
+from sandbox.controller.uniter import RETRY_BASE_S, RETRY_LIMIT
+from sandbox.machine import agent
+from sandbox.machines import images, machines
+from sandbox.rules.charm import CharmError
+from sandbox.rules.model import Model
+from sandbox.rules.operations import OperationError, Remote
 
 WAIT_S = 30.0
 DISPATCH = """#!/bin/sh
@@ -950,7 +951,7 @@ async def _talk(directory: RunDirectory):
 @needs_root
 def test_the_controller_goes_when_its_owner_is_killed_and_the_next_start_clears_up():
     owner = (
-        "import time; from pathlib import Path; from sandbox.controller import start\n"
+        "import time; from pathlib import Path; from sandbox.controller.controller import start\n"
         "with start(name='test-owner', base=Path('/nowhere')):\n"
         "    print('up', flush=True); time.sleep(1000)\n"
     )

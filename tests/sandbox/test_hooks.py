@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sandbox import charm as charms
-from sandbox import hooks, operations
-from sandbox.context import Context
-from sandbox.hook_commands import execute
-from sandbox.model import Hook, Model, Profile
+from sandbox.rules import charm as charms
+from sandbox.rules import hooks, operations
+from sandbox.rules.context import Context
+from sandbox.rules.hook_commands import execute
+from sandbox.rules.model import Hook, Model, Profile
 
 SERVER = charms.parse(
     """

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import images
+from sandbox.machines import images
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -174,3 +174,8 @@ def processes_under(directory: Path) -> list[str]:
             # It has ended meanwhile.
             continue
     return found
+
+
+def test_who_reboots_says_what_is_waited_for():
+    dropin = "sandbox/machine/root/etc/systemd/system/systemd-reboot.service.d/sandbox.conf"
+    assert images.REBOOTS in (Path(__file__).resolve().parents[2] / dropin).read_text()

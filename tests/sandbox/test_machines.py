@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import images, machines
+from sandbox.machines import images, machines
 
 # The image of the integration suite, so that only one is built.
 PACKAGES = ["nfs-common", "nfs-kernel-server"]

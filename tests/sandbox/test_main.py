@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from sandbox import __main__ as program
-from sandbox import client, juju_line
-from sandbox.client import RunDirectory
-from sandbox.controller import METHODS
+from sandbox.command import line as juju_line
+from sandbox.controller import client
+from sandbox.controller.client import RunDirectory
+from sandbox.controller.controller import METHODS
 
 ANSWERS = {
     "add_bystander": "x0",

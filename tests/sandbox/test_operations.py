@@ -6,10 +6,10 @@ from typing import get_args
 
 import pytest
 
-from sandbox import charm as charms
-from sandbox import operations
-from sandbox.model import Model, Profile, Status
-from sandbox.operations import OperationError
+from sandbox.rules import charm as charms
+from sandbox.rules import operations
+from sandbox.rules.model import Model, Profile, Status
+from sandbox.rules.operations import OperationError
 
 SERVER = charms.parse(
     """

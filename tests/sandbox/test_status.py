@@ -3,7 +3,7 @@
 
 from typing import cast
 
-from sandbox.status import ApplicationStatus, Status, UnitStatus, table, units
+from sandbox.rules.status import ApplicationStatus, Status, UnitStatus, table, units
 
 
 def unit(workload: str, agent: str = "idle", message: str = "", **more: object) -> UnitStatus:

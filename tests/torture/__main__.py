@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox import controller, images
-from sandbox.client import ControllerError
-from sandbox.connection import Client as Controller
-from tests.integration.machines import PACKAGES
-from tests.integration.revisions import BEFORE, CHARMS, packed_at, packed_charm
+from sandbox.controller import controller
+from sandbox.controller.client import ControllerError
+from sandbox.controller.connection import Client as Controller
+from sandbox.machines import images
+from tests.integration.revisions import BEFORE, CHARMS, PACKAGES, packed_at, packed_charm
 from tests.torture import moves  # noqa: F401 - imported, they are there.
 from tests.torture.judge import judge
 from tests.torture.ledger import Client, Ledger

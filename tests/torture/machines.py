@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from sandbox.client import ControllerError
-from sandbox.connection import Client as Controller
-from sandbox.status import PlacedUnit, Status, table, units
+from sandbox.controller.client import ControllerError
+from sandbox.controller.connection import Client as Controller
+from sandbox.rules.status import PlacedUnit, Status, table, units
 from tests.torture.ledger import Client, Ledger, Share
 
 SERVER, CLIENT, APP = "nfs-server", "nfs-client", "any-app"

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from sandbox.client import RUN, RunDirectory, ask, running_models
-from sandbox.status import PlacedUnit, Status, address, units
+from sandbox.controller.client import RUN, RunDirectory, ask, running_models
+from sandbox.rules.status import PlacedUnit, Status, address, units
 
 _FORMATS = ("json", "yaml", "tabular", "plain", "smart")
 

@@ -26,15 +26,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
-from sandbox import charm as charms
-from sandbox import hooks, machines, operations
-from sandbox.client import RUN, ControllerError, RunDirectory
-from sandbox.context import JUJU_VERSIONS, Action
-from sandbox.debug_log import DebugLog, Line
-from sandbox.full_status import full_status, unit_info
-from sandbox.model import Model, Profile, Status, Storage
-from sandbox.status import Status as FullStatus
-from sandbox.uniter import (
+from sandbox.controller.client import RUN, ControllerError, RunDirectory
+from sandbox.controller.debug_log import DebugLog, Line
+from sandbox.controller.uniter import (
     RETRY_BASE_S,
     Dispatch,
     Host,
@@ -43,6 +37,13 @@ from sandbox.uniter import (
     note_elected,
     note_update_status,
 )
+from sandbox.machines import machines
+from sandbox.rules import charm as charms
+from sandbox.rules import hooks, operations
+from sandbox.rules.context import JUJU_VERSIONS, Action
+from sandbox.rules.full_status import full_status, unit_info
+from sandbox.rules.model import Model, Profile, Status, Storage
+from sandbox.rules.status import Status as FullStatus
 
 BOOTS_AT_A_TIME = 2
 DEFAULT_UPDATE_STATUS_INTERVAL_S = 300.0
@@ -54,7 +55,7 @@ DEFAULT_MODEL_CONFIG = {
 # A leader claims the lead for 60 s and does so anew every 30 s (worker/leadership/tracker.go).
 DEFAULT_LEASE_S = 60.0
 
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 10.0
 _POLL_S = 0.05
@@ -697,7 +698,7 @@ def _command(
     directory: RunDirectory, base: Path, juju: str, *, keep: bool, seed: int | None
 ) -> list[str]:
     unshare = ["/usr/bin/unshare", "--net", "--pid", "--mount-proc", "--fork", "--kill-child"]
-    python = [sys.executable, "-m", "sandbox.controller", "--name", directory.name]
+    python = [sys.executable, "-m", "sandbox.controller.controller", "--name", directory.name]
     options = ["--run-dir", str(directory.path), "--base", str(base), "--juju", juju]
     options += ["--keep"] if keep else []
     options += [] if seed is None else ["--seed", str(seed)]
@@ -788,7 +789,7 @@ async def run(
 
 def main() -> None:
     """Run from the command line that `start` makes."""
-    parser = argparse.ArgumentParser(prog="python -m sandbox.controller")
+    parser = argparse.ArgumentParser(prog="python -m sandbox.controller.controller")
     parser.add_argument("--name", required=True)
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--base", type=Path, required=True)

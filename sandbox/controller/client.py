@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-RUN = Path(__file__).resolve().parent.parent / ".cache" / "sandbox" / "run"
+RUN = Path(__file__).resolve().parents[2] / ".cache" / "sandbox" / "run"
 """Where each running model has a directory of its own."""
 
 _CONNECT_TIMEOUT_S = 5.0

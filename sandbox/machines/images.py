@@ -26,12 +26,12 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import cast
 
-from sandbox.agent import HOOK_COMMAND
+from sandbox.machine.agent import HOOK_COMMAND
 
-_AGENT = Path(__file__).with_name("agent.py")
-_HOOK_COMMAND = Path(__file__).with_name("hook_command.c")
+_ROOT = Path(__file__).resolve().parents[2]
+_MACHINE = _ROOT / "sandbox/machine"
 _PTRACE = Path(__file__).with_name("ptrace.c")
-CACHE = Path(__file__).resolve().parent.parent / ".cache" / "sandbox"
+CACHE = _ROOT / ".cache" / "sandbox"
 RELEASES = {"12": "bookworm", "13": "trixie"}
 """Releases of Debian that a host with either can make machines of, and what apt calls them."""
 
@@ -46,7 +46,7 @@ LIBRARIES = Path("/lib64/ld-linux-x86-64.so.2").resolve().parent
 
 _MEMORY = Path("/dev/shm")  # noqa: S108  # Where user-mode-linux keeps a machine's memory.
 REBOOTS = "sandbox: off, to be started again"
-"""What a machine says on its console when somebody on it has it rebooted."""
+"""What a machine says on its console, by systemd-reboot.service, when somebody has rebooted it."""
 IMAGE_SIZE = "16G"
 """Apparent size of a machine's disk; the file is sparse."""
 
@@ -140,82 +140,6 @@ _MASKED_UNITS = (
     "systemd-update-utmp.service",
     "systemd-update-utmp-runlevel.service",
 )
-_FILES = {
-    # The kernel mounts the root file system; an entry for it here would wait for udev.
-    "/etc/fstab": "",
-    "/etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
-    "/etc/resolv.conf": "",
-    "/etc/apt/apt.conf.d/sandbox": 'Acquire::Languages "none";\n',
-    "/etc/apt/sources.list": "deb [trusted=yes] file:/srv/apt ./\n",
-    "/etc/systemd/journald.conf.d/sandbox.conf": "[Journal]\nStorage=volatile\n",
-    "/etc/systemd/system.conf.d/sandbox.conf": "[Manager]\nDefaultTimeoutStopSec=20s\n",
-    # Only disks are of interest to udev here. Replaying the events of every terminal and
-    # memory device takes half of a boot.
-    "/etc/systemd/system/systemd-udev-trigger.service.d/sandbox.conf": (
-        "[Service]\n"
-        "ExecStart=\n"
-        "ExecStart=udevadm trigger --type=devices --action=add --subsystem-match=block\n"
-    ),
-    "/etc/systemd/system/sandbox-network.service": (
-        "[Unit]\n"
-        "Description=Network of a sandbox machine, from the kernel command line\n"
-        "DefaultDependencies=no\n"
-        "After=systemd-remount-fs.service\n"
-        "Before=network-pre.target shutdown.target\n"
-        "Wants=network-pre.target\n"
-        "Conflicts=shutdown.target\n"
-        "[Service]\n"
-        "Type=oneshot\n"
-        "RemainAfterExit=yes\n"
-        "ExecStart=/usr/lib/sandbox/network\n"
-        "[Install]\n"
-        "WantedBy=sysinit.target\n"
-    ),
-    "/etc/systemd/system/sandbox-agent.service": (
-        "[Unit]\n"
-        "Description=Agent of a sandbox machine\n"
-        "After=sandbox-network.service local-fs.target\n"
-        "Requires=sandbox-network.service\n"
-        "[Service]\n"
-        "ExecStart=/usr/bin/python3 -I -S /usr/lib/sandbox/agent.py\n"
-        "Environment=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
-        "KillMode=mixed\n"
-        "TimeoutStopSec=5s\n"
-        "[Install]\n"
-        "WantedBy=multi-user.target\n"
-    ),
-    # User-mode-linux would start anew within the same process, and nobody would notice.
-    "/etc/systemd/system/systemd-reboot.service.d/sandbox.conf": (
-        "[Unit]\n"
-        "SuccessAction=poweroff-force\n"
-        "[Service]\n"
-        "Type=oneshot\n"
-        f"ExecStart=/bin/sh -c 'echo {REBOOTS} > /dev/console'\n"
-    ),
-    "/usr/lib/sandbox/network": (
-        "#!/bin/sh -eu\n"
-        "# Words of the kernel command line that the kernel doesn't know are environment of init\n"
-        "# only; here they are read from /proc.\n"
-        "for word in $(cat /proc/cmdline); do\n"
-        '    case "$word" in\n'
-        '        sandbox.address=*) address="${word#*=}" ;;\n'
-        '        sandbox.address6=*) address6="${word#*=}" ;;\n'
-        "    esac\n"
-        "done\n"
-        "test -d /proc/sys/net/ipv6 || modprobe ipv6\n"
-        "# Whatever comes in needs 64 KiB, at once. Where they are not free, the kernel's vector\n"
-        "# driver reads into a buffer that it doesn't have (EFAULT), and spins for ever.\n"
-        "echo 65536 > /proc/sys/vm/min_free_kbytes\n"
-        "ip -batch - <<END\n"
-        "link set lo up\n"
-        "link set vec0 up\n"
-        "address add $address dev vec0\n"
-        "address add $address6 dev vec0 nodad\n"
-        "END\n"
-        "read -r name < /proc/sys/kernel/hostname\n"
-        'grep -q " $name$" /etc/hosts || echo "127.0.1.1 $name" >> /etc/hosts\n'
-    ),
-}
 _MASKED_GENERATORS = (
     # They look for hardware at each boot and at each daemon-reload, so for each package.
     "systemd-bless-boot-generator",
@@ -265,7 +189,8 @@ async def build(
     sources = _sources_of(codename, await _apt_sources())
     arguments = _bootstrap_arguments(packages, await _kernel_source(codename))
     tree_key = _digest(codename, *sources, *arguments)
-    parts = [Path(__file__), _AGENT, _HOOK_COMMAND, _PTRACE]
+    files = sorted(it for it in (_MACHINE / "root").rglob("*") if it.is_file())
+    parts = [Path(__file__), _PTRACE, _MACHINE / "agent.py", _MACHINE / "hook_command.c", *files]
     image_key = _digest(tree_key, *(part.read_text() for part in parts))
     image = CACHE / f"base-{image_key}.img"
     if image.exists():
@@ -469,12 +394,8 @@ def _add_release(repository: Path) -> None:
 
 
 def _add_files(root: Path) -> None:
-    for name, text in _FILES.items():
-        path = root / name.removeprefix("/")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    (root / "usr/lib/sandbox/network").chmod(0o755)
-    shutil.copyfile(_AGENT, root / "usr/lib/sandbox" / _AGENT.name)
+    shutil.copytree(_MACHINE / "root", root, dirs_exist_ok=True, copy_function=shutil.copy)
+    shutil.copyfile(_MACHINE / "agent.py", root / "usr/lib/sandbox/agent.py")
     units = root / "etc/systemd/system"
     for unit in _MASKED_UNITS:
         (units / unit).unlink(missing_ok=True)
@@ -497,7 +418,7 @@ def _add_files(root: Path) -> None:
 
 async def compile_hook_command(target: Path) -> None:
     """Make the program that every hook command in a machine is."""
-    await _compile(_HOOK_COMMAND, target, "-static")
+    await _compile(_MACHINE / "hook_command.c", target, "-static")
 
 
 async def _compile(source: Path, target: Path, *options: str) -> None:

@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from sandbox.client import ControllerError, ask, running_models
-from sandbox.juju_line import (
+from sandbox.command.line import (
     CURRENT,
     Call,
     CommandError,
@@ -31,7 +30,8 @@ from sandbox.juju_line import (
     settings,
     values,
 )
-from sandbox.status import Status, columns, table
+from sandbox.controller.client import ControllerError, ask, running_models
+from sandbox.rules.status import Status, columns, table
 
 JUJU_VERSION = "3.6.28"
 """What `juju version` says while no model is there to follow."""

@@ -13,9 +13,9 @@ from typing import cast
 
 import yaml
 
-from sandbox.charm import Value
-from sandbox.context import CommandError, Context
-from sandbox.model import Status, port_range
+from sandbox.rules.charm import Value
+from sandbox.rules.context import CommandError, Context
+from sandbox.rules.model import Status, port_range
 
 INTERFACE = "vec0"
 NETWORK = "10.77.0.0/24"

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict
 
-from sandbox import agent, hook_commands, hooks, machines, operations
-from sandbox.context import AGENTS_DIRECTORY, TOOLS_DIRECTORY, Action, Context, FlushError
-from sandbox.debug_log import DebugLog, LineBuffer
-from sandbox.model import Hook, Model, Status, Storage, Unit
+from sandbox.controller.debug_log import DebugLog, LineBuffer
+from sandbox.machine import agent
+from sandbox.machines import machines
+from sandbox.rules import hook_commands, hooks, operations
+from sandbox.rules.context import AGENTS_DIRECTORY, TOOLS_DIRECTORY, Action, Context, FlushError
+from sandbox.rules.model import Hook, Model, Status, Storage, Unit
 
 # Juju lets a hook take as long as it likes. Here somebody waits for the end of a test.
 HOOK_TIMEOUT_S = 1800.0

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
-from sandbox.charm import Charm, Endpoint, Value
+from sandbox.rules.charm import Charm, Endpoint, Value
 
 Life = Literal["alive", "dying"]
 Profile = Literal["3.6", "4.0"]

@@ -9,8 +9,8 @@ there, since it is gone through as a map of Go, comes in an order of the model's
 from collections.abc import Callable
 from dataclasses import replace
 
-from sandbox import operations
-from sandbox.model import (
+from sandbox.rules import operations
+from sandbox.rules.model import (
     Hook,
     LocalState,
     Memory,

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from sandbox.model import Bag, Hook, Model, Relation, Storage, Unit, port_range
+from sandbox.rules.model import Bag, Hook, Model, Relation, Storage, Unit, port_range
 
 JUJU_VERSIONS = {"3.6": "3.6.28", "4.0": "4.0.15"}
 AGENTS_DIRECTORY = "/var/lib/juju/agents"

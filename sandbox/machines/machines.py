@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
 
-from sandbox.agent import PORT
-from sandbox.images import CACHE, LIBRARIES, REBOOTS
+from sandbox.machine.agent import PORT
+from sandbox.machines.images import CACHE, LIBRARIES, REBOOTS
 
 BRIDGE = "sandbox"
 HOST_ADDRESS = "10.77.0.1"

@@ -3,8 +3,8 @@
 
 from datetime import UTC, datetime
 
-from sandbox.model import Application, Model, Relation, Status, Unit, by_number, port_range
-from sandbox.status import (
+from sandbox.rules.model import Application, Model, Relation, Status, Unit, by_number, port_range
+from sandbox.rules.status import (
     ApplicationStatus,
     MachineStatus,
     ModelDescription,
@@ -12,7 +12,7 @@ from sandbox.status import (
     State,
     UnitStatus,
 )
-from sandbox.status import Status as FullStatus
+from sandbox.rules.status import Status as FullStatus
 
 # Of its units' statuses an application shows the one that most needs attention.
 _SEVERITY = (

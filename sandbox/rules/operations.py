@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypedDict
 
-from sandbox import charm as charms
-from sandbox.charm import Charm, Endpoint, Value
-from sandbox.model import (
+from sandbox.rules import charm as charms
+from sandbox.rules.charm import Charm, Endpoint, Value
+from sandbox.rules.model import (
     Application,
     Bag,
     LocalState,

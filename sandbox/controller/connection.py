@@ -5,7 +5,7 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, cast
 
-from sandbox.client import RunDirectory, gone, line, result
+from sandbox.controller.client import RunDirectory, gone, line, result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -493,7 +493,8 @@ async def test_debug_log_follows():
         log = juju.world.controller._debug_log.write
         log("a/0", "INFO", "x", "one")
         process = await asyncio.create_subprocess_exec(
-            *[str(JUJU), "debug-log", "-m", NAME, "--tail"], stdout=asyncio.subprocess.PIPE
+            *[str(JUJU), "debug-log", "-m", NAME, "--tail", "--include", "a/0"],
+            stdout=asyncio.subprocess.PIPE,
         )
         assert (await process.stdout.readline()).endswith(b" one\n")
         log("a/0", "INFO", "x", "two")

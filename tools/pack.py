@@ -40,7 +40,7 @@ PRETTY_NAME="Ubuntu {version}"
 # charm then, as nothing but the name depends on it.
 UBUNTU = "22.04" if sys.version_info < (3, 11) else "24.04"
 HOST = platform.freedesktop_os_release()
-# The Debians that the sandbox has machines of (sandbox/images.py), and their Pythons.
+# The releases of Debian that the sandbox has machines of (sandbox/images.py), and their Pythons.
 PYTHONS = {"12": "3.11", "13": "3.13"}
 
 

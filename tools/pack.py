@@ -40,7 +40,7 @@ PRETTY_NAME="Ubuntu {version}"
 # nothing but the name depends on it.
 UBUNTU = {(3, 10): "22.04", (3, 14): "26.04"}.get(sys.version_info[:2], "24.04")
 HOST = platform.freedesktop_os_release()
-# The Debians that the sandbox has machines of (sandbox/images.py), and their Pythons.
+# The releases of Debian that the sandbox has machines of (sandbox/images.py), and their Pythons.
 PYTHONS = {"12": "3.11", "13": "3.13"}
 
 

@@ -12,6 +12,7 @@ import fcntl
 import functools
 import json
 import os
+import shutil
 import socket
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
@@ -242,6 +243,8 @@ class Machine:
             await self._boot()
 
     async def _boot(self) -> None:
+        # The kernel takes what an earlier one left there for a machine that runs: both are process 1.
+        shutil.rmtree(self._directory / self.host_name, ignore_errors=True)
         with self.console.open("wb") as console:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command_line(),

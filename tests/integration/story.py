@@ -167,6 +167,16 @@ class Story:
         """Remove a client's integration with the server."""
         self.juju.remove_relation(f"{client}:nfs-share", SERVER)
 
+    def rejoin(self, client: str = CLIENT) -> None:
+        """Integrate a client with the server again, once its removed integration is gone."""
+
+        def is_gone(found: jubilant.Status) -> bool:
+            related = found.apps[SERVER].relations.get("nfs-share", ())
+            return all(it.related_app != client for it in related)
+
+        self.juju.wait(is_gone, delay=POLL_S, timeout=SETTLE_TIMEOUT_S, successes=1)
+        self.juju.integrate(f"{client}:nfs-share", SERVER)
+
     def act(self, unit: str, action: str, **params: Any) -> jubilant.Task:
         """Run an action to its end, which may be that it failed."""
         try:
@@ -330,8 +340,7 @@ def unrelated_and_related_again(story: Story) -> None:
     story.separate()
     _is_gone(story)
     story.settle(CLIENT, status="blocked")
-    story.settle(SERVER)
-    story.juju.integrate(f"{CLIENT}:nfs-share", SERVER)
+    story.rejoin()
     story.until(f"{APP}/1", f"grep 'from unit 0' {MOUNT}/hello")
     story.settle(SERVER, CLIENT)
 

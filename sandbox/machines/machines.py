@@ -243,7 +243,7 @@ class Machine:
             await self._boot()
 
     async def _boot(self) -> None:
-        # The kernel takes what an earlier one left there for a machine that runs: both are process 1.
+        # What an earlier kernel left there is taken for a machine that runs: both are process 1.
         shutil.rmtree(self._directory / self.host_name, ignore_errors=True)
         with self.console.open("wb") as console:
             self._process = await asyncio.create_subprocess_exec(

@@ -134,7 +134,7 @@ def test_build_that_is_killed_leaves_nothing_that_counts(
     program = (
         "import asyncio, sys\n"
         "from pathlib import Path\n"
-        "from sandbox import images\n"
+        "from sandbox.machines import images\n"
         "images.CACHE = Path(sys.argv[1])\n"
         "asyncio.run(images.build([], lambda line: print(line, flush=True)))\n"
     )

@@ -403,7 +403,7 @@ def test_nothing_is_left_when_the_starter_is_killed(image: Path, tmp_path: Path)
     program = (
         "import asyncio, sys\n"
         "from pathlib import Path\n"
-        "from sandbox import machines\n"
+        "from sandbox.machines import machines\n"
         "async def main():\n"
         "    network = machines.Network()\n"
         "    await network.up()\n"

@@ -39,7 +39,7 @@ def test_ci_runs_on_each():
 
 def test_the_suite_takes_each():
     text = (ROOT / "tests/integration/conftest.py").read_text()
-    assert f"choices={list(PYTHONS)}".replace("'", '"') in text
+    assert all(base in text for base in PYTHONS)
 
 
 @pytest.mark.parametrize("path", CHARMS, ids=lambda path: path.parent.name)

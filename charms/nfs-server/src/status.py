@@ -43,7 +43,7 @@ def _reasons(outcome: Outcome) -> Iterator[str]:
         yield outcome.not_installed
         return
     if outcome.not_opened:
-        yield f"{outcome.not_opened}: move one of the two to another machine"
+        yield f"A port is another unit's: {outcome.not_opened}: move one of the two elsewhere"
     if outcome.snapshot is None or outcome.plan is None:
         return
     if not outcome.has_storage:

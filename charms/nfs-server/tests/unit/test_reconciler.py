@@ -257,7 +257,9 @@ def test_a_machine_whose_port_another_has_is_taken_when_it_is_free(
     """As while the nfs-server that had the machine is still being removed."""
     refused_ports.add(2049)
     out = context.run(context.on.config_changed(), state(client()))
-    blocked = ops.BlockedStatus(f"{CONFLICT}: move one of the two to another machine")
+    blocked = ops.BlockedStatus(
+        f"A port is another unit's: {CONFLICT}: move one of the two elsewhere"
+    )
     assert out.unit_status == blocked
     assert not machine.exported
     refused_ports.clear()

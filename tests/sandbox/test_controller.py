@@ -68,6 +68,9 @@ class DirectoryMachine:
         self.is_running = False
         for process in self._running:
             os.killpg(process.pid, signal.SIGKILL)
+        # As with a machine, who ran something has been told before it can boot.
+        while self._running:
+            await asyncio.sleep(0.001)
 
     async def reboot(self):
         await self.power_cut()
@@ -104,7 +107,6 @@ class DirectoryMachine:
     ):
         if not self.is_running:
             raise machines.MachineError(f"{self.name} isn't running")
-        boots = self.boots
         env = {key: self.local(value) for key, value in (env or os.environ).items()}
         broken = asyncio.get_running_loop().create_future()
         server = await self._listen(env, on_hook_command, broken) if on_hook_command else None
@@ -135,7 +137,7 @@ class DirectoryMachine:
             if process.returncode is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 await talk
-        if not self.is_running or self.boots != boots:
+        if not self.is_running:
             raise machines.MachineError(f"{self.name} stopped")
         for stream, data in (("stdout", output), ("stderr", errors)):
             if on_output and data:

@@ -74,6 +74,12 @@ def juju(story: Story, command: str) -> tuple[int, str]:
     return returncode, process.stdout + process.stderr
 
 
+def type_in(story: Story, command: str) -> None:
+    """Run a command of the page that has to succeed."""
+    returncode, printed = juju(story, command)
+    assert returncode == 0, f"{command}: {printed}"
+
+
 def _charm(story: Story, name: str) -> Path:
     """Return the packed charm for one that charmcraft would pack, or for one of Charmhub."""
     packed = re.fullmatch(r"\./(?:.+/)?([a-z-]+)_ubuntu@24\.04-amd64\.charm", name)

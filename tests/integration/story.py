@@ -104,10 +104,6 @@ class Story:
         """Return what an application says."""
         return self.juju.status().apps[app].app_status.message
 
-    def has(self, unit: str) -> bool:
-        """Whether the model has a unit."""
-        return unit in units(self.juju.status())
-
     def leader(self, app: str = SERVER) -> str:
         """Return the unit that leads an application."""
         its = self.juju.status().get_units(app)

@@ -5,15 +5,10 @@ import re
 
 import pytest
 
-from pages import REPOSITORY, indented, juju
+from pages import REPOSITORY, indented, type_in
 from story import APP, CLIENT, DEPLOY_TIMEOUT_S, SERVER, Story, becomes
 
 README = (REPOSITORY / "README.md").read_text()
-
-
-def _type(story: Story, command: str) -> None:
-    returncode, printed = juju(story, command)
-    assert returncode == 0, f"{command}: {printed}"
 
 
 @pytest.mark.incremental
@@ -21,7 +16,7 @@ def test_the_first_commands(story: Story):
     """The reader's own application is there before."""
     story.deploy(APP)
     for command in indented(README)[0]:
-        _type(story, command)
+        type_in(story, command)
     story.settle(SERVER, APP, CLIENT, timeout=DEPLOY_TIMEOUT_S)
     promised = re.search(r"has `/data`: a file system of (\d+) GiB", README)
     assert promised
@@ -31,6 +26,6 @@ def test_the_first_commands(story: Story):
 def test_it_grows_while_in_use(story: Story):
     grow = re.search(r"\*\*It grows while in use\*\*: `(.* size=(\d+))`", README)
     assert grow
-    _type(story, grow[1])
+    type_in(story, grow[1])
     becomes(lambda: story.size(f"{APP}/0"), int(grow[2]))
     story.settle(SERVER, CLIENT)

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from pages import indented, juju
+from pages import indented, type_in
 from story import APP, CLIENT, DEPLOY_TIMEOUT_S, MOUNT, SERVER, Story, becomes
 
 SERVER_UNIT, CLIENT_UNIT, APP_UNIT = f"{SERVER}/0", f"{CLIENT}/0", f"{APP}/0"
@@ -51,17 +51,12 @@ FIRST, *OTHERS = indented((REPOSITORY / "README.md").read_text())
 (PACKED,) = ([line for line in it if "juju " in line] for it in OTHERS if "charmcraft" in it[0])
 
 
-def _type(story: Story, command: str) -> None:
-    returncode, printed = juju(story, command)
-    assert returncode == 0, f"{command}: {printed}"
-
-
 @pytest.mark.incremental
 def test_the_commands_of_the_readme(story: Story):
     """Those for charms that were packed by hand, and a disk; test_readme.py has the first ones."""
     story.deploy(APP)
     for command in PACKED + FIRST[2:]:
-        _type(story, command)
+        type_in(story, command)
     story.settle(SERVER, CLIENT, APP, timeout=DEPLOY_TIMEOUT_S)
     assert story.size(APP_UNIT) == 2
     assert story.message(SERVER_UNIT) == "", "the shares are on the root disk"

@@ -16,7 +16,6 @@ COMMAND_TIMEOUT_S = 600
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 BLOCK = re.compile(r"(?ms)^```(sh|text)\n(.*?)^```$")
-INDENTED = re.compile(r"(?m)(?:^    .*\n)+")
 
 
 @dataclass
@@ -36,11 +35,6 @@ def steps(page: str) -> Iterator[Step]:
     for (kind, commands), (following, lines) in zip(blocks, [*blocks[1:], ("", [])], strict=True):
         if kind == "sh":
             yield Step(commands, lines if following == "text" else [])
-
-
-def indented(page: str) -> list[list[str]]:
-    """Return the lines of each indented block of a page."""
-    return [[line.strip() for line in it.splitlines()] for it in INDENTED.findall(page)]
 
 
 def is_printed(expected: list[str], printed: str) -> bool:

@@ -15,7 +15,6 @@ from urllib.parse import unquote
 
 import pytest
 
-from pages import indented, type_in
 from story import APP, CLIENT, DEPLOY_TIMEOUT_S, MOUNT, SERVER, Story, becomes
 
 SERVER_UNIT, CLIENT_UNIT, APP_UNIT = f"{SERVER}/0", f"{CLIENT}/0", f"{APP}/0"
@@ -47,16 +46,12 @@ def storage(story: Story) -> str:
     return story.storage(SERVER_UNIT)
 
 
-FIRST, *OTHERS = indented((REPOSITORY / "README.md").read_text())
-(PACKED,) = ([line for line in it if "juju " in line] for it in OTHERS if "charmcraft" in it[0])
-
-
 @pytest.mark.incremental
-def test_the_commands_of_the_readme(story: Story):
-    """Those for charms that were packed by hand, and a disk; test_readme.py has the first ones."""
+def test_a_storage_of_its_own(story: Story):
     story.deploy(APP)
-    for command in PACKED + FIRST[2:]:
-        type_in(story, command)
+    story.deploy(SERVER, storage={"shares": "20G"})
+    story.deploy_client(mountpoint=MOUNT, size=2)
+    story.integrate()
     story.settle(SERVER, CLIENT, APP, timeout=DEPLOY_TIMEOUT_S)
     assert story.size(APP_UNIT) == 2
     assert story.message(SERVER_UNIT) == "", "the shares are on the root disk"

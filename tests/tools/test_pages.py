@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The commands that pages, statuses and actions give are right on any Juju and on LXD."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -48,3 +49,13 @@ def test_a_page_that_names_a_juju_names_the_one_of_4(path: Path):
     text = words(path)
     if path.name not in ("CONTRIBUTING.md",) and RELEASE.search(text):
         assert "4.0.15 or later" in text
+
+
+def test_the_readme_shows_what_the_demo_prints():
+    """Each of its headlines, and the list at its end, is that of a step."""
+    story = ast.parse((ROOT / "tests/integration/story.py").read_text())
+    steps = {ast.get_docstring(it) for it in ast.walk(story) if isinstance(it, ast.FunctionDef)}
+    (shown,) = re.findall(r"(?ms)^```console\n(.*?)^```", (ROOT / "README.md").read_text())
+    named = re.findall(r"(?m)^(?:== |held    )(.*)$", shown)
+    assert len(named) > 2
+    assert set(named) <= steps

@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     if "--check" not in arguments:
         PAGE.write_text(made)
     elif made != page:
-        print("docs/reference.md: differs from charmcraft.yaml; make it anew: tox -e fmt")
+        print("docs/reference.md: differs from charmcraft.yaml; make it anew: tox -e format")
         return 1
     return 0
 

@@ -6,11 +6,18 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = sorted(
     path
-    for pattern in ("*.md", "docs/*.md", "charms/*/README.md", "charms/*/terraform/README.md")
+    for pattern in (
+        "*.md",
+        "docs/*.md",
+        "charms/*/README.md",
+        "charms/*/terraform/*.md",
+        "terraform/*.md",
+    )
     for path in ROOT.glob(pattern)
 )
 SOURCES = sorted([*ROOT.glob("charms/*/src/*.py"), *ROOT.glob("charms/*/charmcraft.yaml")])
@@ -59,3 +66,14 @@ def test_the_readme_shows_what_the_demo_prints():
     named = re.findall(r"(?m)^(?:== |held    )(.*)$", shown)
     assert len(named) > 2
     assert set(named) <= steps
+
+
+def test_one_place_decides_the_name_of_the_repository():
+    project = yaml.safe_load((ROOT / "charms/nfs-server/charmcraft.yaml").read_text())
+    source = project["links"]["source"]
+    owner = source.rpartition("/")[0]
+    files = [*PAGES, *ROOT.glob("charms/*/charmcraft.yaml"), *ROOT.glob(".github/**/*.y*ml")]
+    for path in files:
+        named = re.findall(rf"{re.escape(owner)}/[\w-]+", path.read_text())
+        assert set(named) <= {source}, path
+    assert owner.rpartition("/")[2] in (ROOT / ".github/CODEOWNERS").read_text()

@@ -10,10 +10,20 @@ import hcl2
 import pytest
 import yaml
 
-CHARMS = Path(__file__).resolve().parent.parent.parent / "charms"
+ROOT = Path(__file__).resolve().parent.parent.parent
+CHARMS = ROOT / "charms"
+PAIR = ROOT / "terraform"
 MODULES = sorted(CHARMS.glob("*/terraform"))
 
-EVERYWHERE = {"app_name", "base", "channel", "config", "model_uuid", "revision"}
+EVERYWHERE = {
+    "app_name",
+    "base",
+    "channel",
+    "config",
+    "endpoint_bindings",
+    "model_uuid",
+    "revision",
+}
 WITH_MACHINES = {"constraints", "storage_directives", "units"}
 # Of resource juju_application, providers 1.0 to 2.2.
 ARGUMENTS = {
@@ -87,7 +97,7 @@ def test_variables(module: Path):
     assert variables["base"]["default"] in ubuntu
     for name, variable in variables.items():
         assert variable["description"], name
-        assert variable["type"] in ("string", "number", "${map(string)}"), name
+        assert re.fullmatch(r"string|number|\$\{(map\(string\)|set\(object.*)\}", variable["type"])
         assert variable.get("default", "") is not None or "nullable" not in variable, name
 
 
@@ -143,3 +153,35 @@ def test_the_example_fits(module: Path):
     for name, role, endpoint in re.findall(r"module\.(\w+)\.(\w+)\.(\w+)", example):
         other = CHARMS / name.replace("_", "-") / "terraform"
         assert endpoint in blocks(other, "outputs", "output")[role]["value"]
+
+
+def test_the_pair_uses_its_variables():
+    used = set(re.findall(r"\bvar\.(\w+)", (PAIR / "main.tf").read_text()))
+    assert used == set(blocks(PAIR, "variables", "variable"))
+
+
+def test_the_pair_gives_the_charms_modules_what_they_take():
+    modules = blocks(PAIR, "main", "module")
+    assert len(modules) == len(MODULES)
+    for name, arguments in modules.items():
+        module = CHARMS / name.replace("_", "-") / "terraform"
+        assert arguments["source"] == f"../{module.relative_to(ROOT)}"
+        assert arguments.keys() - {"source"} <= set(blocks(module, "variables", "variable"))
+    for name, role, endpoint in re.findall(
+        r"module\.(\w+)\.(requires|provides)\.(\w+)", (PAIR / "main.tf").read_text()
+    ):
+        module = CHARMS / name.replace("_", "-") / "terraform"
+        assert endpoint in blocks(module, "outputs", "output")[role]["value"]
+
+
+def test_the_page_of_the_pair():
+    page = (PAIR / "README.md").read_text()
+    variables = blocks(PAIR, "variables", "variable")
+    assert re.findall(r"(?m)^\| `(\w+)` \|", page) == [
+        *variables,
+        *blocks(PAIR, "outputs", "output"),
+    ]
+    (example,) = re.findall(r"(?ms)^```hcl\n(.*?)^```", page)
+    ((arguments,),) = (block.values() for block in plain(hcl2.loads(example))["module"])
+    required = {name for name, it in variables.items() if "default" not in it}
+    assert required <= arguments.keys() - {"source"} <= set(variables)

@@ -11,5 +11,6 @@ resource "juju_application" "nfs_client" {
     base     = var.base
   }
 
-  config = var.config
+  config            = var.config
+  endpoint_bindings = var.endpoint_bindings
 }

@@ -6,7 +6,7 @@ output "app_name" {
 
 output "provides" {
   description = "Endpoints that others may require, by their names with `_` for `-`."
-  value = {}
+  value       = {}
 }
 
 output "requires" {

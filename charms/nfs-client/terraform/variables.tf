@@ -38,3 +38,9 @@ variable "config" {
   default     = {}
   nullable    = false
 }
+
+variable "endpoint_bindings" {
+  description = "Network spaces of endpoints, for example `[{ endpoint = \"nfs-share\", space = \"storage\" }]`; without `endpoint`, that of all others."
+  type        = set(object({ endpoint = optional(string), space = string }))
+  default     = null
+}

@@ -14,4 +14,5 @@ resource "juju_application" "nfs_server" {
   constraints        = var.constraints
   units              = var.units
   storage_directives = var.storage_directives
+  endpoint_bindings  = var.endpoint_bindings
 }

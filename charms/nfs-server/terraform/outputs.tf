@@ -14,5 +14,5 @@ output "provides" {
 
 output "requires" {
   description = "Endpoints that others may provide, by their names with `_` for `-`."
-  value = {}
+  value       = {}
 }

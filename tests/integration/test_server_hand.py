@@ -151,6 +151,30 @@ def test_a_hand_on_the_machine(story: Story, storage: str, hand: str):
     assert any(logged in line for line in story.log(SERVER_UNIT)[lines:])
 
 
+LOCKED = f"""\
+exec 9>>{MOUNT}/locked; flock 9
+while echo line >&9 && sync {MOUNT}/locked; do sleep 0.1; done
+"""
+LATE = """\
+dmesg --clear; late=$(pidof nfsdcld); kill -STOP $late
+systemctl --no-block restart nfs-server
+for i in $(seq 100); do dmesg | grep "client recovery tracking!" && break; sleep 0.05; done
+kill -CONT $late
+"""
+
+
+def test_locks_outlive_a_start_with_a_late_nfsdcld(story: Story):
+    """As on a machine that is busy while it boots: the kernel waits for it for a second only."""
+    story.run(APP_UNIT, f"systemd-run --quiet --unit=locked sh -c {shlex.quote(LOCKED)}")
+    lines = f"wc -l < {MOUNT}/locked"
+    story.until(APP_UNIT, f"test $({lines}) -gt 10")
+    story.run(SERVER_UNIT, LATE)
+    before = story.run(SERVER_UNIT, "cat /srv/nfs/*/locked | wc -l")
+    story.until(APP_UNIT, f"test $({lines}) -gt {before}")
+    story.run(APP_UNIT, "systemctl is-active locked && systemctl stop locked")
+    assert story.run(SERVER_UNIT, "systemctl --failed --quiet --plain") == ""
+
+
 @pytest.mark.usefixtures("often")
 def test_what_cannot_be_put_right_is_in_the_status(story: Story):
     """It is not the charm's to take away what it did not put there."""

@@ -31,8 +31,13 @@ NFSV3_PORTS = (RPCBIND_PORT, MOUNTD_PORT, STATD_PORT, LOCKD_PORT)
 CONFIGURATION = Path("/etc/nfs.conf.d/nfs-server-charm.conf")
 LOCKD_CONFIGURATION = Path("/etc/modprobe.d/nfs-server-charm.conf")
 LOCKD_PARAMETERS = Path("/proc/sys/fs/nfs")
-MOUNTD_DROP_IN = f"{MOUNTD_SERVICE}.d/nfs-server-charm.conf"
 TEMPLATES = Path(__file__).parent / "templates"
+# What systemd is told of the server, by the template of each.
+UNITS = {
+    f"{MOUNTD_SERVICE}.d/nfs-server-charm.conf": "nfs-mountd.conf",
+    f"{SERVICE}.d/nfs-server-charm.conf": "nfs-server.conf",
+    "nfs-server-tracking.service": "nfs-server-tracking.service",
+}
 NFSCONF = "/usr/sbin/nfsconf"
 DPKG_QUERY = "/usr/bin/dpkg-query"
 MODPROBE = "/usr/sbin/modprobe"
@@ -135,8 +140,10 @@ def write_configuration(settings: Settings) -> bool:
         mountd_port=MOUNTD_PORT,
         statd_port=STATD_PORT,
     )
-    drop_in = TEMPLATES / "nfs-mountd.conf"
-    units = {MOUNTD_DROP_IN: machine.render(drop_in, machine.UNIT_DIRECTORY / MOUNTD_DROP_IN)}
+    units = {
+        name: machine.render(TEMPLATES / template, machine.UNIT_DIRECTORY / name)
+        for name, template in UNITS.items()
+    }
     if not RPCBIND.exists():  # Else somebody may be using it.
         units |= _govern_rpcbind()
     with machine.failing_as(NfsError, "the NFS server's settings can't be written"):
@@ -175,7 +182,7 @@ def is_installed() -> bool:
 
 def files() -> tuple[Path, ...]:
     """Find what the server's settings and package stand in."""
-    units = (machine.UNIT_DIRECTORY / it for it in (MOUNTD_DROP_IN, *NFSV3_DROP_INS))
+    units = (machine.UNIT_DIRECTORY / it for it in (*UNITS, *NFSV3_DROP_INS))
     return (CONFIGURATION, LOCKD_CONFIGURATION, EXPORTFS, *units)
 
 
@@ -392,4 +399,4 @@ def remove(*, is_used_by_others: bool) -> None:
             machine.systemctl("disable", "--now", SERVICE)
         CONFIGURATION.unlink(missing_ok=True)
         LOCKD_CONFIGURATION.unlink(missing_ok=True)
-        machine.remove_units([MOUNTD_DROP_IN, *NFSV3_DROP_INS])
+        machine.remove_units([*UNITS, *NFSV3_DROP_INS])

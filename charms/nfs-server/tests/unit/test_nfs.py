@@ -212,11 +212,10 @@ def test_write_configuration_again_runs_nothing(host: Host):
     assert host.commands == []
 
 
-@pytest.mark.parametrize("lost", ["CONFIGURATION", "drop-in"])
+@pytest.mark.parametrize("lost", ["CONFIGURATION", *nfs.UNITS])
 def test_write_configuration_mends(host: Host, lost: str):
     nfs.install(DEFAULTS)
-    path = nfs.CONFIGURATION if lost == "CONFIGURATION" else None
-    path = path or machine.UNIT_DIRECTORY / nfs.MOUNTD_DROP_IN
+    path = nfs.CONFIGURATION if lost == "CONFIGURATION" else machine.UNIT_DIRECTORY / lost
     text = path.read_text()
     path.write_text(f"{text}something=else\n")
     assert nfs.write_configuration(DEFAULTS)
@@ -500,7 +499,7 @@ def test_remove(host: Host, is_used_by_others: bool):
     assert nfs.is_running() == is_used_by_others
     assert governed() == set()
     assert not nfs.CONFIGURATION.exists()
-    assert not (machine.UNIT_DIRECTORY / nfs.MOUNTD_DROP_IN).exists()
+    assert not any((machine.UNIT_DIRECTORY / it).exists() for it in nfs.UNITS)
     assert host.packages == {"nfs-kernel-server"}  # Others may use it.
 
 
@@ -511,7 +510,7 @@ def test_remove_when_the_package_is_gone(host: Host):
     nfs.remove(is_used_by_others=False)
     assert governed() == set()
     assert not nfs.CONFIGURATION.exists()
-    assert not (machine.UNIT_DIRECTORY / nfs.MOUNTD_DROP_IN).exists()
+    assert not any((machine.UNIT_DIRECTORY / it).exists() for it in nfs.UNITS)
 
 
 def test_remove_again(host: Host):

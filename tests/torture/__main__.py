@@ -129,6 +129,7 @@ async def _played(machines: Machines, ledger: Ledger, following: Next) -> Histor
         if fault:
             print(f"\nFAULT: {fault}\n{machines.status()}")
             print(*await machines.log(SHOWN_LINES), sep="\n")
+            print(*[await machines.kernel_log(it) for it in ledger.servers], sep="\n")
             return History(done, fault)
         print(f"({time.monotonic() - begun:.1f} s)", flush=True)
     return History(done, "")

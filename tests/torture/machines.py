@@ -22,6 +22,9 @@ SECOND = "second-server"
 MOUNT = "/data"
 DISK = "14G"
 PROGRAMS = "/opt/torture"
+WRITER = f"{PROGRAMS}/[w]riter.py"
+KILL_S = 5.0
+"""How long a program that is killed may take to go, unless it waits for a server."""
 ON_MACHINE = Path(__file__).parent / "on_machine"
 RUN_TIMEOUT_S = 60.0
 GONE_TIMEOUT_S = 240.0
@@ -288,13 +291,25 @@ class Machines:
 
     async def stop_writing(self, *units: str, kill: bool = False) -> None:
         """End programs in order, or kill them; returns when they are gone."""
-        signal = "KILL" if kill else "TERM"
-        command = (
-            f"pkill -{signal} -f {PROGRAMS}/[w]riter.py;"
-            f" timeout 170 sh -c 'while pgrep -f {PROGRAMS}/[w]riter.py; do sleep 0.1; done'"
-            " > /dev/null"
+        await asyncio.gather(*(self._kill(it) if kill else self._end(it) for it in units))
+
+    async def _end(self, unit: str, signal: str = "TERM", timeout: float = 170) -> None:
+        await self.run(unit, f"pkill -{signal} -f {WRITER}; {_gone(timeout)}", timeout + 10)
+
+    async def _kill(self, unit: str) -> None:
+        """Kill programs, as an operator has to who can't wait for a server.
+
+        A program that waits in fsync(2) for one that is gone can't be killed (filemap_fdatawait()
+        in the kernel's mm/filemap.c).
+        """
+        is_gone = await self.run(
+            unit, f"pkill -KILL -f {WRITER}; {_gone(KILL_S)} && echo gone; true"
         )
-        await asyncio.gather(*(self.run(unit, command, timeout=180) for unit in units))
+        if not is_gone:
+            client = self.subordinate(unit)
+            await self.act(client, "force-umount", mountpoint=MOUNT)
+            await self._end(unit, "KILL")
+            await self.act(client, "remount")
 
     async def note_acknowledged(self, ledger: Ledger, unit: str) -> None:
         """Note what the programs of a unit that is to go were told."""
@@ -359,6 +374,11 @@ class Machines:
         found = cast("list[dict[str, str]]", await self.ask("log", tail=lines))
         return [" ".join(map(str, it.values())) for it in found]
 
+    async def kernel_log(self, unit: str) -> str:
+        """Return what the kernel of a server's machine said last of its NFS server."""
+        command = "journalctl --dmesg --no-pager --output=short-iso | grep NFSD | tail -n 6"
+        return f"{unit}: {await self._ssh(unit, command, RUN_TIMEOUT_S)}"
+
     def status(self) -> str:
         """Return what `juju status` prints."""
         return table(self.seen)
@@ -366,3 +386,8 @@ class Machines:
 
 OUTSIDER = "10.77.0.200"
 """The address of the machine that is in nobody's model."""
+
+
+def _gone(timeout: float) -> str:
+    """Return the command that waits until no program writes any more."""
+    return f"timeout {timeout} sh -c 'while pgrep -f {WRITER}; do sleep 0.1; done' > /dev/null"

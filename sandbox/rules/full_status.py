@@ -44,7 +44,6 @@ def full_status(model: Model, juju_version: str) -> FullStatus:
         "applications": {
             name: _application(model, app) for name, app in sorted(model.applications.items())
         },
-        "relations": [_row(relation) for relation in model.relations.values()],
         "controller": {"timestamp": datetime.now(UTC).strftime("%H:%M:%SZ")},
     }
 
@@ -117,20 +116,6 @@ def _related(relation: Relation, app: Application) -> RelatedApplication:
     }
 
 
-def _row(relation: Relation) -> dict[str, str]:
-    """Return what `juju status --relations` tells of a relation."""
-    ends = sorted(relation.endpoints.items(), key=lambda end: end[1].role == "requires")
-    names = [f"{app}:{endpoint.name}" for app, endpoint in ends]
-    other = "subordinate" if relation.is_container else "regular"
-    return {
-        "provider": names[0],
-        "requirer": names[-1],
-        "interface": ends[0][1].interface,
-        "type": "peer" if relation.is_peer else other,
-        "status": "" if relation.life == "alive" else relation.life,
-    }
-
-
 def _is_lost(model: Model, unit: Unit) -> bool:
     return model.machines[unit.machine].status.status == "down"
 
@@ -152,7 +137,7 @@ def _unit(model: Model, unit: Unit) -> UnitStatus:
         "workload-status": _state(_workload_status(model, unit)),
         "juju-status": _state(_agent_status(model, unit)),
         "machine": unit.machine,
-        "open-ports": sorted({port for port, _ in unit.ports}, key=port_range),
+        "open-ports": sorted(unit.ports, key=port_range),
         "public-address": model.address(unit),
     }
     if model.is_leader(unit):
@@ -168,7 +153,7 @@ def unit_info(model: Model, unit: Unit) -> dict[str, object]:
     return {
         "workload-version": app.workload_version,
         "machine": unit.machine,
-        "opened-ports": sorted({port for port, _ in unit.ports}),
+        "opened-ports": sorted(unit.ports),
         "public-address": model.address(unit),
         "charm": f"local:{app.charm.name}-{app.charm_version - 1}",
         "leader": model.is_leader(unit),

@@ -239,16 +239,14 @@ def test_a_unit_whose_machine_is_gone_is_lost_with_no_hook(model: Model):
     assert (model.storage[disk].owner, model.storage[disk].life) == (None, "alive")
 
 
-def test_config_is_set_shown_and_reset(model: Model):
+def test_config_is_set_and_shown(model: Model):
     operations.set_config(model, "server", {"size": "5"})
     shown = operations.get_config(model, "server")
     assert (shown["size"]["value"], shown["size"]["source"]) == (5, "user")
     assert (shown["name"]["value"], shown["name"]["source"]) == (None, "unset")
-    operations.reset_config(model, "server", ["size"])
-    shown = operations.get_config(model, "server")
+    operations.deploy(model, SERVER, "other")
+    shown = operations.get_config(model, "other")
     assert (shown["size"]["value"], shown["size"]["source"]) == (1, "default")
-    with pytest.raises(OperationError, match='unknown option "x"'):
-        operations.reset_config(model, "server", ["x"])
 
 
 def test_a_refresh_that_would_break_what_is_there_is_refused(model: Model):

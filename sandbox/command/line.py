@@ -13,7 +13,7 @@ from typing import Any, cast
 from sandbox.controller.client import RUN, RunDirectory, ask, running_models
 from sandbox.rules import gnuflag
 from sandbox.rules.gnuflag import UsageError
-from sandbox.rules.status import PlacedUnit, Status, address, units
+from sandbox.rules.status import PlacedUnit, Status, units
 
 _FORMATS = ("json", "yaml", "tabular", "plain", "smart")
 
@@ -112,10 +112,7 @@ class Call:
         number = self.units[where]["machine"] if where in self.units else where
         if number not in self.status["machines"]:
             raise CommandError(f'{"unit" if "/" in where else "machine"} "{where}" not found')
-        found = address(self.status["machines"][number])
-        if found is None:
-            raise CommandError(f"no address found for machine {number}: it is still booting")
-        return found
+        return self.status["machines"][number]["dns-name"]
 
     def write(self, value: object, default: str) -> bool:
         """Print a value as --format says; False if that is neither JSON nor YAML."""

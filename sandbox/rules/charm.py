@@ -166,7 +166,6 @@ class Charm:
     storage: Mapping[str, StorageSpec]
     options: Mapping[str, Option]
     actions: Mapping[str, ActionSpec]
-    extra_bindings: tuple[str, ...] = ()
     files: frozenset[str] = frozenset()
     archive: bytes = field(default=b"", repr=False)
 
@@ -217,7 +216,6 @@ def parse(
             k: _action(k, _mapping(v, k))
             for k, v in _mapping(yaml.safe_load(actions), "actions.yaml").items()
         },
-        extra_bindings=tuple(_mapping(data.get("extra-bindings"), "extra-bindings")),
         files=files,
         archive=archive,
     )

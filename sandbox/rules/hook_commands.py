@@ -296,8 +296,7 @@ def _juju_log(context: Context, arguments: Arguments) -> object:
 
 def _network_get(context: Context, arguments: Arguments) -> object:
     binding = arguments.word(0)
-    charm = context.app.charm
-    if binding not in (*charm.endpoints, *charm.extra_bindings, "juju-info"):
+    if binding not in (*context.app.charm.endpoints, "juju-info"):
         raise CommandError(f'no network config found for binding "{binding}"')
     if arguments.option("relation"):
         context.relation(arguments.option("relation"))

@@ -17,7 +17,6 @@ SERVER = charms.parse(
 name: server
 provides: {share: {interface: nfs_share}}
 peers: {cluster: {interface: cluster}}
-extra-bindings: {wan: null}
 storage: {data: {type: filesystem}}
 """,
     """

@@ -12,6 +12,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -280,14 +281,9 @@ def test_a_machine_that_stands_still_for_a_while_is_waited_for(
     assert runner.run(run()).returncode == 0
 
 
-def test_put_and_unpack_keep_modes_and_links(
-    runner: asyncio.Runner, machine: machines.Machine
-) -> None:
-    data = os.urandom(100_000)
-    runner.run(machine.put(data, "/root/new/file", 0o600))
+def test_unpack_keeps_modes_and_links(runner: asyncio.Runner, machine: machines.Machine) -> None:
     runner.run(machine.unpack(charm(), "/root/charm"))
     runner.run(machine.unpack(charm(), "/root/charm"))
-    assert output_of(runner, machine, "stat -c '%a %s' /root/new/file") == "600 100000\n"
     assert output_of(runner, machine, "cd /root/charm; stat -c '%A %N' dispatch src/* link") == (
         "-rwxr-xr-x 'dispatch'\n-rw-r--r-- 'src/charm.py'\nlrwxrwxrwx 'link' -> 'src/charm.py'\n"
     )
@@ -358,6 +354,18 @@ def test_disk_is_attached_at_once_and_stays(
     assert output_of(runner, machine, "! test -e /dev/ubdb") == ""
     assert runner.run(bystander.attach_disk(disk)) == "/dev/ubdb"
     assert output_of(runner, bystander, "mount /dev/ubdb /mnt; cat /mnt/f") == "kept\n"
+
+
+def test_who_reboots_a_machine_by_hand_reads_no_complaint_and_it_is_to_be_started_again(
+    runner: asyncio.Runner, machine: machines.Machine
+) -> None:
+    # It ends with the machine, at the latest.
+    reboot = ["sh", "-c", "systemctl reboot >/root/said 2>&1; sync"]
+    with suppress(machines.MachineError):
+        runner.run(machine.run(reboot))
+    assert runner.run(machine.reboots_itself())
+    runner.run(machine.boot())
+    assert output_of(runner, machine, "cat /root/said") == ""
 
 
 def test_power_cut_loses_what_was_not_synced(

@@ -5,6 +5,7 @@ import json
 from typing import get_args
 
 import pytest
+from test_hooks import World
 
 from sandbox.rules import charm as charms
 from sandbox.rules import hooks, operations
@@ -57,17 +58,7 @@ def started(juju: Profile = "3.6") -> Model:
 
 def idle(model: Model) -> None:
     """Run every hook of every unit, doing nothing."""
-    busy = True
-    while busy:
-        operations.settle(model)
-        busy = False
-        for storage in model.storage.values():
-            storage.is_provisioned = True
-        for unit in list(model.units.values()):
-            if hook := hooks.next_hook(model, unit):
-                hooks.begin(model, unit, hook)
-                hooks.commit(model, unit, hook)
-                busy = True
+    World(model).settle()
 
 
 CHANGED = Hook("relation-changed", 1, "share", "client", "client/0")
@@ -199,12 +190,6 @@ def test_what_only_a_leader_may(command: str, message: str):
     assert execute(at(model, "server/0"), command.split()).returncode == 0
 
 
-def test_every_unit_may_read_the_peers_application_databag():
-    assert said(at(started(), "server/1"), "relation-get", "-r", "0", "--app", "-", "server") == (
-        "{}\n"
-    )
-
-
 def test_a_follower_reads_its_own_application_databag_in_4_0():
     read = ("relation-get", "-r", "1", "--app", "-", "server")
     assert said(at(started("4.0"), "server/1"), *read) == "{}\n"
@@ -271,18 +256,6 @@ def test_without_flush_a_hook_leaves_nothing_but_what_acts_at_once():
     assert model.applications["server"].status.status == "active"
     assert model.applications["server"].workload_version == "1.2"
     assert logged == [("WARNING", "-m")]
-
-
-def test_writing_what_is_there_changes_no_version_and_runs_no_hook():
-    model = started()
-    for expected in (1, 0):
-        context = at(model)
-        said(context, "relation-set", "-r", "1", "a=1")
-        before = model.relations[1].unit_bags["server/0"].version
-        context.flush()
-        assert model.relations[1].unit_bags["server/0"].version == before + expected
-    idle(model)
-    assert hooks.next_hook(model, model.units["client/0"]) is None
 
 
 def test_opened_ports_shows_what_is_pending_by_protocol_and_number():
@@ -444,17 +417,6 @@ def test_what_a_leader_wrote_is_refused_once_it_has_lost_the_lead(juju: Profile,
     said(context, "relation-set", "-r", "1", "b=2")
     context.flush()
     assert model.relations[1].unit_bags["server/0"].data["b"] == "2"
-
-
-def test_a_dying_leader_leads_until_it_is_gone():
-    """The lead of the dead is revoked: RevokeLeadershipFunc, apiserver/common/leadership.go."""
-    model = started()
-    operations.remove_unit(model, ["server/0"])
-    operations.settle(model)
-    assert said(at(model), "is-leader") == "True\n"
-    assert said(at(model, "server/1"), "is-leader") == "False\n"
-    idle(model)
-    assert said(at(model, "server/1"), "is-leader") == "True\n"
 
 
 def test_who_was_told_that_it_does_not_lead_does_not_lead_in_that_hook():

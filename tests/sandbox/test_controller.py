@@ -55,6 +55,7 @@ class DirectoryMachine:
         self.boots = 0
         self.by_hand = asyncio.Event()
         self._running: set[asyncio.subprocess.Process] = set()
+        self._starting = asyncio.Lock()
 
     def local(self, text: str) -> str:
         text = text.replace("/var/lib/juju", str(self.root))
@@ -67,8 +68,10 @@ class DirectoryMachine:
 
     async def power_cut(self):
         self.is_running = False
-        for process in self._running:
-            os.killpg(process.pid, signal.SIGKILL)
+        # What it is just starting is known after that.
+        async with self._starting:
+            for process in self._running:
+                os.killpg(process.pid, signal.SIGKILL)
         # As with a machine, who ran something has been told before it can boot.
         while self._running:
             await asyncio.sleep(0.001)
@@ -111,16 +114,17 @@ class DirectoryMachine:
         env = {key: self.local(value) for key, value in (env or os.environ).items()}
         broken = asyncio.get_running_loop().create_future()
         server = await self._listen(env, on_hook_command, broken) if on_hook_command else None
-        process = await asyncio.create_subprocess_exec(
-            *map(self.local, argv),
-            env=env,
-            cwd=self.local(cwd),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-        self._running.add(process)
+        async with self._starting:
+            process = await asyncio.create_subprocess_exec(
+                *map(self.local, argv),
+                env=env,
+                cwd=self.local(cwd),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,
+            )
+            self._running.add(process)
         try:
             talk = asyncio.ensure_future(process.communicate(stdin.encode()))
             ended = await asyncio.wait(
@@ -204,6 +208,11 @@ class World:
                 self.unit(u).get("juju-status", {}).get("current") == "idle" for u in units
             )
         )
+
+    async def deployed(self, metadata: str = "", num_units: int = 1, **files: str) -> None:
+        """Deploy a charm as `a`, and wait until its units have started."""
+        self.controller.deploy(self.charm("a", metadata, **files), "a", num_units=num_units)
+        await self.idle(*(f"a/{number}" for number in range(num_units)))
 
     def ran(self, unit: str) -> list[tuple[str, int]]:
         return [(h["hook"], h["returncode"]) for h in self.controller.hooks(unit)]
@@ -366,15 +375,13 @@ async def test_a_killed_hook_runs_again_and_has_not_failed():
     async with world(retry_base_s=1000) as it:
         once = "[ -e $CHARM_DIR/../once ] || { touch $CHARM_DIR/../once; kill -9 $$; }"
         it.script("install", once)
-        it.controller.deploy(it.charm("a", ""), "a")
-        await it.idle("a/0")
+        await it.deployed()
         assert it.ran("a/0") == [("install", -9), *STARTUP]
 
 
 async def in_config_changed(it: World) -> None:
     """Deploy a/0 and let it run a config-changed that does not end."""
-    it.controller.deploy(it.charm("a", "", **{"config.yaml": "options: {n: {}}"}), "a")
-    await it.idle("a/0")
+    await it.deployed(**{"config.yaml": "options: {n: {}}"})
     it.script("config-changed", "touch $CHARM_DIR/../in; sleep 100")
     it.controller.set_config("a", {"n": "1"})
     await it.until(it.file("0", "agents/unit-a-0/in").exists)
@@ -446,8 +453,7 @@ async def test_an_action_in_which_the_power_is_cut_fails_at_the_next_start():
     """Running it again could do harm: NextOp in actions/resolver.go, failaction.go."""
     async with world() as it:
         it.script("act", "touch $CHARM_DIR/../in; sleep 100")
-        it.controller.deploy(it.charm("a", "x: 1", **{"actions.yaml": "act: {}"}), "a")
-        await it.idle("a/0")
+        await it.deployed("x: 1", **{"actions.yaml": "act: {}"})
         action = asyncio.create_task(it.act("a/0", "act"))
         await it.until(it.file("0", "agents/unit-a-0/in").exists)
         await it.controller.power_cut("0")
@@ -465,8 +471,7 @@ async def test_an_action_that_is_killed_fails_and_is_not_run_again():
     """See runCharmProcessOnLocal in runner/runner.go."""
     async with world() as it:
         it.script("act", "kill -9 $$")
-        it.controller.deploy(it.charm("a", "x: 1", **{"actions.yaml": "act: {}"}), "a")
-        await it.idle("a/0")
+        await it.deployed("x: 1", **{"actions.yaml": "act: {}"})
         ended = await it.act("a/0", "act")
         assert (ended["status"], ended["message"]) == ("failed", "terminated")
         await it.idle("a/0")
@@ -502,8 +507,7 @@ async def test_a_leader_without_power_loses_the_lead_with_its_lease_and_comes_ba
     told = {"3.6": [("leader-settings-changed", 0)], "4.0": []}[juju]
     async with world(juju) as it:
         it.controller.set_lease(0.3)
-        it.controller.deploy(it.charm("a", ""), "a", num_units=3)
-        await it.idle("a/0", "a/1", "a/2")
+        await it.deployed(num_units=3)
         await it.controller.power_cut("0")
         await it.controller.power_cut("1")
         assert leader(it) == "a/0"
@@ -519,8 +523,7 @@ async def test_a_leader_without_power_loses_the_lead_with_its_lease_and_comes_ba
 @asynchronous
 async def test_a_leader_that_is_back_within_its_lease_leads():
     async with world("4.0") as it:
-        it.controller.deploy(it.charm("a", ""), "a", num_units=2)
-        await it.idle("a/0", "a/1")
+        await it.deployed(num_units=2)
         ends = it.controller._leases
         for away, back in (
             (it.controller.unplug, it.controller.plug),
@@ -598,6 +601,7 @@ async def test_an_action_that_loses_the_lead_fails_if_it_wrote_as_leader():
 
 @asynchronous
 async def test_leader_elected_is_not_retried_by_who_does_not_lead_any_more():
+    """It is moot: Prepare in operation/runhook.go."""
     async with world("4.0") as it:
         it.controller.set_model_config({"automatically-retry-hooks": "false"})
         it.script("a-0.leader-elected", "exit 1")
@@ -622,8 +626,7 @@ async def test_the_seed_of_the_order_is_in_the_log():
 @asynchronous
 async def test_a_unit_that_is_lost_runs_nothing_more_and_its_actions_end():
     async with world() as it:
-        it.controller.deploy(it.charm("a", ""), "a", num_units=2)
-        await it.idle("a/0", "a/1")
+        await it.deployed(num_units=2)
         await it.controller.power_cut("0")
         action = it.controller.enqueue_exec("a/0", "true")
         it.controller.lose_unit("a/0")
@@ -647,8 +650,7 @@ async def test_a_reboot_runs_start_on_every_unit_of_the_machine():
 @asynchronous
 async def test_a_machine_that_is_rebooted_by_hand_starts_again():
     async with world() as it:
-        it.controller.deploy(it.charm("a", ""), "a")
-        await it.idle("a/0")
+        await it.deployed()
         await it.machines["0"].power_cut()
         it.machines["0"].by_hand.set()
         await it.until(lambda: it.ran("a/0") == [*STARTUP, ("start", 0)])
@@ -683,8 +685,7 @@ grow:
 async def test_actions():
     async with world() as it:
         it.script("grow", "echo out; echo err >&2; action-set a.b=$(action-get to) c=d")
-        it.controller.deploy(it.charm("a", "x: 1", **{"actions.yaml": ACTIONS}), "a")
-        await it.idle("a/0")
+        await it.deployed("x: 1", **{"actions.yaml": ACTIONS})
         ended = await it.act("a/0", "grow")
         assert ended["status"] == "completed"
         assert ended["results"] == {
@@ -713,8 +714,7 @@ async def test_actions():
 @asynchronous
 async def test_exec_runs_in_a_hook_context():
     async with world() as it:
-        it.controller.deploy(it.charm("a", ""), "a")
-        await it.idle("a/0")
+        await it.deployed()
         results = await it.execute(
             "a/0", 'echo "[$JUJU_HOOK_NAME]$JUJU_DISPATCH_PATH"; is-leader; open-port 9; exit 3'
         )
@@ -749,8 +749,7 @@ async def test_refresh_replaces_the_charms_files_and_keeps_what_it_wrote():
 @asynchronous
 async def test_update_status_comes_as_often_as_is_set():
     async with world() as it:
-        it.controller.deploy(it.charm("a", ""), "a")
-        await it.idle("a/0")
+        await it.deployed()
         it.controller.set_model_config({"update-status-hook-interval": "1s"})
         await it.until(lambda: it.ran("a/0")[-1] == ("update-status", 0))
         with pytest.raises(OperationError, match='model config "x" is not one'):
@@ -762,8 +761,7 @@ async def test_update_status_comes_as_often_as_is_set():
 @asynchronous
 async def test_a_hook_that_may_come_at_any_time_comes_when_it_is_let():
     async with world() as it:
-        it.controller.deploy(it.charm("a", ""), "a")
-        await it.idle("a/0")
+        await it.deployed()
         for hook in ("leader-elected", "update-status"):
             it.controller.due("a/0", hook)
             await it.until(lambda hook=hook: it.ran("a/0")[-1] == (hook, 0))
@@ -775,8 +773,7 @@ async def test_what_a_hook_asks_repeatedly_is_noted():
     async with world() as it:
         asks = "storage-list; config-get a; config-get; storage-list; storage-list"
         it.script("start", f"{asks}; is-leader; is-leader; juju-log x; juju-log x")
-        it.controller.deploy(it.charm("a", ""), "a")
-        await it.idle("a/0")
+        await it.deployed()
         last = it.controller.hooks("a/0")[-1]
         assert (last["commands"], last["repeated"]) == (9, ["storage-list", "storage-list"])
 
@@ -823,8 +820,7 @@ async def test_subordinate_shares_the_machine_and_the_principal_takes_it_along()
 async def test_an_action_of_a_unit_that_goes_is_cancelled():
     async with world() as it:
         it.script("remove", "touch $CHARM_DIR/../removing; sleep 0.3")
-        it.controller.deploy(it.charm("a", "x: 1", **{"actions.yaml": "act: {}"}), "a")
-        await it.idle("a/0")
+        await it.deployed("x: 1", **{"actions.yaml": "act: {}"})
         it.controller.remove_unit(["a/0"])
         await it.until(it.file("0", "agents/unit-a-0/removing").exists)
         assert (await it.act("a/0", "act"))["status"] == "cancelled"

@@ -354,7 +354,8 @@ def test_remove_unit(juju: Profile):
         "stop",
         "remove",
     ]
-    # It led until it was gone; nothing is broken for those who stay.
+    # It led until it was gone (RevokeLeadershipFunc, apiserver/common/leadership.go); nothing is
+    # broken for those who stay.
     assert it.of("server/1") == [
         "cluster-relation-departed server/0 (leaves: server/0)",
         "leader-elected",
@@ -592,25 +593,6 @@ def test_refresh_runs_upgrade_charm_and_config_changed_and_no_start(juju: Profil
     assert it.of("plain/0") == ["upgrade-charm", "config-changed"]
 
 
-@PROFILES
-def test_reboot_runs_start_alone(juju: Profile):
-    it = world(juju, ("server", 1))
-    unit = it.model.units["server/0"]
-    unit.local = replace(unit.local, is_rebooted=True)
-    it.settle()
-    assert it.of("server/0") == ["start"]
-
-
-def test_a_hook_that_an_orderly_reboot_ended_comes_before_its_start():
-    """It is queued again (ErrTerminated in operation/runhook.go); start waits for it."""
-    it = world("3.6", ("server", 1))
-    unit = it.model.units["server/0"]
-    hooks.begin(it.model, unit, Hook("update-status"))
-    hooks.start_agent(unit, is_cut=False)
-    it.settle()
-    assert it.of("server/0") == ["update-status", "start"]
-
-
 def test_a_hook_that_a_power_cut_interrupted_has_failed():
     """It is found pending: NextOp and nextOpHookError in uniter/resolver.go."""
     it = world("3.6", ("server", 1))
@@ -627,17 +609,6 @@ def test_a_hook_that_a_power_cut_interrupted_has_failed():
     unit.local = replace(unit.local, has_failed=False)
     it.settle()
     assert it.of("server/0") == ["update-status", "start"]
-
-
-def test_leader_elected_of_who_does_not_lead_any_more_is_moot():
-    """See Prepare in operation/runhook.go."""
-    it = world("3.6", ("plain", 2))
-    one = it.model.units["plain/1"]
-    elected = Hook("leader-elected")
-    assert hooks.is_moot(it.model, one, elected)
-    operations.lead(it.model, "plain/1")
-    assert not hooks.is_moot(it.model, one, elected)
-    assert not hooks.is_moot(it.model, it.model.units["plain/0"], Hook("start"))
 
 
 def test_config_changes_run_config_changed_once():
@@ -723,18 +694,11 @@ def test_a_new_unit_gets_storage_that_was_kept():
         operations.add_unit(it.model, "store", 2, attach=["one/0"])
 
 
-def test_leadership_can_be_moved():
-    it = World(Model("test"))
-    it.deploy("plain", 2)
-    it.settle()
-    it.clear()
-    operations.lead(it.model, "plain/1")
-    it.settle()
-    assert it.of("plain/1") == ["leader-elected"]
-    assert it.model.applications["plain"].leader == "plain/1"
-    operations.remove_unit(it.model, ["plain/0"])
-    with pytest.raises(operations.OperationError, match="plain/0 is dying"):
-        operations.lead(it.model, "plain/0")
+def test_who_is_dying_cannot_be_made_the_leader():
+    it = world("3.6", ("plain", 2))
+    operations.remove_unit(it.model, ["plain/1"])
+    with pytest.raises(operations.OperationError, match="plain/1 is dying"):
+        operations.lead(it.model, "plain/1")
 
 
 @pytest.mark.parametrize(("destroy", "kept"), [(False, ["one/0"]), (True, [])])

@@ -103,6 +103,15 @@ def world(juju: Profile, *deployed: tuple[str, int], seed: int = 0) -> World:
     return made
 
 
+def related(juju: Profile, *deployed: tuple[str, int]) -> World:
+    """Return a world of two applications that are integrated with each other."""
+    made = world(juju, *deployed)
+    operations.integrate(made.model, *(name for name, _ in deployed))
+    made.settle()
+    made.clear()
+    return made
+
+
 PROFILES = pytest.mark.parametrize("juju", ["3.6", "4.0"])
 STARTUP = ["install", "leader-elected", "config-changed", "start"]
 # Whoever does not lead; a leader that is deposed, or dies.
@@ -189,14 +198,14 @@ def test_relations_come_in_any_order_but_peers_after_others():
     """
 
     def created(seed: int) -> list[str]:
-        it = related(seed)
+        it = hooks_of_the_second(seed)
         return [describe_short(hook) for hook in it if hook.kind == "relation-created"]
 
     def joined(seed: int) -> list[str]:
-        it = related(seed)
+        it = hooks_of_the_second(seed)
         return [hook.remote_unit for hook in it if hook.kind == "relation-joined"]
 
-    def related(seed: int) -> list[Hook]:
+    def hooks_of_the_second(seed: int) -> list[Hook]:
         it = world("4.0", ("server", 1), seed=seed)
         for name in ("a", "b"):
             operations.deploy(it.model, READER, name, num_units=2)
@@ -265,10 +274,7 @@ def test_the_databag_of_the_application_comes_before_its_units_join():
 
 @PROFILES
 def test_a_relation_that_exists_is_created_in_startup(juju: Profile):
-    it = world(juju, ("server", 1), ("reader", 1))
-    operations.integrate(it.model, "server", "reader")
-    it.settle()
-    it.clear()
+    it = related(juju, ("server", 1), ("reader", 1))
     operations.add_unit(it.model, "reader", 1)
     it.settle()
     assert it.of("reader/1") == [
@@ -310,10 +316,7 @@ def test_the_leader_sees_its_own_peer_databag_change():
 
 @PROFILES
 def test_remove_relation(juju: Profile):
-    it = world(juju, ("server", 1), ("reader", 2))
-    operations.integrate(it.model, "server", "reader")
-    it.settle()
-    it.clear()
+    it = related(juju, ("server", 1), ("reader", 2))
     operations.remove_relation(it.model, "server", "reader")
     it.settle()
     assert it.of("server/0") == [
@@ -340,10 +343,7 @@ def test_remove_relation_that_nobody_has_joined():
 
 @PROFILES
 def test_remove_unit(juju: Profile):
-    it = world(juju, ("server", 2), ("reader", 1))
-    operations.integrate(it.model, "server", "reader")
-    it.settle()
-    it.clear()
+    it = related(juju, ("server", 2), ("reader", 1))
     operations.remove_unit(it.model, ["server/0"])
     it.settle()
     assert it.of("server/0") == [
@@ -460,10 +460,7 @@ def test_the_lead_goes_to_the_living_then_to_the_dying(juju: Profile):
 
 @PROFILES
 def test_remove_application(juju: Profile):
-    it = world(juju, ("server", 2), ("reader", 1))
-    operations.integrate(it.model, "server", "reader")
-    it.settle()
-    it.clear()
+    it = related(juju, ("server", 2), ("reader", 1))
     operations.remove_application(it.model, "server")
     it.settle()
     for unit, peer in (("server/0", "server/1"), ("server/1", "server/0")):
@@ -516,10 +513,7 @@ def test_subordinate(juju: Profile):
 
 @PROFILES
 def test_subordinate_goes_with_its_relation_and_comes_back_as_another(juju: Profile):
-    it = world(juju, ("plain", 1), ("client", 0))
-    operations.integrate(it.model, "plain", "client")
-    it.settle()
-    it.clear()
+    it = related(juju, ("plain", 1), ("client", 0))
     operations.remove_relation(it.model, "plain", "client")
     it.settle()
     assert it.of("client/0") == [
@@ -557,9 +551,7 @@ def test_subordinate_goes_with_its_principal():
 
 
 def test_principal_waits_for_its_subordinate():
-    it = world("3.6", ("plain", 1), ("client", 0))
-    operations.integrate(it.model, "plain", "client")
-    it.settle()
+    it = related("3.6", ("plain", 1), ("client", 0))
     operations.remove_unit(it.model, ["plain/0"])
     while it.step("plain/0"):
         pass
@@ -570,9 +562,7 @@ def test_principal_waits_for_its_subordinate():
 
 
 def test_reintegrating_waits_until_the_old_subordinate_is_gone():
-    it = world("4.0", ("plain", 1), ("client", 0))
-    operations.integrate(it.model, "plain", "client")
-    it.settle()
+    it = related("4.0", ("plain", 1), ("client", 0))
     operations.remove_relation(it.model, "plain", "client")
     assert it.step("client/0").kind == "relation-departed"
     with pytest.raises(operations.OperationError, match="dying, but not yet removed"):
@@ -623,10 +613,7 @@ def test_config_changes_run_config_changed_once():
 
 
 def test_a_changed_address_runs_config_changed_and_is_told_to_others():
-    it = world("3.6", ("server", 1), ("reader", 1))
-    operations.integrate(it.model, "server", "reader")
-    it.settle()
-    it.clear()
+    it = related("3.6", ("server", 1), ("reader", 1))
     it.model.machines["0"].address = "10.77.0.99"
     it.settle()
     assert it.of("server/0") == ["config-changed"]

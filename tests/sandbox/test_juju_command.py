@@ -21,7 +21,8 @@ from sandbox.command import juju as juju_command
 from sandbox.command import line as juju_line
 from sandbox.command.juju import main
 from sandbox.controller import uniter
-from sandbox.controller.client import RUN
+from sandbox.controller.client import RUN, RunDirectory
+from sandbox.controller.connection import call
 
 JUJU = Path(__file__).resolve().parents[2] / "sandbox" / "bin" / "juju"
 # The coroutines of a connection to the controller: asyncio's, and the controller's.
@@ -451,6 +452,20 @@ async def test_debug_log_follows():
         process.terminate()
         await process.communicate()
         await process.wait()
+
+
+@asynchronous
+async def test_what_somebody_asked_for_who_hangs_up_is_ended():
+    async with model() as juju:
+        await deployed(juju)
+        begun = juju.world.root / "begun"
+        command = f"touch {begun}; sleep 100"
+        asked = asyncio.create_task(
+            call(RunDirectory(RUN / NAME), "ssh", machine="0", command=command)
+        )
+        await juju.world.until(begun.exists)
+        asked.cancel()
+        await juju.world.until(lambda: not juju.world.machines["0"]._running)
 
 
 @asynchronous

@@ -42,8 +42,10 @@ def controller(directory: RunDirectory) -> Iterator[Any]:
         server.daemon_threads = True
         server.asked = []  # pyright: ignore[reportAttributeAccessIssue]
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
-        yield server
-        server.shutdown()
+        try:
+            yield server
+        finally:
+            server.shutdown()
 
 
 @pytest.fixture

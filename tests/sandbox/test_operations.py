@@ -5,6 +5,7 @@ import re
 from typing import get_args
 
 import pytest
+from test_hooks import CLIENT
 
 from sandbox.rules import charm as charms
 from sandbox.rules import operations
@@ -20,15 +21,6 @@ storage:
   many: {type: filesystem, multiple: {range: 0-}}
 """,
     "options: {size: {type: int, default: 1}, name: {type: string}}",
-)
-CLIENT = charms.parse(
-    """
-name: client
-subordinate: true
-requires:
-  share: {interface: nfs_share, limit: 1}
-  juju-info: {interface: juju-info, scope: container}
-"""
 )
 PLAIN = charms.parse("{name: plain, requires: {web: {interface: http}}}")
 

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     try:
         if given.command == "destroy":
-            return _destroy()
+            return _destroy(given.name, is_all=given.all)
         return _do(model_named(given.model), given)
     except (CommandError, ControllerError) as error:
         sys.stderr.write(f"{error}\n")
@@ -44,7 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a shell command as root, whatever the agents do")
     run.add_argument("where", help="a unit, or the id of a machine or bystander")
     run.add_argument("words", nargs=argparse.REMAINDER, help="the command")
-    commands.add_parser("destroy", help="end every model and its machines")
+    destroy = commands.add_parser("destroy", help="end a model and its machines")
+    destroy.add_argument("name", nargs="?", default="", help="else the one in focus")
+    destroy.add_argument("--all", action="store_true", help="end every model")
     return parser
 
 
@@ -66,13 +68,17 @@ def _do(model: RunDirectory, given: argparse.Namespace) -> int:
     return 0
 
 
-def _destroy() -> int:
+def _destroy(name: str, *, is_all: bool) -> int:
     running = running_models()
-    for model in running:
-        ask(model, "destroy")
-        sys.stdout.write(f"{model.name}: destroyed\n")
     if not running:
         sys.stdout.write("no model is running\n")
+        return 0
+    ends = running if is_all else [model_named(name)]
+    for model in ends:
+        ask(model, "destroy")
+        sys.stdout.write(f"{model.name}: destroyed\n")
+    if left := ", ".join(model.name for model in running if model not in ends):
+        sys.stdout.write(f"still running: {left}; ./dev destroy --all ends every model\n")
     return 0
 
 

@@ -34,7 +34,7 @@ def main() -> int:
     parser.add_argument("--base", help="the Debian of the machines, 12 or 13 (default: as here)")
     arguments = parser.parse_args()
     if RunDirectory(RUN / NAME).is_running():
-        print("The machines of an earlier demo are up: end them with ./dev destroy")
+        print("The machines of an earlier demo are up: end them with ./dev destroy demo")
         return 1
     base, keep = arguments.base, arguments.keep
     with sandbox_model(NAME, print, base=base, keep=keep) as (juju, machines):

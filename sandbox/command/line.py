@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from sandbox.controller.client import RUN, RunDirectory, ask, running_models
-from sandbox.rules.status import PlacedUnit, Status, address, units
+from sandbox.rules import gnuflag
+from sandbox.rules.gnuflag import UsageError
+from sandbox.rules.status import PlacedUnit, Status, units
 
 _FORMATS = ("json", "yaml", "tabular", "plain", "smart")
 
@@ -21,10 +23,6 @@ CURRENT = RUN.parent / "current-model"
 
 class CommandError(Exception):
     """The command failed; the message is what Juju prints after ERROR, if it prints any."""
-
-
-class UsageError(Exception):
-    """The command can't be run as it was given."""
 
 
 class Call:
@@ -42,13 +40,13 @@ class Call:
         """Return an option's value; the last, if it was given repeatedly."""
         return self._options.get(option, [default])[-1]
 
-    def many(self, option: str) -> list[str]:
-        """Return the values of an option that may be given repeatedly, or with commas."""
-        return [part for text in self._options.get(option, ()) for part in text.split(",") if part]
-
-    def texts(self, option: str) -> list[str]:
+    def all(self, option: str) -> list[str]:
         """Return the values of an option that may be given repeatedly."""
         return list(self._options.get(option, ()))
+
+    def many(self, option: str) -> list[str]:
+        """Return the values of an option that may be given repeatedly, or with commas."""
+        return [part for text in self.all(option) for part in text.split(",") if part]
 
     def take(self, *missing: str, more: bool = False) -> list[str]:
         """Return the words: one for each message about one that is missing, or `more`."""
@@ -71,15 +69,13 @@ class Call:
         parts = re.findall(r"(\d+(?:\.\d+)?)(ms|h|m|s)", text)
         if "".join(number + unit for number, unit in parts) != text:
             raise UsageError(f'invalid value "{text}" for option --wait: time: invalid duration')
-        if text and self.has("background"):
-            raise UsageError("cannot specify both --wait and --background")
         seconds = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
         return sum(float(number) * seconds[unit] for number, unit in parts) or default_s
 
     @functools.cached_property
     def model(self) -> RunDirectory:
         """The model that -m, JUJU_MODEL or `juju switch` names, or that was started last."""
-        return model_named(self.one("model") or os.environ.get("JUJU_MODEL", ""))
+        return model_named(self.one("model"))
 
     def ask(self, method: str, **params: object) -> Any:
         """Ask the model's controller."""
@@ -116,10 +112,7 @@ class Call:
         number = self.units[where]["machine"] if where in self.units else where
         if number not in self.status["machines"]:
             raise CommandError(f'{"unit" if "/" in where else "machine"} "{where}" not found')
-        found = address(self.status["machines"][number])
-        if found is None:
-            raise CommandError(f"no address found for machine {number}: it is still booting")
-        return found
+        return self.status["machines"][number]["dns-name"]
 
     def write(self, value: object, default: str) -> bool:
         """Print a value as --format says; False if that is neither JSON nor YAML."""
@@ -132,44 +125,21 @@ class Call:
 
 
 def parse(command: str, spec: str, words: Sequence[str]) -> Call:
-    """Read a command line as gnuflag does; a spec that begins with `!` ends at the first word."""
-    known: dict[str, tuple[str, bool]] = {}
-    for option in f"model/m= {spec.lstrip('!')}".split():
-        names = option.rstrip("=").split("/")
-        known |= dict.fromkeys(names, (names[0], option.endswith("=")))
-    options: dict[str, list[str]] = {}
-    others: list[str] = []
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        if word == "--":
-            others += rest
-            break
-        if not word.startswith("-") or word == "-":
-            others.append(word)
-            if spec.startswith("!"):
-                others += rest
-                break
-            continue
-        given, equals, value = word.partition("=")
-        if given.lstrip("-") not in known:
-            raise UsageError(f'the sandbox has no "juju {command} {given}": try that on Juju')
-        name, takes_value = known[given.lstrip("-")]
-        if takes_value and not equals:
-            if not rest:
-                raise UsageError(f"option needs an argument: {given}")
-            value = rest.pop(0)
-        if name == "format" and value not in _FORMATS:
-            raise UsageError(
-                f'the sandbox has no "juju {command} {given}={value}": try that on Juju'
-            )
-        options.setdefault(name, []).append(value if takes_value or equals else "true")
+    """Read the command line of a command of Juju."""
+    unknown = f'the sandbox has no "juju {command} {{}}": try that on Juju'
+    options, others = gnuflag.parse(f"{spec} model/m=", words, unknown)
+    for form in options.get("format", ()):
+        if form not in _FORMATS:
+            raise UsageError(unknown.format(f"--format={form}"))
     return Call(options, others)
 
 
-def model_named(name: str) -> RunDirectory:
-    """Return a running model: the one of a name, or that is in focus."""
-    if name:
+def model_named(name: str = "") -> RunDirectory:
+    """Return a running model: the one of a name, or the one in focus.
+
+    That is the one that JUJU_MODEL or `juju switch` names, or that was started last.
+    """
+    if name := name or os.environ.get("JUJU_MODEL", ""):
         directory = RunDirectory(RUN / name.rpartition(":")[2].rpartition("/")[2])
         if not directory.is_running():
             raise CommandError(f"model sandbox:admin/{directory.name} not found")
@@ -178,12 +148,7 @@ def model_named(name: str) -> RunDirectory:
         return chosen
     if running := running_models():
         return max(running, key=lambda model: model.socket.stat().st_mtime)
-    raise CommandError(
-        'No model in focus.\n\nPlease use "juju models" to see models available to you.\n'
-        'You can set current model by running "juju switch"\n'
-        'or specify any other model on the command line using the "-m" option.\n'
-        "None is running in the sandbox: ./dev demo --keep leaves one."
-    )
+    raise CommandError("No model in focus.\n\nNone is running: ./dev demo --keep leaves one.")
 
 
 def pairs(words: Iterable[str]) -> dict[str, str]:
@@ -199,18 +164,10 @@ def values(words: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def settings(path: str, app: str) -> dict[str, Any]:
-    """Read the options of an application from a file that has them under its name."""
-    found = read_yaml(path)
-    if app not in found:
-        raise CommandError(f'no settings found for "{app}"')
-    return found[app]
-
-
 def read_yaml(path: str) -> dict[str, Any]:
-    """Read a mapping from a file, or with `-` from standard input."""
+    """Read a mapping from a file."""
     try:
-        text = sys.stdin.read() if path == "-" else Path(path).read_text()
+        text = Path(path).read_text()
     except OSError as error:
         raise CommandError(f"open {path}: {(error.strerror or '').lower()}") from error
     return lazy_yaml().safe_load(text) or {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asks the controller of a running sandbox over its socket, one JSON object per line.
+"""Asks the controller of a running sandbox: a connection, with a line of JSON each way.
 
 It imports little: every ``juju`` that somebody types waits for it.
 """
@@ -51,15 +51,15 @@ class RunDirectory:
         except OSError:
             return False
 
-    def ssh(self, program: str = "/usr/bin/ssh") -> list[str]:
-        """Return the words that start ``program`` (ssh, scp) in the model's network, as root."""
+    def ssh(self) -> list[str]:
+        """Return the words that start ssh in the model's network, as root."""
         pid = (self.path / "controller.pid").read_text().strip()
         controller = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
         key = Path(controller[controller.index("--base") + 1]).with_suffix(".key")
         # Every machine of every sandbox has the same host key: there is nothing to remember.
         options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"]
-        words = ["/usr/bin/nsenter", "--target", pid, "--net", "--", program, "-i", str(key)]
-        return [*words, *(word for option in options for word in ("-o", option))]
+        words = ["/usr/bin/nsenter", "--target", pid, "--net", "--", "/usr/bin/ssh"]
+        return [*words, "-i", str(key), *(word for option in options for word in ("-o", option))]
 
     def last_words(self) -> str:
         """Return the end of what the controller logged."""
@@ -90,7 +90,7 @@ def ask(
     try:
         with _connect(directory.socket) as connection:
             connection.settimeout(answer_timeout_s)
-            connection.sendall(line(1, method, params))
+            connection.sendall(line(method, params))
             answer = connection.makefile("rb").readline()
     except OSError as error:
         raise gone(directory) from error
@@ -110,9 +110,9 @@ def _connect(path: Path) -> socket.socket:
     return connection
 
 
-def line(identity: int, method: str, params: Mapping[str, object]) -> bytes:
+def line(method: str, params: Mapping[str, object]) -> bytes:
     """Return a request as it is sent."""
-    return json.dumps({"id": identity, "method": method, "params": params}).encode() + b"\n"
+    return json.dumps({"method": method, "params": params}).encode() + b"\n"
 
 
 def result(message: Mapping[str, object]) -> object:

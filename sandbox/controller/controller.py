@@ -10,7 +10,6 @@ own. When it ends, by whatever signal, the kernel takes every machine, tap and b
 import argparse
 import asyncio
 import fcntl
-import functools
 import json
 import os
 import re
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import cast
 
 from sandbox.controller.client import RUN, ControllerError, RunDirectory
+from sandbox.controller.connection import LINE_LIMIT
 from sandbox.controller.debug_log import DebugLog, Line
 from sandbox.controller.uniter import (
     RETRY_BASE_S,
@@ -59,7 +59,6 @@ _ROOT = Path(__file__).resolve().parents[2]
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 10.0
 _POLL_S = 0.05
-_LINE_LIMIT = 64 * 1024 * 1024
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 # What somebody asks for that cannot be done. Anything else that is raised is a fault of ours.
@@ -114,7 +113,6 @@ class Controller:
         storage: Mapping[str, str] | None = None,
         to: Sequence[str] | None = None,
         other_model: str = "",
-        attach: Sequence[str] = (),
     ) -> tuple[str, str]:
         """Deploy a packed charm; return the application's name and the charm's."""
         found = _runnable(charm)
@@ -130,7 +128,6 @@ class Controller:
             storage=storage,
             to=to,
             other_model=other_model,
-            attach=attach,
         )
         self._changed()
         return name, found.name
@@ -177,11 +174,6 @@ class Controller:
         operations.set_config(self._model, application, values)
         self._changed()
 
-    def reset_config(self, application: str, keys: Sequence[str]) -> None:
-        """Give options their defaults back."""
-        operations.reset_config(self._model, application, keys)
-        self._changed()
-
     def get_config(self, application: str) -> dict[str, dict[str, charms.Value | None]]:
         """Return an application's options."""
         return operations.get_config(self._model, application)
@@ -190,11 +182,6 @@ class Controller:
         """Give an application another packed charm."""
         operations.refresh(self._model, application, _runnable(charm))
         self._changed()
-
-    def list_actions(self, application: str) -> dict[str, dict[str, object]]:
-        """Return the schemas of an application's actions."""
-        actions = operations.application(self._model, application).charm.actions
-        return {name: action.schema() for name, action in actions.items()}
 
     def enqueue_action(
         self, unit: str, name: str, params: Mapping[str, object] | None = None
@@ -269,28 +256,17 @@ class Controller:
                 uniter.retries_hooks = self._retries_hooks
         self._model_config |= {key: str(value) for key, value in values.items()}
 
-    def reset_model_config(self, keys: Sequence[str]) -> None:
-        """Give options of the model their defaults back."""
-        self.set_model_config({key: DEFAULT_MODEL_CONFIG.get(key, "") for key in keys})
-
     def model_config(self) -> dict[str, dict[str, str]]:
         """Return the model's options, those that the sandbox has."""
         return {
-            key: {"value": value, "source": "default" if value == default else "model"}
-            for key, default in DEFAULT_MODEL_CONFIG.items()
-            if (value := self._model_config[key])
+            key: {"value": value, "source": _source(key, value)}
+            for key, value in self._model_config.items()
         }
 
     def resolved(self, unit: str, retry: bool = True) -> None:
         """Retry the failed hook of a unit, or skip it."""
         operations.unit(self._model, unit)
         self._uniters[unit].resolve(retry=retry)
-
-    def add_machine(self) -> str:
-        """Add a machine; return its id."""
-        added = operations.add_machine(self._model)
-        self._changed()
-        return added.id
 
     def storage(self) -> list[dict[str, object]]:
         """Return the storage instances."""
@@ -313,10 +289,6 @@ class Controller:
         added = operations.add_storage(self._model, unit, name, directive)
         self._changed()
         return added
-
-    def remove_storage(self, id: str) -> None:  # noqa: A002  Juju's name for it.
-        """Remove storage that is attached to no unit, with what is on it."""
-        operations.remove_storage(self._model, id)
 
     def attach_storage(self, unit: str, id: str) -> None:  # noqa: A002  Juju's name for it.
         """Attach a detached disk to a unit."""
@@ -462,7 +434,6 @@ class Controller:
                     host,
                     self._debug_log,
                     self._changed,
-                    functools.partial(self.reboot, unit.machine),
                     self._retry_base_s,
                 )
                 uniter.retries_hooks = self._retries_hooks
@@ -567,24 +538,24 @@ class Controller:
 
     async def serve(self, path: Path) -> asyncio.Server:
         """Answer requests at a socket."""
-        return await asyncio.start_unix_server(self._converse, path, limit=_LINE_LIMIT)
+        return await asyncio.start_unix_server(self._converse, path, limit=LINE_LIMIT)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        answers: set[asyncio.Task[None]] = set()
-        while line := await reader.readline():
+        """Answer the one question of a connection; who hangs up wants no answer any more."""
+        if line := await reader.readline():
             request = cast("dict[str, object]", json.loads(line))
-            task = asyncio.create_task(self._answer(request, writer))
-            answers.add(task)
-            task.add_done_callback(answers.discard)
-        for task in answers:
-            task.cancel()
+            answer = asyncio.create_task(self._answer(request, writer))
+            hung_up = asyncio.create_task(reader.read())
+            await asyncio.wait({answer, hung_up}, return_when=asyncio.FIRST_COMPLETED)
+            answer.cancel()
+            hung_up.cancel()
         writer.close()
 
     async def _answer(self, request: Mapping[str, object], writer: asyncio.StreamWriter) -> None:
-        answer: dict[str, object] = {"id": request.get("id")}
+        answer: dict[str, object] = {}
         try:
             answer["result"] = await self.call(
-                str(request.get("method")), cast("dict[str, object]", request.get("params", {}))
+                str(request["method"]), cast("dict[str, object]", request["params"])
             )
         except _REFUSALS as error:
             answer["error"] = str(error)
@@ -621,6 +592,10 @@ def _storage_status(storage: Storage) -> str:
     if storage.is_provisioned:
         return "attached"
     return "pending" if storage.owner else "detached"
+
+
+def _source(key: str, value: str) -> str:
+    return "default" if value == DEFAULT_MODEL_CONFIG[key] else "model"
 
 
 def _seconds(text: str) -> float:
@@ -716,7 +691,7 @@ def _new_run_directory(name: str) -> RunDirectory:
     try:
         directory.path.mkdir()
     except FileExistsError as error:
-        raise ControllerError(f"model {name} is running; ./dev destroy ends it") from error
+        raise ControllerError(f"model {name} is running; ./dev destroy {name} ends it") from error
     return directory
 
 

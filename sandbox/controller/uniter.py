@@ -6,7 +6,7 @@ Hooks of one machine run one at a time, under the machine's lock, as do actions 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict
@@ -125,15 +125,10 @@ class Task:
         self.done.set()
 
 
-class _RebootNowError(Exception):
-    """The charm asked for `juju-reboot --now`, which kills the hook."""
-
-
 class Uniter:
     """The agent of one unit.
 
-    `changed` is called after whatever may give another unit something to do; `reboot` reboots the
-    machine.
+    `changed` is called after whatever may give another unit something to do.
     """
 
     def __init__(
@@ -143,7 +138,6 @@ class Uniter:
         host: Host,
         log: DebugLog,
         changed: Callable[[], None],
-        reboot: Callable[[], Awaitable[None]],
         retry_base_s: float = RETRY_BASE_S,
     ) -> None:
         self.model = model
@@ -151,7 +145,6 @@ class Uniter:
         self.host = host
         self.log = log
         self.changed = changed
-        self.reboot = reboot
         self.wake = asyncio.Event()
         self.tasks: list[Task] = []
         self._interrupted: list[Task] = []
@@ -301,8 +294,6 @@ class Uniter:
             self.log.write(self.unit.name, "ERROR", "juju.worker.uniter.operation", message)
             hooks.fail(self.unit)
             self._retry_later()
-        if context.reboot == "now" or (context.reboot and not failure):
-            await self.reboot()
 
     def _flush(self, context: Context) -> str:
         """Make a hook's writes true; return why not."""
@@ -431,8 +422,6 @@ class Uniter:
             elif hook_commands.is_question(question):
                 asked.add(question)
             found = hook_commands.execute(context, call.argv, call.stdin)
-            if context.reboot == "now":
-                raise _RebootNowError
             return machines.Result(found.returncode, found.stdout, found.stderr)
 
         def relay(stream: str, text: str) -> None:
@@ -453,8 +442,6 @@ class Uniter:
                 kill_at_exec=kill_at_exec,
             )
             returncode = result.returncode
-        except _RebootNowError:
-            self.log.write(self.unit.name, "INFO", "sandbox.uniter", f"{name}: reboot --now")
         finally:
             for buffer in buffers.values():
                 buffer.close()

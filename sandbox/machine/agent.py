@@ -46,9 +46,8 @@ WAIT_ALL = 0x40000000
 class Request(TypedDict):
     """The first frame; which keys there are depends on ``operation``."""
 
-    operation: Literal["identify", "put", "unpack", "run"]
+    operation: Literal["identify", "unpack", "run"]
     path: str
-    mode: int
     data: str
     argv: list[str]
     env: dict[str, str] | None
@@ -90,12 +89,6 @@ def identify(_connection: socket.socket, _request: Request) -> Mapping[str, obje
     """Answer which boot this is."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return {"boot_id": file.read().strip()}
-
-
-def put(_connection: socket.socket, request: Request) -> Mapping[str, object]:
-    """Write a file; its directory is made."""
-    write(request["path"], binascii.a2b_base64(request["data"]), request["mode"])
-    return {}
 
 
 def unpack(_connection: socket.socket, request: Request) -> Mapping[str, object]:
@@ -150,7 +143,7 @@ def run(connection: socket.socket, request: Request) -> Mapping[str, object] | N
     return Run(connection, request).until_done()
 
 
-OPERATIONS = {"identify": identify, "put": put, "unpack": unpack, "run": run}
+OPERATIONS = {"identify": identify, "unpack": unpack, "run": run}
 
 
 class Run:

@@ -130,7 +130,6 @@ _MASKED_UNITS = (
     "systemd-hwdb-update.service",
     "systemd-journal-catalog-update.service",
     "systemd-journal-flush.service",
-    "systemd-logind.service",
     "systemd-machine-id-commit.service",
     "systemd-pstore.service",
     "systemd-random-seed.service",
@@ -407,6 +406,9 @@ def _add_files(root: Path) -> None:
     for directory, unit in _ENABLED_UNITS.items():
         (units / directory).mkdir(exist_ok=True)
         (units / directory / unit).symlink_to(f"/etc/systemd/system/{unit}")
+    # It takes time at boot. Whoever reboots the machine by hand starts it.
+    wants = root / "usr/lib/systemd/system/multi-user.target.wants"
+    (wants / "systemd-logind.service").unlink(missing_ok=True)
     # sshd starts when somebody calls.
     (units / "multi-user.target.wants/ssh.service").unlink(missing_ok=True)
     (units / "sshd.service").unlink(missing_ok=True)

@@ -38,6 +38,7 @@ _COMMAND_TIMEOUT_S = 30.0
 _FIRST_MODEL_NUMBER = 10
 _FIRST_BYSTANDER_NUMBER = 200
 _MAX_DISKS = 15
+_MEMORY_MB = 512
 _RETRY_S = 0.1
 _CONSOLE_TAIL_LINES = 20
 _MCONSOLE_MAGIC = 0xCAFEBABE
@@ -188,8 +189,6 @@ class Machine:
         network: the bridge it is on.
         image: the base image.
         directory: where its files are made: copy-on-write disk, console, control socket.
-        memory_mb: MiB of memory.
-        disks: files of further disks, /dev/ubdb and so on.
     """
 
     def __init__(
@@ -198,9 +197,6 @@ class Machine:
         network: Network,
         image: Path,
         directory: Path,
-        *,
-        memory_mb: int = 512,
-        disks: Sequence[Path] = (),
     ) -> None:
         number = _host_number(name)
         self.name = name
@@ -213,8 +209,7 @@ class Machine:
         self._network = network
         self._image = image
         self._directory = directory
-        self._memory_mb = memory_mb
-        self._disks: list[Path | None] = list(disks)
+        self._disks: list[Path | None] = []
         self._tap = f"tap{name}"
         self._has_tap = False
         self._is_unplugged = False
@@ -397,11 +392,6 @@ class Machine:
 
         return await self._with_agent(converse, timeout_s, f"running {argv[0]}")
 
-    async def put(self, data: bytes, path: str, mode: int = 0o644) -> None:
-        """Write a file in one step; its directory is made."""
-        encoded = binascii.b2a_base64(data, newline=False).decode()
-        await self._ask({"operation": "put", "path": path, "data": encoded, "mode": mode})
-
     async def unpack(self, archive: bytes, directory: str) -> None:
         """Unpack a zip archive, with file modes and symbolic links."""
         encoded = binascii.b2a_base64(archive, newline=False).decode()
@@ -530,7 +520,7 @@ class Machine:
             # Relative to the machine's directory: the path of a Unix socket can't be long.
             "uml_dir=.",
             f"umid={self.host_name}",
-            f"mem={self._memory_mb}M",
+            f"mem={_MEMORY_MB}M",
             f"ubd0={self.host_name}.cow,{self._image}",
             *disks,
             *("root=/dev/ubda", "rw", "rootflags=noinit_itable"),

@@ -20,7 +20,7 @@ Value = str | int | float | bool
 
 # JSON schema keywords of action parameters that are checked here. A charm that uses another one
 # is refused, because ignoring it would accept parameters that Juju rejects.
-_SCHEMA_CHECKED = {"type", "enum", "minimum", "maximum", "minLength", "maxLength", "pattern"}
+_SCHEMA_CHECKED = {"type", "minimum"}
 _SCHEMA_NOTES = {"title", "description", "default", "examples"}
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
@@ -28,7 +28,6 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "integer": (int,),
     "number": (int, float),
     "boolean": (bool,),
-    "array": (list,),
     "object": (dict,),
 }
 
@@ -109,7 +108,6 @@ def _to_string(value: object) -> str | None:
 
 _CONVERTERS = {
     "string": _to_string,
-    "secret": _to_string,
     "int": _to_int,
     "float": _to_float,
     "boolean": _to_boolean,
@@ -121,18 +119,9 @@ class ActionSpec:
     """An action and the schema of its parameters."""
 
     name: str
-    description: str
     properties: Mapping[str, Mapping[str, object]]
     required: tuple[str, ...]
     allows_others: bool | None
-
-    def schema(self) -> dict[str, object]:
-        """Return what `juju actions --schema` shows."""
-        return {
-            "description": self.description,
-            "properties": dict(self.properties),
-            "required": list(self.required),
-        }
 
     def complete(self, params: Mapping[str, object], *, allows_others: bool) -> dict[str, object]:
         """Check `params` against the schema and add the defaults.
@@ -159,30 +148,9 @@ class ActionSpec:
             not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "boolean")
         ):
             raise self._refusal(f'"{name}" must be of type {kind}, given {value!r}')
-        choices = cast("list[object] | None", schema.get("enum"))
-        if choices is not None and value not in choices:
-            raise self._refusal(f'"{name}" must be one of {choices}')
-        if isinstance(value, (int, float)):
-            self._check_range(name, value, schema, "minimum", "maximum", "")
-        if isinstance(value, str):
-            self._check_range(name, len(value), schema, "minLength", "maxLength", "length of ")
-            if not re.search(str(schema.get("pattern", "")), value):
-                raise self._refusal(f'"{name}" does not match pattern {schema["pattern"]!r}')
-
-    def _check_range(
-        self,
-        name: str,
-        value: float,
-        schema: Mapping[str, object],
-        low: str,
-        high: str,
-        what: str,
-    ) -> None:
-        lowest, highest = schema.get(low), schema.get(high)
-        if isinstance(lowest, (int, float)) and value < lowest:
-            raise self._refusal(f'{what}"{name}" must be at least {lowest}')
-        if isinstance(highest, (int, float)) and value > highest:
-            raise self._refusal(f'{what}"{name}" must be at most {highest}')
+        lowest = schema.get("minimum")
+        if isinstance(lowest, int | float) and isinstance(value, int | float) and value < lowest:
+            raise self._refusal(f'"{name}" must be at least {lowest}')
 
     def _refusal(self, reason: str) -> CharmError:
         return CharmError(f'validation failed for action "{self.name}": {reason}')
@@ -198,7 +166,6 @@ class Charm:
     storage: Mapping[str, StorageSpec]
     options: Mapping[str, Option]
     actions: Mapping[str, ActionSpec]
-    extra_bindings: tuple[str, ...] = ()
     files: frozenset[str] = frozenset()
     archive: bytes = field(default=b"", repr=False)
 
@@ -249,7 +216,6 @@ def parse(
             k: _action(k, _mapping(v, k))
             for k, v in _mapping(yaml.safe_load(actions), "actions.yaml").items()
         },
-        extra_bindings=tuple(_mapping(data.get("extra-bindings"), "extra-bindings")),
         files=files,
         archive=archive,
     )
@@ -329,7 +295,6 @@ def _action(name: str, entry: Mapping[str, object]) -> ActionSpec:
             raise CharmError(f"action {name}: unknown type {schema['type']!r} of {param!r}")
     return ActionSpec(
         name=name,
-        description=str(entry.get("description", "")),
         properties=properties,
         required=tuple(cast("list[str]", entry.get("required", []))),
         allows_others=cast("bool | None", entry.get("additionalProperties")),

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from sandbox.rules.gnuflag import UsageError
 from sandbox.rules.model import Bag, Hook, Model, Relation, Storage, Unit, port_range
 
 JUJU_VERSIONS = {"3.6": "3.6.28", "4.0": "4.0.15"}
@@ -23,11 +24,7 @@ class FlushError(Exception):
 
 
 class CommandError(Exception):
-    """A hook command fails with this message; 2 is the code for wrong arguments."""
-
-    def __init__(self, message: str, returncode: int = 1) -> None:
-        super().__init__(message)
-        self.returncode = returncode
+    """A hook command fails with this message."""
 
 
 @dataclass
@@ -74,15 +71,13 @@ class Context:
         what = hook.name if hook else "run-commands" if action and action.is_exec else ""
         what = what or (action.name if action else "")
         self.id = f"{unit.name}-{what}-{secrets.token_hex(16)}"
-        self.reboot = ""
         self.config = self.app.config()
         self.relations = {relation.id: relation for relation in self._known_relations()}
         self.members = {k: self._members_of(k) for k in self.relations}
         self._keep_settings_of_members()
         self._read: dict[tuple[int, str], dict[str, str]] = {}
         self._writes: dict[tuple[int, str], dict[str, str]] = {}
-        self._ports: dict[tuple[str, str], bool] = {}
-        self._state: dict[str, str] = {}
+        self._ports: dict[str, bool] = {}
         # Whoever has once been told that it does not lead does not lead for the rest of the hook.
         self._is_minion = False
 
@@ -188,8 +183,6 @@ class Context:
             if relation := self.model.relations.get(relation_id):
                 _bags(relation, owner)[owner].update(changes)
         self.unit.ports = self.ports()
-        state = self.unit.state | self._state
-        self.unit.state = {key: value for key, value in state.items() if value}
         if self.hook and self.hook.kind == "config-changed":
             self._refresh_network_info()
 
@@ -234,15 +227,15 @@ class Context:
         """Find the relation that `-r` names ("3" or "endpoint:3"); the hook's own if empty."""
         if not reference:
             if self.hook is None or self.hook.relation_id is None:
-                raise CommandError("no relation id specified", 2)
+                raise UsageError("no relation id specified")
             return self.relations[self.hook.relation_id]
         endpoint, _, number = reference.rpartition(":")
         problem = f'invalid value "{reference}" for option -r: '
         if not number.isdecimal():
-            raise CommandError(f"{problem}invalid relation id", 2)
+            raise UsageError(f"{problem}invalid relation id")
         relation = self.relations.get(int(number))
         if relation is None or endpoint not in ("", relation.endpoints[self.unit.app].name):
-            raise CommandError(f"{problem}relation not found", 2)
+            raise UsageError(f"{problem}relation not found")
         return relation
 
     def read_bag(self, relation: Relation, owner: str) -> dict[str, str]:
@@ -276,7 +269,7 @@ class Context:
         owner = self.unit.app if to_app else self.unit.name
         self._writes.setdefault((relation.id, owner), {}).update(changes)
 
-    def change_port(self, port: str, endpoint: str, *, is_open: bool) -> None:
+    def change_port(self, port: str, *, is_open: bool) -> None:
         """Keep a port to open or close for the flush.
 
         Raises:
@@ -289,40 +282,32 @@ class Context:
                 raise CommandError(
                     f'{problem}: port range conflicts with {other} (unit "{unit}"){requested}'
                 )
-        self._ports[port, endpoint] = is_open
+        self._ports[port] = is_open
 
     def _ports_of_machine(self, *, is_open: bool) -> Iterator[tuple[str, str, str]]:
         """Give unit and port of what this hook opens (or closes), and of all that is open."""
-        for (port, _), opens in self._ports.items():
+        for port, opens in self._ports.items():
             if opens == is_open:
                 yield self.unit.name, port, " requested earlier"
         for unit in self.model.units.values():
             if unit.machine == self.unit.machine:
-                for port, _ in unit.ports:
+                for port in unit.ports:
                     yield unit.name, port, ""
 
-    def ports(self) -> set[tuple[str, str]]:
-        """Return the unit's open ports, each with an endpoint, as they will be after the hook."""
-        opened = {key for key, is_open in self._ports.items() if is_open}
+    def ports(self) -> set[str]:
+        """Return the unit's open ports, as they will be after the hook."""
+        opened = {port for port, is_open in self._ports.items() if is_open}
         return (self.unit.ports | opened) - (self._ports.keys() - opened)
-
-    def state(self) -> dict[str, str]:
-        """Return the unit's server-side state, with what this hook has set."""
-        return {k: v for k, v in (self.unit.state | self._state).items() if v}
-
-    def change_state(self, changes: Mapping[str, str]) -> None:
-        """Keep changes to the server-side state for the flush."""
-        self._state.update(changes)
 
     def storage(self, identity: str) -> Storage:
         """Find an attached storage; the hook's own if `identity` is empty."""
         identity = identity or (self.hook.storage_id if self.hook else "")
         if not identity:
-            raise CommandError("no storage instance specified", 2)
+            raise UsageError("no storage instance specified")
         for storage in self.attached_storage():
             if storage.id == identity:
                 return storage
-        raise CommandError(f'invalid value "{identity}" for option -s: storage not found', 2)
+        raise UsageError(f'invalid value "{identity}" for option -s: storage not found')
 
     def attached_storage(self) -> list[Storage]:
         """Return the unit's storage that is there to be used."""

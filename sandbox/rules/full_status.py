@@ -2,16 +2,9 @@
 """What `juju status --format=json` tells of a model."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 from sandbox.rules.model import Application, Model, Relation, Status, Unit, by_number, port_range
-from sandbox.rules.status import (
-    ApplicationStatus,
-    MachineStatus,
-    ModelDescription,
-    RelatedApplication,
-    State,
-    UnitStatus,
-)
 from sandbox.rules.status import Status as FullStatus
 
 # Of its units' statuses an application shows the one that most needs attention.
@@ -28,7 +21,7 @@ _SEVERITY = (
 
 def full_status(model: Model, juju_version: str) -> FullStatus:
     """Return the status of a model."""
-    description: ModelDescription = {
+    description: dict[str, object] = {
         "name": model.name,
         "type": "iaas",
         "controller": "sandbox",
@@ -44,17 +37,16 @@ def full_status(model: Model, juju_version: str) -> FullStatus:
         "applications": {
             name: _application(model, app) for name, app in sorted(model.applications.items())
         },
-        "relations": [_row(relation) for relation in model.relations.values()],
         "controller": {"timestamp": datetime.now(UTC).strftime("%H:%M:%SZ")},
     }
 
 
-def _state(status: Status) -> State:
+def _state(status: Status) -> dict[str, str]:
     since = datetime.strptime(status.since, "%Y-%m-%d %H:%M:%S%z").strftime("%d %b %Y %H:%M:%SZ")
     return {"current": status.status, "message": status.message, "since": since}
 
 
-def _machine(model: Model, name: str) -> MachineStatus:
+def _machine(model: Model, name: str) -> dict[str, object]:
     machine = model.machines[name]
     instance = {"down": "started"}.get(machine.status.status, machine.status.status)
     return {
@@ -70,8 +62,8 @@ def _machine(model: Model, name: str) -> MachineStatus:
     }
 
 
-def _application(model: Model, app: Application) -> ApplicationStatus:
-    status: ApplicationStatus = {
+def _application(model: Model, app: Application) -> dict[str, object]:
+    status: dict[str, object] = {
         "charm": f"local:{app.charm.name}-{app.charm_version - 1}",
         "charm-origin": "local",
         "charm-name": app.charm.name,
@@ -100,35 +92,18 @@ def _application_status(model: Model, app: Application) -> Status:
     return min(statuses, key=lambda s: _SEVERITY.index(s.status), default=Status("unknown"))
 
 
-def _relations(model: Model, app: Application) -> dict[str, list[RelatedApplication]]:
-    found: dict[str, list[RelatedApplication]] = {}
+def _relations(model: Model, app: Application) -> dict[str, list[dict[str, str]]]:
+    found: dict[str, list[dict[str, str]]] = {}
     for relation in model.relations.values():
         if app.name in relation.endpoints:
             endpoint = relation.endpoints[app.name]
-            found.setdefault(endpoint.name, []).append(_related(relation, app))
+            related = {
+                "related-application": relation.remote_app(app.name),
+                "interface": endpoint.interface,
+                "scope": "container" if relation.is_container else "global",
+            }
+            found.setdefault(endpoint.name, []).append(related)
     return found
-
-
-def _related(relation: Relation, app: Application) -> RelatedApplication:
-    return {
-        "related-application": relation.remote_app(app.name),
-        "interface": relation.endpoints[app.name].interface,
-        "scope": "container" if relation.is_container else "global",
-    }
-
-
-def _row(relation: Relation) -> dict[str, str]:
-    """Return what `juju status --relations` tells of a relation."""
-    ends = sorted(relation.endpoints.items(), key=lambda end: end[1].role == "requires")
-    names = [f"{app}:{endpoint.name}" for app, endpoint in ends]
-    other = "subordinate" if relation.is_container else "regular"
-    return {
-        "provider": names[0],
-        "requirer": names[-1],
-        "interface": ends[0][1].interface,
-        "type": "peer" if relation.is_peer else other,
-        "status": "" if relation.life == "alive" else relation.life,
-    }
 
 
 def _is_lost(model: Model, unit: Unit) -> bool:
@@ -147,12 +122,12 @@ def _agent_status(model: Model, unit: Unit) -> Status:
     return unit.agent_status
 
 
-def _unit(model: Model, unit: Unit) -> UnitStatus:
-    status: UnitStatus = {
+def _unit(model: Model, unit: Unit) -> dict[str, Any]:
+    status: dict[str, Any] = {
         "workload-status": _state(_workload_status(model, unit)),
         "juju-status": _state(_agent_status(model, unit)),
         "machine": unit.machine,
-        "open-ports": sorted({port for port, _ in unit.ports}, key=port_range),
+        "open-ports": sorted(unit.ports, key=port_range),
         "public-address": model.address(unit),
     }
     if model.is_leader(unit):
@@ -168,7 +143,7 @@ def unit_info(model: Model, unit: Unit) -> dict[str, object]:
     return {
         "workload-version": app.workload_version,
         "machine": unit.machine,
-        "opened-ports": sorted({port for port, _ in unit.ports}),
+        "opened-ports": sorted(unit.ports),
         "public-address": model.address(unit),
         "charm": f"local:{app.charm.name}-{app.charm_version - 1}",
         "leader": model.is_leader(unit),

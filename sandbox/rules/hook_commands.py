@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hook commands: arguments as Juju's gnuflag reads them, output as Juju prints it. No I/O.
+"""The hook commands: their arguments, and their output as Juju prints it. No I/O.
 
 They read and write one context (context.py), which keeps Juju's rules of what is seen and flushed.
 """
@@ -7,14 +7,16 @@ They read and write one context (context.py), which keeps Juju's rules of what i
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import cast
 
 import yaml
 
+from sandbox.rules import gnuflag
 from sandbox.rules.charm import Value
 from sandbox.rules.context import CommandError, Context
+from sandbox.rules.gnuflag import UsageError
 from sandbox.rules.model import Status, port_range
 
 INTERFACE = "vec0"
@@ -39,17 +41,17 @@ class Answer:
 class Arguments:
     """The parsed arguments of a hook command."""
 
-    options: Mapping[str, str]
+    options: Mapping[str, Sequence[str]]
     words: Sequence[str]
     stdin: str
 
     def option(self, name: str, default: str = "") -> str:
         """Return an option's value."""
-        return self.options.get(name, default)
+        return self.options.get(name, [default])[-1]
 
     def has(self, name: str) -> bool:
         """Return a boolean option's value."""
-        return self.options.get(name) == "true"
+        return self.option(name) == "true"
 
     def word(self, index: int, default: str = "") -> str:
         """Return a positional argument."""
@@ -61,7 +63,7 @@ class Arguments:
         for word in self.words:
             key, equals, value = word.partition("=")
             if not equals or not key:
-                raise CommandError(problem.format(word), 2)
+                raise UsageError(problem.format(word))
             pairs[key] = value
         return pairs
 
@@ -79,63 +81,24 @@ class Arguments:
 
 @dataclass(frozen=True)
 class Command:
-    """A hook command: what arguments it takes, and what it does.
-
-    `flags` take no value, `options` take one; `aliases` are other spellings of either.
-    """
+    """A hook command: what it does, its options as gnuflag.parse wants them, and its words."""
 
     run: Callable[[Context, Arguments], object]
-    most_words: int | None = 0
+    spec: str = ""
     least_words: int = 0
-    options: tuple[str, ...] = ()
-    flags: tuple[str, ...] = ()
-    aliases: Mapping[str, str] = field(default_factory=dict[str, str])
+    most_words: int | None = 0
     has_output: bool = False
 
     def parse(self, argv: Sequence[str], stdin: str) -> Arguments:
-        """Parse arguments as Juju's gnuflag does: options and words in any order."""
-        options: dict[str, str] = {}
-        words: list[str] = []
-        rest = list(argv)
-        while rest:
-            item = rest.pop(0)
-            if item == "--":
-                words += rest
-                break
-            if not item.startswith("-") or item == "-":
-                words.append(item)
-                continue
-            spelt, equals, value = item.partition("=")
-            name = self._option_name(spelt)
-            if name in self.flags:
-                options[name] = _boolean(spelt, value if equals else "true")
-            elif equals or rest:
-                options[name] = value if equals else rest.pop(0)
-            else:
-                raise CommandError(f"option needs an argument: {spelt}", 2)
-        self._check_count(words)
-        return Arguments(options, words, stdin)
-
-    def _option_name(self, spelt: str) -> str:
-        name = spelt.lstrip("-")
-        name = self.aliases.get(name, name)
-        known = (*self.options, *self.flags, *(("format",) if self.has_output else ()))
-        if name not in known or spelt.startswith("--") != (len(spelt.lstrip("-")) > 1):
-            raise CommandError(f"option provided but not defined: {spelt}", 2)
-        return name
-
-    def _check_count(self, words: Sequence[str]) -> None:
+        """Read the arguments."""
+        spec = f"{self.spec} format=" if self.has_output else self.spec
+        options, words = gnuflag.parse(spec, argv)
         if self.most_words is not None and len(words) > self.most_words:
             extra = " ".join(words[self.most_words :])
-            raise CommandError(f'unrecognized args: "{extra}"', 2)
+            raise UsageError(f'unrecognized args: "{extra}"')
         if len(words) < self.least_words:
-            raise CommandError("an argument is missing", 2)
-
-
-def _boolean(spelt: str, value: str) -> str:
-    if value.lower() not in ("true", "false", "1", "0", "t", "f"):
-        raise CommandError(f'invalid value "{value}" for option {spelt}', 2)
-    return "true" if value.lower() in ("true", "1", "t") else "false"
+            raise UsageError("an argument is missing")
+        return Arguments(options, words, stdin)
 
 
 def _formatted(value: object, arguments: Arguments) -> str:
@@ -145,7 +108,7 @@ def _formatted(value: object, arguments: Arguments) -> str:
     if kind == "yaml":
         return _yaml(value)
     if kind != "smart":
-        raise CommandError(f'invalid value "{kind}" for option --format: unknown format', 2)
+        raise UsageError(f'invalid value "{kind}" for option --format: unknown format')
     return _smart(value)
 
 
@@ -169,10 +132,8 @@ def _smart(value: object) -> str:
 
 def _config_get(context: Context, arguments: Arguments) -> object:
     config = {key: _as_go_prints(value) for key, value in context.config.items()}
-    if key := arguments.word(0):
-        return config.get(key)
-    unset = dict.fromkeys(context.app.charm.options) if arguments.has("all") else {}
-    return unset | config
+    key = arguments.word(0)
+    return config.get(key) if key else config
 
 
 def _as_go_prints(value: Value) -> Value:
@@ -187,20 +148,20 @@ def _is_leader(context: Context, _arguments: Arguments) -> object:
 def _relation_ids(context: Context, arguments: Arguments) -> object:
     name = arguments.word(0) or (context.hook.endpoint if context.hook else "")
     if not name:
-        raise CommandError("no endpoint name specified", 2)
+        raise UsageError("no endpoint name specified")
     ends = [(r.endpoints[context.unit.app].name, r.id) for r in context.active_relations()]
     return sorted(f"{endpoint}:{number}" for endpoint, number in ends if endpoint == name)
 
 
 def _relation_list(context: Context, arguments: Arguments) -> object:
-    relation = context.relation(arguments.option("r"))
+    relation = context.relation(arguments.option("relation"))
     if arguments.has("app"):
         return relation.remote_app(context.unit.app)
     return context.members[relation.id]
 
 
 def _relation_get(context: Context, arguments: Arguments) -> object:
-    relation = context.relation(arguments.option("r"))
+    relation = context.relation(arguments.option("relation"))
     key, owner = arguments.word(0, "-"), arguments.word(1)
     data = context.read_bag(relation, _owner(context, owner, is_app=arguments.has("app")))
     return data if key in ("", "-") else data.get(key)
@@ -212,23 +173,23 @@ def _owner(context: Context, named: str, *, is_app: bool) -> str:
     if is_app:
         owner = (named or (hook.remote_app if hook else "")).partition("/")[0]
     elif named and "/" not in named:
-        raise CommandError(f'expected unit name, got application name "{named}"', 2)
+        raise UsageError(f'expected unit name, got application name "{named}"')
     else:
         owner = named or (hook.remote_unit or hook.remote_app if hook else "")
     if not owner:
-        raise CommandError("no unit or application specified", 2)
+        raise UsageError("no unit or application specified")
     return owner
 
 
 def _relation_set(context: Context, arguments: Arguments) -> object:
-    relation = context.relation(arguments.option("r"))
+    relation = context.relation(arguments.option("relation"))
     changes = arguments.pairs_and_file()
     context.write_bag(relation, changes, to_app=arguments.has("app"))
     return None
 
 
 def _relation_model_get(context: Context, arguments: Arguments) -> object:
-    relation = context.relation(arguments.option("r"))
+    relation = context.relation(arguments.option("relation"))
     return {"uuid": context.model.identity(relation.remote_app(context.unit.app))[1]}
 
 
@@ -239,40 +200,28 @@ def _port(text: str) -> str:
     found = _PORT.fullmatch(text)
     first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
     if not found or not 1 <= first <= last <= 65535:
-        raise CommandError(f'invalid port or port range "{text}"', 2)
+        raise UsageError(f'invalid port or port range "{text}"')
     ports = f"{first}-{last}" if first != last else str(first)
     return f"{ports}/{found[3] or 'tcp'}"
 
 
-def _change_port(context: Context, arguments: Arguments, *, is_open: bool) -> None:
-    port = _port(arguments.word(0))
-    for endpoint in arguments.option("endpoints", "*").split(","):
-        if endpoint != "*" and endpoint not in context.app.charm.endpoints:
-            raise CommandError(f'unknown endpoint "{endpoint}"')
-        context.change_port(port, endpoint, is_open=is_open)
-
-
 def _open_port(context: Context, arguments: Arguments) -> object:
-    return _change_port(context, arguments, is_open=True)
+    context.change_port(_port(arguments.word(0)), is_open=True)
 
 
 def _close_port(context: Context, arguments: Arguments) -> object:
-    return _change_port(context, arguments, is_open=False)
+    context.change_port(_port(arguments.word(0)), is_open=False)
 
 
-def _opened_ports(context: Context, arguments: Arguments) -> object:
-    ports = context.ports()
-    names = sorted({port for port, _ in ports}, key=port_range)
-    if not arguments.has("endpoints"):
-        return names
-    return [f"{name} ({', '.join(sorted(e for p, e in ports if p == name))})" for name in names]
+def _opened_ports(context: Context, _arguments: Arguments) -> object:
+    return sorted(context.ports(), key=port_range)
 
 
 def _status_set(context: Context, arguments: Arguments) -> object:
     status, message = arguments.word(0), arguments.word(1)
     if status not in SETTABLE_STATUSES:
-        raise CommandError(
-            f'invalid status "{status}", expected one of [{" ".join(SETTABLE_STATUSES)}]', 2
+        raise UsageError(
+            f'invalid status "{status}", expected one of [{" ".join(SETTABLE_STATUSES)}]'
         )
     if not arguments.has("application"):
         context.unit.status = Status(status, message)
@@ -345,38 +294,21 @@ def _juju_log(context: Context, arguments: Arguments) -> object:
     return None
 
 
-def _juju_reboot(context: Context, arguments: Arguments) -> object:
-    if context.action:
-        raise CommandError("juju-reboot is not supported when running an action.")
-    context.reboot = "now" if arguments.has("now") else "after"
-    return None
-
-
 def _network_get(context: Context, arguments: Arguments) -> object:
     binding = arguments.word(0)
-    charm = context.app.charm
-    if binding not in (*charm.endpoints, *charm.extra_bindings, "juju-info"):
+    if binding not in (*context.app.charm.endpoints, "juju-info"):
         raise CommandError(f'no network config found for binding "{binding}"')
-    if arguments.option("r"):
-        context.relation(arguments.option("r"))
+    if arguments.option("relation"):
+        context.relation(arguments.option("relation"))
     address = context.model.address(context.unit)
     bind = {"hostname": "", "value": address, "cidr": NETWORK}
-    info: dict[str, object] = {
+    return {
         "bind-addresses": [
             {"mac-address": "", "interface-name": INTERFACE, "addresses": [bind]},
         ],
         "egress-subnets": [f"{address}/32"],
         "ingress-addresses": [address],
     }
-    chosen = {
-        "bind-address": address,
-        "ingress-address": address,
-        "egress-subnets": info["egress-subnets"],
-    }
-    if arguments.has("primary-address"):
-        return address
-    wanted = {name: value for name, value in chosen.items() if arguments.has(name)}
-    return (next(iter(wanted.values())) if len(wanted) == 1 else wanted) if wanted else info
 
 
 def _storage_list(context: Context, arguments: Arguments) -> object:
@@ -391,25 +323,6 @@ def _storage_get(context: Context, arguments: Arguments) -> object:
     if key and key not in values:
         raise CommandError(f'invalid storage attribute "{key}"')
     return values[key] if key else values
-
-
-def _unit_get(context: Context, arguments: Arguments) -> object:
-    if arguments.word(0) not in ("private-address", "public-address"):
-        raise CommandError(f'unknown setting "{arguments.word(0)}"')
-    return context.model.address(context.unit)
-
-
-def _state_get(context: Context, arguments: Arguments) -> object:
-    key = arguments.word(0, "-")
-    return context.state() if key == "-" else context.state().get(key, "")
-
-
-def _state_set(context: Context, arguments: Arguments) -> object:
-    return context.change_state(arguments.pairs_and_file())
-
-
-def _state_delete(context: Context, arguments: Arguments) -> object:
-    return context.change_state({arguments.word(0): ""})
 
 
 def _action_get(context: Context, arguments: Arguments) -> object:
@@ -442,13 +355,12 @@ def _action_set(context: Context, arguments: Arguments) -> object:
 def _check_result_key(key: str) -> None:
     for part in key.split("."):
         if not _RESULT_KEY.fullmatch(part):
-            raise CommandError(
+            raise UsageError(
                 f'key "{part}" must start and end with lowercase alphanumeric, '
-                "and contain only lowercase alphanumeric, hyphens and periods",
-                2,
+                "and contain only lowercase alphanumeric, hyphens and periods"
             )
         if part in _RESERVED_RESULTS:
-            raise CommandError(f'cannot set reserved action key "{part}"', 2)
+            raise UsageError(f'cannot set reserved action key "{part}"')
 
 
 def _action_fail(context: Context, arguments: Arguments) -> object:
@@ -464,60 +376,36 @@ def _action_log(context: Context, arguments: Arguments) -> object:
     return None
 
 
-_RELATION = {"relation": "r"}
-
 COMMANDS: Mapping[str, Command] = {
-    "action-fail": Command(_action_fail, 1),
-    "action-get": Command(_action_get, 1, has_output=True),
-    "action-log": Command(_action_log, None, 1),
-    "action-set": Command(_action_set, None),
-    "application-version-set": Command(_application_version_set, 1, 1),
-    "close-port": Command(_close_port, 1, 1, ("endpoints",)),
-    "config-get": Command(_config_get, 1, flags=("all",), aliases={"a": "all"}, has_output=True),
+    "action-fail": Command(_action_fail, most_words=1),
+    "action-get": Command(_action_get, most_words=1, has_output=True),
+    "action-log": Command(_action_log, least_words=1, most_words=None),
+    "action-set": Command(_action_set, most_words=None),
+    "application-version-set": Command(_application_version_set, "", 1, 1),
+    "close-port": Command(_close_port, "", 1, 1),
+    "config-get": Command(_config_get, most_words=1, has_output=True),
     "goal-state": Command(_goal_state, has_output=True),
     "is-leader": Command(_is_leader, has_output=True),
-    "juju-log": Command(
-        _juju_log, None, 1, ("log-level",), ("debug",), aliases={"l": "log-level"}
-    ),
-    "juju-reboot": Command(_juju_reboot, flags=("now",)),
-    "network-get": Command(
-        _network_get,
-        1,
-        1,
-        ("r",),
-        ("bind-address", "ingress-address", "egress-subnets", "primary-address"),
-        _RELATION,
-        has_output=True,
-    ),
-    "open-port": Command(_open_port, 1, 1, ("endpoints",)),
-    "opened-ports": Command(_opened_ports, flags=("endpoints",), has_output=True),
-    "relation-get": Command(
-        _relation_get, 2, options=("r",), flags=("app",), aliases=_RELATION, has_output=True
-    ),
-    "relation-ids": Command(_relation_ids, 1, has_output=True),
-    "relation-list": Command(
-        _relation_list, options=("r",), flags=("app",), aliases=_RELATION, has_output=True
-    ),
-    "relation-model-get": Command(
-        _relation_model_get, options=("r",), aliases=_RELATION, has_output=True
-    ),
-    "relation-set": Command(
-        _relation_set, None, options=("r", "file"), flags=("app",), aliases=_RELATION
-    ),
-    "state-delete": Command(_state_delete, 1, 1),
-    "state-get": Command(_state_get, 1, has_output=True),
-    "state-set": Command(_state_set, None, options=("file",)),
-    "status-get": Command(_status_get, flags=("include-data", "application"), has_output=True),
-    "status-set": Command(_status_set, 2, 1, flags=("application",)),
-    "storage-get": Command(_storage_get, 1, options=("s",), has_output=True),
-    "storage-list": Command(_storage_list, 1, has_output=True),
-    "unit-get": Command(_unit_get, 1, 1, has_output=True),
+    "juju-log": Command(_juju_log, "log-level/l= debug", 1, None),
+    "network-get": Command(_network_get, "relation/r=", 1, 1, has_output=True),
+    "open-port": Command(_open_port, "", 1, 1),
+    "opened-ports": Command(_opened_ports, has_output=True),
+    "relation-get": Command(_relation_get, "relation/r= app", most_words=2, has_output=True),
+    "relation-ids": Command(_relation_ids, most_words=1, has_output=True),
+    "relation-list": Command(_relation_list, "relation/r= app", has_output=True),
+    "relation-model-get": Command(_relation_model_get, "relation/r=", has_output=True),
+    "relation-set": Command(_relation_set, "relation/r= file= app", most_words=None),
+    "status-get": Command(_status_get, "include-data application", has_output=True),
+    "status-set": Command(_status_set, "application", 1, 2),
+    "storage-get": Command(_storage_get, "s=", most_words=1, has_output=True),
+    "storage-list": Command(_storage_list, most_words=1, has_output=True),
 }
 
 # What no charm here needs. The commands exist on the machine and say that they do nothing.
 UNSUPPORTED = frozenset(
     (
         "credential-get",
+        "juju-reboot",
         "leader-get",
         "leader-set",
         "payload-register",
@@ -532,7 +420,11 @@ UNSUPPORTED = frozenset(
         "secret-remove",
         "secret-revoke",
         "secret-set",
+        "state-delete",
+        "state-get",
+        "state-set",
         "storage-add",
+        "unit-get",
     )
 )
 
@@ -553,5 +445,7 @@ def execute(context: Context, argv: Sequence[str], stdin: str = "") -> Answer:
         arguments = command.parse(argv[1:], stdin)
         value = command.run(context, arguments)
         return Answer(0, _formatted(value, arguments) if command.has_output else "")
+    except UsageError as error:
+        return Answer(2, "", f"ERROR {error}\n")
     except CommandError as error:
-        return Answer(error.returncode, "", f"ERROR {error}\n")
+        return Answer(1, "", f"ERROR {error}\n")

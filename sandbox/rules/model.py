@@ -130,8 +130,7 @@ class Unit:
     status: Status = field(default_factory=lambda: Status("waiting", "waiting for machine"))
     is_status_set_by_charm: bool = False
     agent_status: Status = field(default_factory=lambda: Status("allocating"))
-    ports: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
-    state: dict[str, str] = field(default_factory=dict[str, str])
+    ports: set[str] = field(default_factory=set[str])
 
     @property
     def number(self) -> int:

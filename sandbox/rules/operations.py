@@ -77,7 +77,6 @@ def deploy(
     storage: Mapping[str, str] | None = None,
     to: Sequence[str] | None = None,
     other_model: str = "",
-    attach: Sequence[str] = (),
 ) -> None:
     """Deploy a charm as an application; of another model, if one is named.
 
@@ -92,13 +91,12 @@ def deploy(
     settings = _converted(charm, config or {})
     directives = _directives(charm, storage or {})
     _check_placement(model, num_units, to)
-    _check_attach(model, num_units, attach)
     model.applications[name] = Application(
         name, charm, settings=settings, storage=directives, other_model=other_model
     )
     _add_peer_relations(model, name)
     if num_units:
-        add_unit(model, name, num_units, to, attach)
+        add_unit(model, name, num_units, to)
 
 
 def _add_peer_relations(model: Model, name: str) -> None:
@@ -173,13 +171,6 @@ def _check_placement(model: Model, count: int, to: Sequence[str] | None) -> None
         raise OperationError(f"too many placements: {len(to)} for {count} units")
 
 
-def _check_attach(model: Model, count: int, attach: Sequence[str]) -> None:
-    if attach and count != 1:
-        raise OperationError("AttachStorage is non-empty, but NumUnits is not 1")
-    for identity in attach:
-        _check_detached(model, identity)
-
-
 def add_unit(
     model: Model,
     app: str,
@@ -196,7 +187,10 @@ def add_unit(
         raise OperationError(f'cannot add unit to subordinate application "{app}"')
     if found.life == "dying":
         raise OperationError(f'cannot add unit to application "{app}": application is not alive')
-    _check_attach(model, count, attach)
+    if attach and count != 1:
+        raise OperationError("AttachStorage is non-empty, but NumUnits is not 1")
+    for identity in attach:
+        _check_detached(model, identity)
     _check_placement(model, count, to)
     places = list(to or ())
     names: list[str] = []
@@ -416,15 +410,6 @@ def set_config(model: Model, name: str, values: Mapping[str, object]) -> None:
     found.settings |= _converted(found.charm, values)
 
 
-def reset_config(model: Model, name: str, keys: Sequence[str]) -> None:
-    """Give config options their defaults back."""
-    found = application(model, name)
-    for key in keys:
-        if key not in found.charm.options:
-            raise OperationError(f'unknown option "{key}"')
-        found.settings.pop(key, None)
-
-
 def get_config(model: Model, name: str) -> dict[str, dict[str, Value | None]]:
     """Return each option as `juju config` shows it."""
     found = application(model, name)
@@ -496,13 +481,6 @@ def add_storage(model: Model, unit_name: str, name: str, text: str) -> list[str]
             f"at most {spec.maximum} instances supported, {count} specified"
         )
     return [_add_storage(model, spec, directive, owner) for _ in range(directive.count)]
-
-
-def remove_storage(model: Model, identity: str) -> None:
-    """Remove storage that is attached to no unit."""
-    if storage(model, identity).owner is not None:
-        raise OperationError("storage is attached")
-    del model.storage[identity]
 
 
 def detach_storage(model: Model, identity: str) -> None:

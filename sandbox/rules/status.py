@@ -1,86 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``juju status --format=json`` answers, and the table that ``juju status`` makes of it."""
+"""What full_status.py tells of a model, as ``juju status`` prints it."""
 
 from collections.abc import Mapping, Sequence
-from typing import NotRequired, TypedDict
+from typing import Any, TypedDict
 
-
-class State(TypedDict):
-    """A status, since when, and what there is to say to it."""
-
-    current: str
-    message: NotRequired[str]
-    since: NotRequired[str]
-
-
-RelatedApplication = TypedDict(
-    "RelatedApplication",
-    {"related-application": str, "interface": NotRequired[str], "scope": NotRequired[str]},
-)
-MachineStatus = TypedDict(
-    "MachineStatus",
-    {
-        "juju-status": State,
-        "machine-status": NotRequired[State],
-        "hostname": NotRequired[str],
-        "dns-name": NotRequired[str],
-        "ip-addresses": NotRequired[list[str]],
-        "instance-id": NotRequired[str],
-        "base": NotRequired[dict[str, str]],
-    },
-)
-UnitStatus = TypedDict(
-    "UnitStatus",
-    {
-        "workload-status": State,
-        "juju-status": State,
-        "leader": NotRequired[bool],
-        "machine": NotRequired[str],
-        "open-ports": NotRequired[list[str]],
-        "public-address": NotRequired[str],
-        "subordinates": NotRequired[dict[str, "UnitStatus"]],
-    },
-)
-ApplicationStatus = TypedDict(
-    "ApplicationStatus",
-    {
-        "charm": str,
-        "charm-origin": NotRequired[str],
-        "charm-name": NotRequired[str],
-        "charm-rev": NotRequired[int],
-        "exposed": NotRequired[bool],
-        "application-status": State,
-        "relations": NotRequired[dict[str, list[RelatedApplication]]],
-        "subordinate-to": NotRequired[list[str]],
-        "units": NotRequired[dict[str, UnitStatus]],
-        "version": NotRequired[str],
-        "life": NotRequired[str],
-    },
-)
-
-
-ModelDescription = TypedDict(
-    "ModelDescription",
-    {
-        "name": str,
-        "type": NotRequired[str],
-        "controller": NotRequired[str],
-        "cloud": NotRequired[str],
-        "version": NotRequired[str],
-        "sla": NotRequired[str],
-        "model-status": NotRequired[State],
-    },
-)
-
-
-class Status(TypedDict):
-    """The status of a model."""
-
-    model: ModelDescription
-    machines: dict[str, MachineStatus]
-    applications: dict[str, ApplicationStatus]
-    relations: NotRequired[list[dict[str, str]]]
-    controller: NotRequired[dict[str, str]]
+Status = dict[str, Any]
+"""As ``juju status --format=json`` has it; made by full_status.py."""
 
 
 class PlacedUnit(TypedDict):
@@ -89,24 +14,18 @@ class PlacedUnit(TypedDict):
     application: str
     principal: str
     machine: str
-    status: UnitStatus
+    status: dict[str, Any]
 
 
 def units(status: Status) -> dict[str, PlacedUnit]:
     """Return every unit of the model by its name, subordinates after their principals."""
     found: dict[str, PlacedUnit] = {}
     for application in status["applications"].values():
-        for name, unit in sorted((application.get("units") or {}).items(), key=_unit_order):
-            machine = unit.get("machine", "")
-            found[name] = _placed(name, "", machine, unit)
-            for subordinate, its in sorted((unit.get("subordinates") or {}).items()):
-                found[subordinate] = _placed(subordinate, name, machine, its)
+        for name, unit in application.get("units", {}).items():
+            found[name] = _placed(name, "", unit)
+            for subordinate, its in unit.get("subordinates", {}).items():
+                found[subordinate] = _placed(subordinate, name, its)
     return found
-
-
-def address(machine: MachineStatus) -> str | None:
-    """Return where a machine can be reached, once it has an address."""
-    return machine.get("dns-name") or next(iter(machine.get("ip-addresses") or []), None)
 
 
 def table(status: Status) -> str:
@@ -132,32 +51,23 @@ def table(status: Status) -> str:
     return "\n\n".join(section for section in sections if section)
 
 
-def _placed(name: str, principal: str, machine: str, unit: UnitStatus) -> PlacedUnit:
+def _placed(name: str, principal: str, unit: dict[str, Any]) -> PlacedUnit:
+    application = name.partition("/")[0]
     return PlacedUnit(
-        application=name.partition("/")[0],
-        principal=principal,
-        machine=machine or unit.get("machine", ""),
-        status=unit,
+        application=application, principal=principal, machine=unit["machine"], status=unit
     )
-
-
-def _unit_order(item: tuple[str, object]) -> int:
-    """Sort a/10 after a/9."""
-    return int(item[0].partition("/")[2])
 
 
 def _model_cells(status: Status) -> dict[str, str]:
     model = status["model"]
-    cells = {
+    return {
         "Model": model["name"],
-        "Controller": model.get("controller", ""),
-        "Cloud/Region": model.get("cloud", ""),
-        "Version": model.get("version", ""),
-        "SLA": model.get("sla", ""),
-        "Timestamp": status.get("controller", {}).get("timestamp", ""),
+        "Controller": model["controller"],
+        "Cloud/Region": model["cloud"],
+        "Version": model["version"],
+        **({"SLA": model["sla"]} if "sla" in model else {}),
+        "Timestamp": status["controller"]["timestamp"],
     }
-    optional = ("SLA", "Timestamp")
-    return {title: cell for title, cell in cells.items() if cell or title not in optional}
 
 
 def _application_row(name: str, status: Status, placed: Mapping[str, PlacedUnit]) -> list[str]:
@@ -166,47 +76,39 @@ def _application_row(name: str, status: Status, placed: Mapping[str, PlacedUnit]
     scale = sum(unit["application"] == name for unit in placed.values())
     return [
         name,
-        application.get("version", ""),
+        application["version"],
         state["current"],
         str(scale),
-        application.get("charm-name", application["charm"]),
+        application["charm-name"],
         "",
-        str(application.get("charm-rev", 0)),
-        "yes" if application.get("exposed") else "no",
-        state.get("message", ""),
+        str(application["charm-rev"]),
+        "no",
+        state["message"],
     ]
 
 
 def _unit_row(name: str, unit: PlacedUnit) -> list[str]:
     status = unit["status"]
     agent = status["juju-status"]
-    message = status["workload-status"].get("message", "")
+    message = status["workload-status"]["message"]
     doing = ""
     if agent["current"] == "executing":
         # As Juju shows it: "running install hook" becomes (install), before what the charm says.
-        doing = agent.get("message", "").removeprefix("running ").removesuffix(" hook")
+        doing = agent["message"].removeprefix("running ").removesuffix(" hook")
     return [
         ("  " if unit["principal"] else "") + name + ("*" if status.get("leader") else ""),
         status["workload-status"]["current"],
         agent["current"],
         "" if unit["principal"] else unit["machine"],
-        status.get("public-address", ""),
-        ",".join(status.get("open-ports") or []),
+        status["public-address"],
+        ",".join(status["open-ports"]),
         f"({doing}) {message}".rstrip() if doing else message,
     ]
 
 
-def _machine_row(name: str, machine: MachineStatus) -> list[str]:
-    base = machine.get("base") or {}
-    return [
-        name,
-        machine["juju-status"]["current"],
-        address(machine) or "",
-        machine.get("instance-id", ""),
-        "@".join(base[key] for key in ("name", "channel") if key in base),
-        "",
-        machine.get("machine-status", State(current="")).get("message", ""),
-    ]
+def _machine_row(name: str, machine: Mapping[str, Any]) -> list[str]:
+    state, message = machine["juju-status"]["current"], machine["machine-status"]["message"]
+    return [name, state, machine["dns-name"], machine["instance-id"], "", "", message]
 
 
 def columns(

@@ -5,6 +5,7 @@ import json
 from typing import get_args
 
 import pytest
+from test_hooks import World
 
 from sandbox.rules import charm as charms
 from sandbox.rules import hooks, operations
@@ -17,7 +18,6 @@ SERVER = charms.parse(
 name: server
 provides: {share: {interface: nfs_share}}
 peers: {cluster: {interface: cluster}}
-extra-bindings: {wan: null}
 storage: {data: {type: filesystem}}
 """,
     """
@@ -58,17 +58,7 @@ def started(juju: Profile = "3.6") -> Model:
 
 def idle(model: Model) -> None:
     """Run every hook of every unit, doing nothing."""
-    busy = True
-    while busy:
-        operations.settle(model)
-        busy = False
-        for storage in model.storage.values():
-            storage.is_provisioned = True
-        for unit in list(model.units.values()):
-            if hook := hooks.next_hook(model, unit):
-                hooks.begin(model, unit, hook)
-                hooks.commit(model, unit, hook)
-                busy = True
+    World(model).settle()
 
 
 CHANGED = Hook("relation-changed", 1, "share", "client", "client/0")
@@ -112,7 +102,6 @@ READS = [
         '{"message":"","status":"unknown","status-data":{}}\n',
     ),
     ("relation-model-get --format=json -r share:1", '{"uuid":"7f1c"}\n'),
-    ("state-get --format=json", "{}\n"),
     (
         "network-get --format=json -r 1 share",
         '{"bind-addresses":[{"addresses":[{"cidr":"10.77.0.0/24","hostname":"",'
@@ -127,8 +116,6 @@ READS = [
     ("config-get unknown --format json", "null\n"),
     ("config-get ratio", "1\n"),
     ("config-get", "fast: true\nratio: 1\nsize: 3\n"),
-    ("config-get --all", "fast: true\nname: null\nratio: 1\nsize: 3\n"),
-    ("config-get -a --format=json", '{"fast":true,"name":null,"ratio":1,"size":3}\n'),
     ("is-leader", "True\n"),
     ("relation-ids share", "share:1\n"),
     ("relation-list -r 1", "client/0\n"),
@@ -137,18 +124,11 @@ READS = [
     ("relation-get wish -r 1 client/0", "big\n"),
     ("relation-get -r 1 none client/0", ""),
     ("relation-get --app -r 1 name client/0", "/data\n"),
-    ("network-get share --ingress-address", "10.77.0.10\n"),
-    ("network-get juju-info --bind-address --format=json", '"10.77.0.10"\n'),
-    ("network-get wan --egress-subnets", "10.77.0.10/32\n"),
-    ("unit-get private-address", "10.77.0.10\n"),
     ("storage-get -s data/0 location", "/var/lib/juju/storage/data/0\n"),
     ("storage-list", "data/0\n"),
     ("status-get", "unknown\n"),
     ("status-get --format=json", '{"status":"unknown"}\n'),
     ("status-get --application", "unknown\n"),
-    ("state-get", "{}\n"),
-    ("state-get - --format=json", "{}\n"),
-    ("state-get nothing --format=json", '""\n'),
     ("opened-ports", ""),
 ]
 
@@ -182,7 +162,6 @@ FAILURES = [
     ("status-set active a b", 2, 'unrecognized args: "b"'),
     ("open-port 0/tcp", 2, 'invalid port or port range "0/tcp"'),
     ("open-port 20-10", 2, 'invalid port or port range "20-10"'),
-    ("open-port --endpoints none 1", 1, 'unknown endpoint "none"'),
     ("config-get --format=toml", 2, 'invalid value "toml" for option --format: unknown format'),
     ("action-get", 1, "not running an action"),
     ("secret-get --format=json x", 1, "secret-get is not supported by the sandbox"),
@@ -209,12 +188,6 @@ def test_what_only_a_leader_may(command: str, message: str):
     model = started()
     assert execute(at(model, "server/1"), command.split()) == Answer(1, "", f"ERROR {message}\n")
     assert execute(at(model, "server/0"), command.split()).returncode == 0
-
-
-def test_every_unit_may_read_the_peers_application_databag():
-    assert said(at(started(), "server/1"), "relation-get", "-r", "0", "--app", "-", "server") == (
-        "{}\n"
-    )
 
 
 def test_a_follower_reads_its_own_application_databag_in_4_0():
@@ -272,51 +245,36 @@ def test_without_flush_a_hook_leaves_nothing_but_what_acts_at_once():
     context = at(model, log=lambda level, message: logged.append((level, message)))
     said(context, "relation-set", "-r", "1", "a=1")
     said(context, "open-port", "2049/tcp")
-    said(context, "state-set", "k=v")
     said(context, "status-set", "--application=False", "blocked", "--", "-x")
     said(context, "status-set", "--application=True", "active")
     said(context, "application-version-set", "--", "1.2")
     said(context, "juju-log", "--log-level", "WARNING", "--", "-m")
     unit = model.units["server/0"]
     assert "a" not in model.relations[1].unit_bags["server/0"].data
-    assert (unit.ports, unit.state) == (set(), {})
+    assert unit.ports == set()
     assert (unit.status.status, unit.status.message) == ("blocked", "-x")
     assert model.applications["server"].status.status == "active"
     assert model.applications["server"].workload_version == "1.2"
     assert logged == [("WARNING", "-m")]
 
 
-def test_writing_what_is_there_changes_no_version_and_runs_no_hook():
-    model = started()
-    for expected in (1, 0):
-        context = at(model)
-        said(context, "relation-set", "-r", "1", "a=1")
-        before = model.relations[1].unit_bags["server/0"].version
-        context.flush()
-        assert model.relations[1].unit_bags["server/0"].version == before + expected
-    idle(model)
-    assert hooks.next_hook(model, model.units["client/0"]) is None
-
-
 def test_opened_ports_shows_what_is_pending_by_protocol_and_number():
     """See OpenedUnitPortRanges in runner/context/ports.go, SortPortRanges in portrange.go."""
     model = started()
     context = at(model)
-    for port in ("2049", "99/udp", "icmp", "111"):
+    for port in ("2049", "99/udp", "icmp", "111", "100-110/udp"):
         said(context, "open-port", port)
-    said(context, "open-port", "--endpoints", "share,cluster", "100-110/udp")
-    shown = "icmp (*)\n111/tcp (*)\n2049/tcp (*)\n99/udp (*)\n100-110/udp (cluster, share)\n"
-    assert said(context, "opened-ports", "--endpoints") == shown
+    shown = ["icmp", "111/tcp", "2049/tcp", "99/udp", "100-110/udp"]
+    assert said(context, "opened-ports").split() == shown
     assert model.units["server/0"].ports == set()
     context.flush()
     context = at(model)
-    assert said(context, "opened-ports", "--endpoints") == shown
     said(context, "close-port", "2049/tcp")
-    left = '["icmp","111/tcp","99/udp","100-110/udp"]\n'
-    assert said(context, "opened-ports", "--format=json") == left
-    assert ("2049/tcp", "*") in model.units["server/0"].ports
+    shown.remove("2049/tcp")
+    assert json.loads(said(context, "opened-ports", "--format=json")) == shown
+    assert "2049/tcp" in model.units["server/0"].ports
     context.flush()
-    assert said(at(model), "opened-ports", "--format=json") == left
+    assert said(at(model), "opened-ports").split() == shown
 
 
 def test_a_port_that_another_unit_of_the_machine_has_cannot_be_opened():
@@ -354,17 +312,6 @@ def test_a_port_that_another_unit_of_the_machine_has_cannot_be_opened():
     # What is open already, or on another machine, is no conflict.
     said(at(model), "open-port", "2049")
     said(at(model, "server/1"), "open-port", "2049")
-
-
-def test_state_is_read_in_the_hook_and_flushed_after_it():
-    model = started("4.0")
-    context = at(model)
-    assert said(context, "state-get", "--format=json") == "{}\n"
-    said(context, "state-set", "--file", "-", stdin='{"k": "v", "l": "w"}')
-    said(context, "state-delete", "l")
-    assert said(context, "state-get", "k") == "v\n"
-    context.flush()
-    assert model.units["server/0"].state == {"k": "v"}
 
 
 def test_what_a_hook_reads_of_others_does_not_change_while_it_runs():
@@ -470,17 +417,6 @@ def test_what_a_leader_wrote_is_refused_once_it_has_lost_the_lead(juju: Profile,
     said(context, "relation-set", "-r", "1", "b=2")
     context.flush()
     assert model.relations[1].unit_bags["server/0"].data["b"] == "2"
-
-
-def test_a_dying_leader_leads_until_it_is_gone():
-    """The lead of the dead is revoked: RevokeLeadershipFunc, apiserver/common/leadership.go."""
-    model = started()
-    operations.remove_unit(model, ["server/0"])
-    operations.settle(model)
-    assert said(at(model), "is-leader") == "True\n"
-    assert said(at(model, "server/1"), "is-leader") == "False\n"
-    idle(model)
-    assert said(at(model, "server/1"), "is-leader") == "True\n"
 
 
 def test_who_was_told_that_it_does_not_lead_does_not_lead_in_that_hook():
@@ -626,7 +562,6 @@ def test_an_action_gives_results_even_when_it_fails():
     )
     said(context, "action-fail")
     assert action.failure == "action failed without reason given, check action for errors"
-    assert execute(context, ["juju-reboot"]).returncode == 1
 
 
 ALWAYS = {

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,9 +51,7 @@ def refuse(_message: str) -> None:
         ("b.list", "deb http://a b main\n", 1, ""),
     ],
 )
-def test_keyring_is_the_one_that_the_host_names(
-    tmp_path: Path, name: str, text: str, number: int, option: str
-) -> None:
+def test_keyring_is_the_one_that_the_host_names(tmp_path, name, text, number, option):
     (tmp_path / name).write_text(text)
     assert images._signed_by(f"{tmp_path / name}:{number}") == option
 
@@ -68,7 +65,7 @@ def debian_12(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("debian_12")
-def test_another_release_comes_from_where_the_hosts_does() -> None:
+def test_another_release_comes_from_where_the_hosts_does():
     sources = [
         "deb [signed-by=/k/bookworm.gpg] http://a bookworm main contrib",
         "deb http://a bookworm-updates main",
@@ -87,7 +84,7 @@ def test_another_release_comes_from_where_the_hosts_does() -> None:
         images._sources_of("trixie", sources[3:])
 
 
-def test_release_that_the_host_has_no_source_of_is_refused(debian_12: dict[str, str]) -> None:
+def test_release_that_the_host_has_no_source_of_is_refused(debian_12):
     with pytest.raises(images.ImageError, match="can't be of release 22 on this Debian"):
         images._codename("22")
     debian_12.update(ID="ubuntu", VERSION_ID="24.04", VERSION_CODENAME="noble")
@@ -109,18 +106,14 @@ def test_release_that_the_host_has_no_source_of_is_refused(debian_12: dict[str, 
 )
 @pytest.mark.usefixtures("cache")
 @needs_root
-def test_host_that_can_not_is_told_what_to_do(
-    monkeypatch: pytest.MonkeyPatch,
-    break_host: Callable[[pytest.MonkeyPatch], None],
-    advice: str,
-) -> None:
+def test_host_that_can_not_is_told_what_to_do(monkeypatch, break_host, advice):
     break_host(monkeypatch)
     with pytest.raises(images.ImageError, match=advice):
         asyncio.run(images.build([], refuse))
 
 
 @needs_root
-def test_image_is_built_once_and_named_by_what_is_in_it() -> None:
+def test_image_is_built_once_and_named_by_what_is_in_it():
     packages = ["nfs-common", "nfs-kernel-server"]
     first = asyncio.run(images.build(packages, print))
     assert asyncio.run(images.build(packages[::-1], refuse)) == first
@@ -128,9 +121,7 @@ def test_image_is_built_once_and_named_by_what_is_in_it() -> None:
 
 
 @needs_root
-def test_build_that_is_killed_leaves_nothing_that_counts(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_build_that_is_killed_leaves_nothing_that_counts(cache, monkeypatch):
     program = (
         "import asyncio, sys\n"
         "from pathlib import Path\n"

@@ -21,7 +21,8 @@ from sandbox.command import juju as juju_command
 from sandbox.command import line as juju_line
 from sandbox.command.juju import main
 from sandbox.controller import uniter
-from sandbox.controller.client import RUN
+from sandbox.controller.client import RUN, RunDirectory
+from sandbox.controller.connection import call
 
 JUJU = Path(__file__).resolve().parents[2] / "sandbox" / "bin" / "juju"
 # The coroutines of a connection to the controller: asyncio's, and the controller's.
@@ -132,36 +133,24 @@ async def test_deploy_says_what_it_does_and_status_shows_it():
             'Deploying "mine" from local charm "a", revision 0\n',
         )
         await juju.world.idle("mine/0", "mine/1")
-        table = await juju.says("status", "--relations", "--storage")
+        table = await juju.says("status")
         assert re.search(r"Model +Controller +Cloud/Region +Version +SLA +Timestamp\n", table)
         assert re.search(r"\nmine +active +2  a +0  no +ready\n", table)
         assert re.search(r"\nmine/0\* +active +idle +0 +10\.77\.0\.10 +2049/tcp +ready\n", table)
         assert yaml.safe_load(await juju.says("status", "--format", "yaml"))["model"]["name"]
-        (await juju.says("add-unit", "mine", "--to", "0"),)
+        await juju.says("add-unit", "mine", "--to", "0")
         assert juju.world.unit("mine/2")["machine"] == "0"
 
 
 @asynchronous
 async def test_deploy_takes_options_storage_and_a_place():
     async with model() as juju:
-        (juju.world.root / "a.yaml").write_text("a: {name: from a file}")
-        assert await juju.says("add-machine") == ""
-        options = ["--config", "./a.yaml", "--config", "size=7", "--storage", "data=1,2G"]
+        await juju.says("deploy", juju.world.charm("b", READER))
+        options = ["--config", "size=7", "--storage", "data=1,2G"]
         await deployed(juju, "a", "--to", "0", *options)
         assert await juju.says("config", "a", "size") == "7\n"
-        assert await juju.says("config", "a", "name") == "from a file\n"
-        table = (await juju.says("storage")).splitlines()
-        assert table[1].split() == [
-            "a/0",
-            "data/0",
-            "filesystem",
-            "disk",
-            "2.0",
-            "GiB",
-            "attached",
-        ]
-        listed = json.loads(await juju.says("storage", "--format", "json"))
-        assert listed["storage"]["data/0"]["attachments"]["units"]["a/0"]["machine"] == "0"
+        row = ["a/0", "data/0", "filesystem", "disk", "2.0", "GiB", "attached"]
+        assert (await juju.says("storage")).splitlines()[1].split() == row
         assert list(juju.world.machines) == ["0"]
         done = await juju("add-storage", "a/0", "data=1G")
         assert done.stderr == "added storage data/1 to a/0\n"
@@ -172,13 +161,10 @@ async def test_deploy_takes_options_storage_and_a_place():
             'failed to add storage "data" to a/0: charm "a" store "data": '
             "at most 2 instances supported, 3 specified\n",
         )
-        done = await juju("remove-storage", "data/0")
-        assert done.stderr == "failed to remove data/0: storage is attached\n"
-        assert (await juju("detach-storage", "data/0")).stderr == "detaching data/0\n"
+        juju.world.controller.detach_storage("data/0")
         await juju.world.until(lambda: juju.world.controller.storage()[0]["owner"] is None)
-        assert (
-            await juju("attach-storage", "a/0", "data/0")
-        ).stderr == "attaching data/0 to a/0\n"
+        done = await juju("attach-storage", "a/0", "data/0")
+        assert done.stderr == "attaching data/0 to a/0\n"
 
 
 @asynchronous
@@ -201,10 +187,6 @@ async def test_config():
         done = await juju("config", "a", "size=2")
         assert 'WARNING the configuration setting "size" already has the value "2"' in done.stderr
         assert await juju.says("config", "a", "name") == "x=y\n"
-        await juju.says("config", "a", "--reset", "size,name")
-        assert await juju.says("config", "a", "size") == "1\n"
-        await juju.says("config", "a", "--file", "-", stdin="a: {size: 9}")
-        assert await juju.says("config", "a", "size") == "9\n"
         done = await juju("config", "a", "none=1")
         assert (done.returncode, done.stderr) == (1, 'ERROR unknown option "none"\n')
 
@@ -213,64 +195,49 @@ async def test_config():
 async def test_model_config():
     async with model() as juju:
         key = "update-status-hook-interval"
-        assert await juju.says("model-config", key) == "5m\n"
+        assert re.search(rf"{key} +default +5m", await juju.says("model-config"))
         await juju.says("model-config", f"{key}=10s", "automatically-retry-hooks=false")
         shown = json.loads(await juju.says("model-config", "--format", "json"))
         assert shown[key] == {"Value": "10s", "Source": "model"}
-        assert shown["automatically-retry-hooks"]["Value"] is False
-        await juju.says("model-config", "--reset", key)
-        assert re.search(rf"{key} +default +5m", await juju.says("model-config"))
 
 
 @pytest.mark.parametrize("juju", ["3.6", "4.0"])
-def test_run(juju: str):
-    async def test():
-        async with model(juju) as it:
-            await deployed(it)
-            script = it.world.script
-            script("grow", "action-log growing; action-set b=$(action-get to) c.d=e; echo out")
-            done = await it("run", "a/leader", "grow", "to=5", "how.much=1")
-            assert done.returncode == 0, done.stderr
-            assert done.stdout == 'b: "5"\nc:\n  d: e\n\nout\n'
-            assert re.fullmatch(
-                r"Running operation 1 with 1 task\n  - task 2 on unit-a-0\n\n"
-                r"Waiting for task 2\.\.\.\n\n\d\d:\d\d:\d\d growing\n",
-                done.stderr,
-            )
-            script("grow", "action-fail 'no room'")
-            done = await it("run", "a/0", "grow", "to=5")
-            assert (done.returncode, done.stdout) == (0, "Action id 4 failed: no room\n\n")
-            script("grow", "exit 3")
-            done = await it("run", "a/0", "grow", "to=5")
-            assert done.returncode == 1
-            assert (
-                'ERROR the following task failed:\n - id "6" with return code 3\n' in done.stderr
-            )
-            script("grow", "sleep 100")
-            async with asyncio.timeout(20):
-                done = await it("run", "a/0", "grow", "to=5", "--wait", "200ms")
-            assert (done.returncode, done.stdout) == (1, "")
-            assert done.stderr.endswith("ERROR timed out waiting for results from: unit a/0\n")
-
-    asyncio.run(test())
+@asynchronous
+async def test_run(juju: str):
+    async with model(juju) as it:
+        await deployed(it)
+        script = it.world.script
+        script("grow", "action-log growing; action-set b=$(action-get to) c.d=e; echo out")
+        done = await it("run", "a/leader", "grow", "to=5", "how.much=1")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == 'b: "5"\nc:\n  d: e\n\nout\n'
+        assert re.fullmatch(
+            r"Running operation 1 with 1 task\n  - task 2 on unit-a-0\n\n"
+            r"Waiting for task 2\.\.\.\n\n\d\d:\d\d:\d\d growing\n",
+            done.stderr,
+        )
+        script("grow", "action-fail 'no room'")
+        done = await it("run", "a/0", "grow", "to=5")
+        assert (done.returncode, done.stdout) == (0, "Action id 4 failed: no room\n\n")
+        script("grow", "exit 3")
+        done = await it("run", "a/0", "grow", "to=5")
+        assert done.returncode == 1
+        assert 'ERROR the following task failed:\n - id "6" with return code 3\n' in done.stderr
+        script("grow", "sleep 100")
+        async with asyncio.timeout(20):
+            done = await it("run", "a/0", "grow", "to=5", "--wait", "200ms")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.endswith("ERROR timed out waiting for results from: unit a/0\n")
 
 
 @asynchronous
-async def test_run_on_several_units_in_the_background_and_with_parameters_of_a_file():
+async def test_run_with_the_parameters_of_a_file():
     async with model() as juju:
-        await deployed(juju, "-n", "2")
-        await juju.world.idle("a/1")
+        await deployed(juju)
         juju.world.script("grow", "action-set to=$(action-get to) how=$(action-get how.x)")
         (juju.world.root / "p.yaml").write_text("{to: 1, how: {x: 'yes'}}")
-        shown = yaml.safe_load(
-            await juju.says("run", "a/0", "a/1", "grow", "--params", "p.yaml", "to=2")
-        )
-        assert [it["output"] for it in shown.values()] == ['how: "yes"\nto: "2"\n'] * 2
-        done = await juju("run", "a/0", "grow", "to=3", "--background")
-        assert done.stderr.startswith("Scheduled operation 4 with task 5\n")
-        await juju.world.controller.wait_action("5")
-        task = json.loads(await juju.says("show-task", "5", "--format", "json"))
-        assert (task["status"], task["results"]["to"]) == ("completed", "3")
+        said = await juju.says("run", "a/0", "grow", "--params", "p.yaml", "to=2")
+        assert said == 'how: "yes"\nto: "2"\n\n'
 
 
 @pytest.mark.parametrize(
@@ -292,17 +259,20 @@ async def test_run_on_several_units_in_the_background_and_with_parameters_of_a_f
         ),
         ("3.6", ["grow"], 2, "ERROR no unit specified\n"),
         ("3.6", ["a/0"], 2, "ERROR no action specified\n"),
-        ("3.6", ["a/0", "b/0", "grow"], 2, "ERROR all units must be of the same application\n"),
+        (
+            "3.6",
+            ["a/0", "a/1", "grow"],
+            2,
+            'ERROR the sandbox has "juju run" on one unit at a time: try more on Juju\n',
+        ),
         ("3.6", ["b/leader", "grow"], 1, 'ERROR could not determine leader for "b"\n'),
     ],
 )
-def test_run_refuses(juju: str, words: list[str], returncode: int, stderr: str):
-    async def test():
-        async with model(juju) as it:
-            await deployed(it)
-            assert await it("run", *words) == Done(returncode, "", stderr)
-
-    asyncio.run(test())
+@asynchronous
+async def test_run_refuses(juju: str, words: list[str], returncode: int, stderr: str):
+    async with model(juju) as it:
+        await deployed(it)
+        assert await it("run", *words) == Done(returncode, "", stderr)
 
 
 @asynchronous
@@ -318,58 +288,42 @@ async def test_juju_4_takes_an_action_that_lacks_a_parameter_and_its_task_fails(
 
 
 @asynchronous
-async def test_actions():
-    async with model() as juju:
-        await deployed(juju)
-        assert await juju.says("actions", "a") == "Action  Description\ngrow    Make it larger\n"
-        schema = yaml.safe_load(await juju.says("actions", "a", "--schema"))
-        assert schema["grow"]["required"] == ["to"]
-
-
-@asynchronous
 async def test_exec():
     async with model() as juju:
         await deployed(juju)
         says = ["exec", "--unit", "a/leader", "--"]
         assert await juju.says(*says, "echo $JUJU_UNIT_NAME; printf x >&2") == "a/0\nx\n"
         assert await juju.says(*says, "printf", "%s;", "a b", "c") == "a b;c;\n"
-        found = json.loads(await juju.says("exec", "--machine", "0", "--format=json", "--", "pwd"))
-        assert found["0"]["results"]["return-code"] == 0
         done = await juju(*says, "exit 3")
         assert (done.returncode, done.stdout) == (1, "")
         assert "the following task failed:" in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("words", "program", "expected"),
+    ("words", "expected"),
     [
-        ("ssh a/leader findmnt -l", "/usr/bin/ssh", ["root@10.77.0.10", "findmnt", "-l"]),
-        ("ssh ubuntu@0 -o X=y true", "/usr/bin/ssh", ["root@10.77.0.10", "-o", "X=y", "true"]),
-        ("scp ./a:b a/0:/there", "/usr/bin/scp", ["./a:b", "root@10.77.0.10:/there"]),
-        ("scp -- -r a/0:x .", "/usr/bin/scp", ["-r", "root@10.77.0.10:x", "."]),
+        ("ssh a/leader findmnt -l", ["root@10.77.0.10", "findmnt", "-l"]),
+        ("ssh ubuntu@0 -o X=y true", ["root@10.77.0.10", "-o", "X=y", "true"]),
     ],
 )
-def test_it_becomes_ssh_in_the_models_network(
-    monkeypatch: pytest.MonkeyPatch, words: str, program: str, expected: list[str]
+@asynchronous
+async def test_it_becomes_ssh_in_the_models_network(
+    monkeypatch: pytest.MonkeyPatch, words: str, expected: list[str]
 ):
     became: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda _, argv: became.append(argv))
-
-    async def test():
-        async with model() as juju:
-            await deployed(juju)
-            command = [sys.executable, "-c", "input()", "--base", "/images/base-1.img"]
-            with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
-                (juju.world.root / "controller.pid").write_text(f"{process.pid}\n")
-                name, *rest = words.split()
-                await asyncio.to_thread(main, [name, "-m", NAME, *rest])
-                process.communicate(b"\n")
-            (argv,) = became
-            nsenter = ["/usr/bin/nsenter", "--target", str(process.pid), "--net", "--"]
-            assert argv[:8] == [*nsenter, program, "-i", "/images/base-1.key"]
-            assert argv[-len(expected) :] == expected
-
-    asyncio.run(test())
+    async with model() as juju:
+        await deployed(juju)
+        command = [sys.executable, "-c", "input()", "--base", "/images/base-1.img"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+            (juju.world.root / "controller.pid").write_text(f"{process.pid}\n")
+            name, *rest = words.split()
+            await asyncio.to_thread(main, [name, "-m", NAME, *rest])
+            process.communicate(b"\n")
+        (argv,) = became
+        nsenter = ["/usr/bin/nsenter", "--target", str(process.pid), "--net", "--"]
+        assert argv[:8] == [*nsenter, "/usr/bin/ssh", "-i", "/images/base-1.key"]
+        assert argv[-len(expected) :] == expected
 
 
 @asynchronous
@@ -387,9 +341,6 @@ async def test_relations_come_and_go():
         await juju.world.idle("b/0")
         assert await juju.says("integrate", "b:share", "a") == ""
         await juju.world.until(lambda: ("share-relation-joined", 0) in juju.world.ran("a/0"))
-        table = await juju.says("status", "--relations")
-        assert "Integration provider  Requirer  Interface  Type     Message\n" in table
-        assert "a:share               b:share   s          regular" in table
         shown = yaml.safe_load(await juju.says("show-unit", "a/0"))["a/0"]
         assert list(shown["relation-info"][0]["related-units"]) == ["b/0"]
         done = await juju("integrate", "b", "a")
@@ -448,7 +399,7 @@ async def test_refresh_and_resolved():
         await juju.says("resolved", "a/0")
         await juju.world.until(lambda: len(juju.world.ran("a/0")) == 6)
         await juju.world.until(lambda: state() == "error")
-        await juju.says("resolve", "--no-retry", "--all")
+        await juju.says("resolve", "--no-retry", "a/0")
         await juju.world.until(lambda: state() != "error")
         done = await juju("resolved", "a/0")
         assert done.stderr == 'ERROR unit "a/0" is not in an error state\n'
@@ -468,7 +419,7 @@ async def test_debug_log():
 
         # Ten of them, which is Juju's number, and none of DEBUG.
         assert len(await lines()) == len(await lines("--limit", "0")) == 10
-        assert len(await lines("--lines", "3")) == len(await lines("--limit", "3")) == 3
+        assert len(await lines("--limit", "3")) == 3
         everything = await lines("--replay", "--no-tail")
         # The first one names the seed of the order of relations.
         assert len(everything) == 17
@@ -479,8 +430,7 @@ async def test_debug_log():
             (["--include", "a/0"], 15),
             (["--include", "unit-b-10"], 1),
             (["-i", "b", "--level", "ERROR"], 0),
-            (["--exclude", "a", "--level", "warning"], 1),
-            (["--include-module", "unit.b/10"], 1),
+            (["--level", "warning"], 1),
         ]:
             assert len(await lines("--replay", *words)) == count, words
         await juju.says("model-config", "logging-config=<root>=INFO;juju.worker=DEBUG")
@@ -505,16 +455,30 @@ async def test_debug_log_follows():
 
 
 @asynchronous
+async def test_what_somebody_asked_for_who_hangs_up_is_ended():
+    async with model() as juju:
+        await deployed(juju)
+        begun = juju.world.root / "begun"
+        command = f"touch {begun}; sleep 100"
+        asked = asyncio.create_task(
+            call(RunDirectory(RUN / NAME), "ssh", machine="0", command=command)
+        )
+        await juju.world.until(begun.exists)
+        asked.cancel()
+        await juju.world.until(lambda: not juju.world.machines["0"]._running)
+
+
+@asynchronous
 async def test_the_model_is_the_one_that_is_named():
     async with model() as juju:
         for name in (f"sandbox:{NAME}", f"admin/{NAME}", f"sandbox:admin/{NAME}"):
             assert (await juju("status", "-m", name)).returncode == 0
         done = await juju("status", "-m", "none")
         assert done == Done(1, "", "ERROR model sandbox:admin/none not found\n")
-        assert f"\n{NAME}" in await juju.says("models")
 
 
-def test_the_model_is_the_one_in_focus(
+@asynchronous
+async def test_the_model_is_the_one_in_focus(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     for module in (juju_command, juju_line):
@@ -524,21 +488,18 @@ def test_the_model_is_the_one_in_focus(
         await asyncio.to_thread(main, ["switch"])
         return capsys.readouterr().out
 
-    async def test():
-        async with model() as juju:
-            other = RUN / f"{NAME}-2"
-            other.symlink_to(juju.world.root)
-            try:
-                for name in (NAME, other.name):
-                    await asyncio.to_thread(main, ["switch", name])
-                    assert capsys.readouterr().err.endswith(f" -> sandbox:admin/{name}\n")
-                    assert await focus() == f"sandbox:admin/{name}\n"
-                monkeypatch.setenv("JUJU_MODEL", NAME)
-                assert await focus() == f"sandbox:admin/{NAME}\n"
-            finally:
-                other.unlink()
-
-    asyncio.run(test())
+    async with model() as juju:
+        other = RUN / f"{NAME}-2"
+        other.symlink_to(juju.world.root)
+        try:
+            for name in (NAME, other.name):
+                await asyncio.to_thread(main, ["switch", name])
+                assert capsys.readouterr().err.endswith(f" -> sandbox:admin/{name}\n")
+                assert await focus() == f"sandbox:admin/{name}\n"
+            monkeypatch.setenv("JUJU_MODEL", NAME)
+            assert await focus() == f"sandbox:admin/{NAME}\n"
+        finally:
+            other.unlink()
 
 
 @pytest.mark.parametrize(
@@ -548,45 +509,40 @@ def test_the_model_is_the_one_in_focus(
         ("deploy ./a --channel x", 'the sandbox has no "juju deploy --channel": try that on Juju'),
         ("deploy", "no charm or bundle specified"),
         ("deploy mysql", 'the sandbox has no Charmhub for "juju deploy mysql"'),
-        ("remove-unit a/0 --num-units 1", "--num-units for non k8s models not valid"),
         ("remove-unit a", 'invalid unit name "a"'),
+        ("deploy ./a --config a.yaml", 'the sandbox has no "juju deploy --config a.yaml"'),
+        ("exec --unit a/0,a/1 true", 'the sandbox has "juju exec" on one unit at a time'),
         ("config", "no application name specified"),
         ("integrate a", "a relation must involve two applications"),
         ("add-unit a b", 'unrecognized args: ["b"]'),
         ("status --format=xml", 'the sandbox has no "juju status --format=xml": try that on Juju'),
     ],
 )
-def test_what_there_is_not(words: str, stderr: str):
-    async def test():
-        async with model() as juju:
-            done = await juju(*words.split())
-            assert (done.returncode, done.stdout) == (2, "")
-            assert done.stderr.startswith(f"ERROR {stderr}")
-
-    asyncio.run(test())
+@asynchronous
+async def test_what_there_is_not(words: str, stderr: str):
+    async with model() as juju:
+        done = await juju(*words.split())
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"ERROR {stderr}")
 
 
 @pytest.mark.parametrize("version", ["3.6", "4.0"])
-def test_jubilant(version: str):
-    async def test():
-        async with model(version) as it:
-            it.world.script("start", "status-set active ready; juju-log started")
-            it.world.script("grow", "action-log growing; action-set a.b=c; exit $(action-get to)")
-            files = {"actions.yaml": ACTIONS, "config.yaml": CONFIG}
-            charms = [
-                it.world.charm("a", f"{SHARE}, {STORE}", **files),
-                it.world.charm("b", READER),
-            ]
-            other = it.world.charm("c", f"{SHARE}, {STORE}", new="1", **files)
-            await asyncio.to_thread(use_jubilant, version, it, charms, other)
-
-    asyncio.run(test())
+@asynchronous
+async def test_jubilant(version: str):
+    async with model(version) as it:
+        it.world.script("start", "status-set active ready; juju-log started")
+        it.world.script("grow", "action-log growing; action-set a.b=c; exit $(action-get to)")
+        files = {"actions.yaml": ACTIONS, "config.yaml": CONFIG}
+        charms = [
+            it.world.charm("a", f"{SHARE}, {STORE}", **files),
+            it.world.charm("b", READER),
+        ]
+        await asyncio.to_thread(use_jubilant, charms)
 
 
-def use_jubilant(version: str, it: Juju, charms: list[str], other: str) -> None:
+def use_jubilant(charms: list[str]) -> None:
     juju = jubilant.Juju(model=NAME, cli_binary=JUJU, wait_timeout=30)
-    assert str(juju.version()).startswith(version)
-    juju.deploy(charms[0], num_units=2, config={"size": 3}, storage={"data": "1,1G"}, trust=True)
+    juju.deploy(charms[0], num_units=2, config={"size": 3}, storage={"data": "1,1G"})
     juju.deploy(charms[1], "b", constraints={"virt-type": "virtual-machine"})
     juju.integrate("a", "b:share")
     status = juju.wait(jubilant.all_active, error=jubilant.any_error, delay=0.01)
@@ -594,10 +550,8 @@ def use_jubilant(version: str, it: Juju, charms: list[str], other: str) -> None:
     assert re.fullmatch(r"\d\d [A-Z][a-z]+ \d{4} [0-9:]{8}Z", status.apps["a"].app_status.since)
     assert status.apps["a"].charm_origin == "local"
     assert status.apps["a"].relations["share"][0].related_app == "b"
-    assert status.storage.storage["data/0"].attachments.units["a/0"].machine == "0"
-    assert juju.config("a") == {"size": 3}
-    juju.config("a", {"name": "x"}, reset="size")
-    assert juju.config("a") == {"size": 1, "name": "x"}
+    juju.config("a", {"name": "x"})
+    assert juju.config("a") == {"size": 3, "name": "x"}
     juju.model_config({"update-status-hook-interval": "1h"})
     assert juju.model_config()["update-status-hook-interval"] == "1h"
     task = juju.run("a/leader", "grow", {"to": 0}, wait=20)
@@ -609,7 +563,6 @@ def use_jubilant(version: str, it: Juju, charms: list[str], other: str) -> None:
     with pytest.raises(ValueError, match="not defined"):
         juju.run("a/0", "none")
     assert juju.exec("echo $JUJU_UNIT_NAME", unit="a/1").stdout == "a/1\n"
-    assert juju.exec("true", machine=0).return_code == 0
     with pytest.raises(jubilant.TaskError):
         juju.exec("false", unit="a/1")
     assert "unit-a-0: " in juju.debug_log()

@@ -25,16 +25,14 @@ ANSWERS = {
 
 
 class Answers(socketserver.StreamRequestHandler):
-    """A controller that notes what it is asked, and can be ended."""
+    """A controller that notes what it is asked."""
 
     def handle(self):
         for line in self.rfile:
             request = json.loads(line)
             result = ANSWERS.get(request["method"])
             self.server.asked.append((request["method"], request["params"]))  # pyright: ignore
-            self.wfile.write(json.dumps({"id": request["id"], "result": result}).encode() + b"\n")
-            if request["method"] == "destroy":
-                self.server.ended = True  # pyright: ignore[reportAttributeAccessIssue]
+            self.wfile.write(json.dumps({"result": result}).encode() + b"\n")
 
 
 @contextmanager
@@ -44,8 +42,10 @@ def controller(directory: RunDirectory) -> Iterator[Any]:
         server.daemon_threads = True
         server.asked = []  # pyright: ignore[reportAttributeAccessIssue]
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
-        yield server
-        server.shutdown()
+        try:
+            yield server
+        finally:
+            server.shutdown()
 
 
 @pytest.fixture
@@ -106,10 +106,25 @@ def test_what_can_be_asked_is_what_the_controller_has():
     assert names < METHODS
 
 
-def test_destroy_ends_every_model(models: Path, capsys: pytest.CaptureFixture[str]):
+def test_destroy_ends_the_model_in_focus_or_the_one_named_or_all(
+    models: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    current = tmp_path / "current-model"
+    monkeypatch.setattr(juju_line, "CURRENT", current)
+    current.write_text("one")
     one, other = RunDirectory(models / "one"), RunDirectory(models / "other")
+    left = "still running: {}; ./dev destroy --all ends every model\n"
     with controller(one) as server, controller(other) as another:
-        assert program.main(["destroy"]) == 0
-    assert server.ended
-    assert another.ended
-    assert capsys.readouterr().out == "one: destroyed\nother: destroyed\n"
+        for words, ended, said in (
+            ([], (True, False), "one: destroyed\n" + left.format("other")),
+            (["other"], (False, True), "other: destroyed\n" + left.format("one")),
+            (["--all"], (True, True), "one: destroyed\nother: destroyed\n"),
+        ):
+            server.asked.clear()
+            another.asked.clear()
+            assert program.main(["destroy", *words]) == 0
+            assert (bool(server.asked), bool(another.asked)) == ended
+            assert capsys.readouterr().out == said

@@ -5,6 +5,7 @@ import re
 from typing import get_args
 
 import pytest
+from test_hooks import CLIENT
 
 from sandbox.rules import charm as charms
 from sandbox.rules import operations
@@ -20,15 +21,6 @@ storage:
   many: {type: filesystem, multiple: {range: 0-}}
 """,
     "options: {size: {type: int, default: 1}, name: {type: string}}",
-)
-CLIENT = charms.parse(
-    """
-name: client
-subordinate: true
-requires:
-  share: {interface: nfs_share, limit: 1}
-  juju-info: {interface: juju-info, scope: container}
-"""
 )
 PLAIN = charms.parse("{name: plain, requires: {web: {interface: http}}}")
 
@@ -239,16 +231,14 @@ def test_a_unit_whose_machine_is_gone_is_lost_with_no_hook(model: Model):
     assert (model.storage[disk].owner, model.storage[disk].life) == (None, "alive")
 
 
-def test_config_is_set_shown_and_reset(model: Model):
+def test_config_is_set_and_shown(model: Model):
     operations.set_config(model, "server", {"size": "5"})
     shown = operations.get_config(model, "server")
     assert (shown["size"]["value"], shown["size"]["source"]) == (5, "user")
     assert (shown["name"]["value"], shown["name"]["source"]) == (None, "unset")
-    operations.reset_config(model, "server", ["size"])
-    shown = operations.get_config(model, "server")
+    operations.deploy(model, SERVER, "other")
+    shown = operations.get_config(model, "other")
     assert (shown["size"]["value"], shown["size"]["source"]) == (1, "default")
-    with pytest.raises(OperationError, match='unknown option "x"'):
-        operations.reset_config(model, "server", ["x"])
 
 
 def test_a_refresh_that_would_break_what_is_there_is_refused(model: Model):

@@ -1,107 +1,87 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table that people read."""
 
-from typing import cast
+import pytest
 
-from sandbox.rules.status import ApplicationStatus, Status, UnitStatus, table, units
+from sandbox.rules import charm as charms
+from sandbox.rules import operations
+from sandbox.rules.full_status import full_status
+from sandbox.rules.model import Model, Status, Unit
+from sandbox.rules.status import table, units
+
+APP = charms.parse("name: any-app")
+SERVER = charms.parse("name: nfs-server")
+CLIENT = charms.parse(
+    """
+name: nfs-client
+subordinate: true
+requires: {juju-info: {interface: juju-info, scope: container}}
+"""
+)
 
 
-def unit(workload: str, agent: str = "idle", message: str = "", **more: object) -> UnitStatus:
-    status = {
-        "workload-status": {"current": workload, "message": message},
-        "juju-status": {"current": agent},
-        **more,
-    }
-    return cast("UnitStatus", status)
-
-
-def a_model() -> Status:
-    server = unit("maintenance", "executing", "Installing", machine="2", leader=True)
-    server["juju-status"]["message"] = "running install hook"
-    server["open-ports"] = ["2049/tcp", "111/tcp"]
-    client = unit("active", leader=True, **{"public-address": "10.77.0.10"})
-    return {
-        "model": {"name": "try", "controller": "sandbox", "cloud": "sandbox", "version": "3.6.0"},
-        "machines": {
-            "0": {
-                "juju-status": {"current": "started"},
-                "machine-status": {"current": "running", "message": "Running"},
-                "dns-name": "10.77.0.10",
-                "instance-id": "sandbox-0",
-                "base": {"name": "debian", "channel": "12"},
-            },
-            "2": {"juju-status": {"current": "pending"}},
-        },
-        "applications": {
-            "app": cast(
-                "ApplicationStatus",
-                {
-                    "charm": "local:any-app-0",
-                    "charm-name": "any-app",
-                    "charm-rev": 1,
-                    "application-status": {"current": "active"},
-                    "units": {
-                        "app/10": unit("active", machine="0"),
-                        "app/9": unit("active", machine="0", subordinates={"client/0": client}),
-                    },
-                },
-            ),
-            "client": cast(
-                "ApplicationStatus",
-                {
-                    "charm": "nfs-client",
-                    "application-status": {"current": "active"},
-                    "version": "2.6.2",
-                    "subordinate-to": ["app"],
-                },
-            ),
-            "server": {
-                "charm": "nfs-server",
-                "application-status": {"current": "maintenance", "message": "Installing"},
-                "units": {"server/0": server},
-            },
-        },
-    }
+@pytest.fixture
+def model() -> Model:
+    """Give a model with app/9 and app/10 on one machine, and a server that is being installed."""
+    made = Model("try", "4.0", next_unit={"app": 9})
+    operations.deploy(made, APP, "app")
+    operations.add_unit(made, "app", 1, ["0"])
+    operations.deploy(made, CLIENT, "client", num_units=0)
+    operations.deploy(made, SERVER, "server")
+    operations.settle(made)
+    made.machines["0"].status = Status("started", "Running")
+    made.applications["client"].workload_version = "2.6.2"
+    made.units["client/0"] = Unit("client/0", "client", "0", "app/9")
+    for name in ("app/9", "app/10", "client/0"):
+        made.units[name].status = Status("active")
+        made.units[name].agent_status = Status("idle")
+    server = made.units["server/0"]
+    server.status = Status("maintenance", "Installing")
+    server.agent_status = Status("executing", "running install hook")
+    server.ports = {"2049/tcp", "111/tcp"}
+    return made
 
 
 TABLE = """\
 Model  Controller  Cloud/Region  Version
-try    sandbox     sandbox       3.6.0
+try    sandbox     sandbox       4.0.15
 
 App     Version  Status       Scale  Charm       Channel  Rev  Exposed  Message
-app              active           2  any-app                1  no
+app              active           2  any-app                0  no
 client  2.6.2    active           1  nfs-client             0  no
 server           maintenance      1  nfs-server             0  no       Installing
 
-Unit         Workload     Agent      Machine  Public address  Ports             Message
-app/9        active       idle       0
-  client/0*  active       idle                10.77.0.10
-app/10       active       idle       0
-server/0*    maintenance  executing  2                        2049/tcp,111/tcp  \
+Unit        Workload     Agent      Machine  Public address  Ports             Message
+app/9*      active       idle       0        10.77.0.10
+  client/0  active       idle                10.77.0.10
+app/10      active       idle       0        10.77.0.10
+server/0*   maintenance  executing  1        10.77.0.11      111/tcp,2049/tcp  \
 (install) Installing
 
-Machine  State    Address     Inst id    Base       AZ  Message
-0        started  10.77.0.10  sandbox-0  debian@12      Running
-2        pending"""
+Machine  State    Address     Inst id    Base  AZ  Message
+0        started  10.77.0.10  sandbox-0            Running
+1        pending  10.77.0.11  sandbox-1"""
 
 
-def test_table():
-    assert table(a_model()) == TABLE
+def test_table(model: Model):
+    status = full_status(model, "4.0.15")
+    status["controller"]["timestamp"] = ""
+    assert table(status).replace("  Timestamp", "") == TABLE
 
 
-def test_what_an_agent_says_that_runs_no_hook_is_not_shown():
-    status = a_model()
-    units(status)["app/10"]["status"]["juju-status"]["message"] = "agent is lost"
-    assert table(status) == TABLE
+def test_what_an_agent_says_that_runs_no_hook_is_not_shown(model: Model):
+    model.units["app/10"].agent_status = Status("idle", "running nothing")
+    assert "nothing" not in table(full_status(model, "4.0.15"))
 
 
 def test_a_model_with_nothing_in_it_is_one_line():
-    status: Status = {"model": {"name": "try"}, "machines": {}, "applications": {}}
-    assert table(status) == "Model  Controller  Cloud/Region  Version\ntry"
+    titles, *lines = table(full_status(Model("try"), "3.6.28")).splitlines()
+    assert titles.split()[-2:] == ["SLA", "Timestamp"]
+    assert len(lines) == 1
 
 
-def test_a_subordinate_is_where_its_principal_is():
-    client = units(a_model())["client/0"]
+def test_a_subordinate_is_where_its_principal_is(model: Model):
+    client = units(full_status(model, "4.0.15"))["client/0"]
     assert (client["application"], client["principal"], client["machine"]) == (
         "client",
         "app/9",

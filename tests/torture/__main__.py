@@ -19,7 +19,6 @@ from pathlib import Path
 
 from sandbox.controller import controller
 from sandbox.controller.client import ControllerError
-from sandbox.controller.connection import Client as Controller
 from sandbox.machines import images
 from tests.integration.revisions import BEFORE, CHARMS, PACKAGES, packed_at, packed_charm
 from tests.torture import moves  # noqa: F401 - imported, they are there.
@@ -102,15 +101,9 @@ async def _history(name: str, setting: Setting, following: Next) -> History:
     image = await images.build(PACKAGES, print)
     ledger = new_ledger(has_charms_before=bool(setting.before))
     with controller.start(name=name, base=image) as directory:
-        connection = await Controller.connect(directory)
-        try:
-            machines = Machines(
-                connection, setting.charms, setting.before, is_loud=setting.is_loud
-            )
-            await machines.deploy(ledger)
-            return await _played(machines, ledger, following)
-        finally:
-            await connection.close()
+        machines = Machines(directory, setting.charms, setting.before, is_loud=setting.is_loud)
+        await machines.deploy(ledger)
+        return await _played(machines, ledger, following)
 
 
 async def _played(machines: Machines, ledger: Ledger, following: Next) -> History:

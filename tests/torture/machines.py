@@ -3,6 +3,7 @@
 
 import asyncio
 import base64
+import functools
 import json
 import shlex
 import uuid
@@ -12,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from sandbox.controller.client import ControllerError
-from sandbox.controller.connection import Client as Controller
+from sandbox.controller.client import ControllerError, RunDirectory
+from sandbox.controller.connection import call
 from sandbox.rules.status import PlacedUnit, Status, table, units
 from tests.torture.ledger import Client, Ledger, Share
 
@@ -61,7 +62,7 @@ class Machines:
 
     def __init__(
         self,
-        controller: Controller,
+        directory: RunDirectory,
         charms: Mapping[str, Path],
         before: Mapping[str, Path],
         *,
@@ -70,16 +71,16 @@ class Machines:
         """Do and see through the controller of a model.
 
         Args:
-            controller: the sandbox's.
+            directory: where that is.
             charms: the packed charms.
             before: those of an older commit.
             is_loud: whether to say what is waited for.
         """
-        self.ask = controller.call
+        self.ask = functools.partial(call, directory)
         self.charms = charms
         self.before = before
         self.is_loud = is_loud
-        self.seen = Status(model={"name": controller.model}, machines={}, applications={})
+        self.seen = Status(model={"name": directory.name}, machines={}, applications={})
         """The status of the model, as it was last seen."""
         self._dispatches: dict[str, int] = {}
         self._outsider = ""

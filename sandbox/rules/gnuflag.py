@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A command line as Juju's programs read it, with the Go package gnuflag. No I/O."""
+
+from collections.abc import Sequence
+
+_TRUE, _FALSE = ("true", "t", "1"), ("false", "f", "0")
+
+
+class UsageError(Exception):
+    """A command can't be run as it was given."""
+
+
+def parse(
+    spec: str, words: Sequence[str], unknown: str = "option provided but not defined: {}"
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the options by their first name, each with all that it was given, and other words.
+
+    In `spec`, `name=` takes a value and `name/n` has a shorter name too; options and words come in
+    any order, but one that begins with `!` ends at the first word.
+
+    Raises:
+        UsageError: there is no such option (`unknown` says so), or its value is missing or wrong.
+    """
+    known: dict[str, tuple[str, bool]] = {}
+    for option in spec.lstrip("!").split():
+        names = option.rstrip("=").split("/")
+        known |= dict.fromkeys(names, (names[0], option.endswith("=")))
+    options: dict[str, list[str]] = {}
+    others: list[str] = []
+    rest = list(words)
+    while rest and not (others and spec.startswith("!")):
+        word = rest.pop(0)
+        if word == "--":
+            break
+        if not word.startswith("-") or word == "-":
+            others.append(word)
+            continue
+        spelt, equals, value = word.partition("=")
+        given = spelt.lstrip("-")
+        if given not in known or spelt.startswith("--") != (len(given) > 1):
+            raise UsageError(unknown.format(spelt))
+        name, takes_value = known[given]
+        if not takes_value:
+            value = _boolean(spelt, value) if equals else "true"
+        elif not equals:
+            if not rest:
+                raise UsageError(f"option needs an argument: {spelt}")
+            value = rest.pop(0)
+        options.setdefault(name, []).append(value)
+    return options, others + rest
+
+
+def _boolean(spelt: str, value: str) -> str:
+    if value.lower() not in (*_TRUE, *_FALSE):
+        raise UsageError(f'invalid value "{value}" for option {spelt}')
+    return "true" if value.lower() in _TRUE else "false"

@@ -37,6 +37,7 @@ CHARMS = {
     CLIENT: ROOT / "charms" / "nfs-client",
     APP: ROOT / "tests" / "integration" / "charms" / "any-app",
     "own-share": ROOT / "tests" / "integration" / "charms" / "own-share",
+    "library-03": ROOT / "tests" / "integration" / "charms" / "library-03",
 }
 Machines = SandboxMachines | LxdMachines | GivenMachines
 OFFERED = pytest.StashKey[set[str]]()
@@ -185,6 +186,12 @@ def charms(pack: Callable[[str], Path]) -> Mapping[str, Path]:
 def own_share_charm(pack: Callable[[str], Path]) -> Path:
     """A principal charm that asks for its share itself."""
     return pack("own-share")
+
+
+@pytest.fixture(scope="session")
+def library_03_charm(pack: Callable[[str], Path]) -> Path:
+    """A principal charm that speaks as version 0.3 of the library did, on either side."""
+    return pack("library-03")
 
 
 # The model

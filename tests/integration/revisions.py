@@ -8,7 +8,7 @@ from sandbox.machines.images import host_release
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CHARMS = "nfs-server", "nfs-client"
-PACKAGES = "nfs-common", "nfs-kernel-server"
+PACKAGES = "nfs-common", "nfs-kernel-server", "autofs"
 """What the charms install: the sandbox's machines have no other source of packages."""
 BEFORE = "62dc48f"
 """The commit that machines are refreshed from, and back to."""

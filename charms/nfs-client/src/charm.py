@@ -61,8 +61,11 @@ class NfsClientCharm(ops.CharmBase):
         # Here, as only a hook that installs should take the time.
         from nfs_charms import packages
 
-        if mounts.is_installed() or not kernel.find_refusal():
-            self.unit.set_workload_version(packages.install(mounts.PACKAGE))
+        if not mounts.is_installed():
+            if kernel.find_refusal():
+                return
+            self.unit.status = ops.MaintenanceStatus(f"Installing {mounts.PACKAGE}")
+        self.unit.set_workload_version(packages.install(mounts.PACKAGE))
 
     def _reconcile(self, event: ops.EventBase) -> None:
         if not mounts.is_installed() and self._read_share():
@@ -235,7 +238,11 @@ class NfsClientCharm(ops.CharmBase):
 
     def _find_in_use(self, plan: Plan, owned: tuple[OwnedMount, ...]) -> tuple[InUse, ...]:
         return tuple(
-            InUse(mount.mountpoint, machine.find_users(mount.mountpoint))
+            InUse(
+                mount.mountpoint,
+                machine.find_users(mount.mountpoint),
+                bad.cause if (bad := obstacles.find_bad_way(mount.mountpoint)) else "",
+            )
             for mount in owned
             if not mount.serves(plan.wanted) and mounts.is_still_mounted(mount)
         )

@@ -28,6 +28,8 @@ PACKAGE = "nfs-common"
 """What mounting NFS takes. It is never removed: others may use it."""
 MOUNT_NFS = Path("/usr/sbin/mount.nfs")
 UMOUNT = "/usr/bin/umount"
+UNSHARE = "/usr/bin/unshare"
+CHATTR = "/usr/bin/chattr"
 JOURNALCTL = "/usr/bin/journalctl"
 WANTS_DIRECTORY = "remote-fs.target.wants"
 
@@ -36,6 +38,7 @@ CONNECT_TIMEOUT_S = 3.0
 START_TIMEOUT_S = 40.0
 UMOUNT_TIMEOUT_S = 15.0
 JOURNAL_TIMEOUT_S = 10.0
+CHATTR_TIMEOUT_S = 10.0
 
 _TEMPLATES = Path(__file__).with_name("templates")
 
@@ -76,12 +79,43 @@ def _ensure_enabled(wanted: WantedMount) -> bool:
     name = machine.mount_unit_name(wanted.mountpoint)
     try:
         changed = machine.ensure_units(_render_units(wanted))
+        _ensure_directory(wanted.mountpoint)
         if not (machine.UNIT_DIRECTORY / WANTS_DIRECTORY / name).is_symlink():
             machine.systemctl("enable", "--no-reload", name)
             changed = True
-    except machine.CommandError as error:
+    except (machine.CommandError, OSError) as error:
         raise MountsError(f"{wanted.mountpoint}: can't set up the mount unit: {error}") from error
     return changed
+
+
+def _ensure_directory(mountpoint: str) -> None:
+    """Make the directories that `_find_made_directory` names, so that nothing is written there.
+
+    What is written beneath a mount is hidden by it. Not even root writes into the immutable mount
+    point (chattr(1)); a mount covers that. Another's directory stays as it is: the check unit, and
+    `find_obstacle`, look whether something is in it.
+    """
+    owned = records.read(records.unit_file(mountpoint))
+    if owned is None or not owned.made_directory or machine.mounted_at(mountpoint):
+        return
+    for path in _made_directories(owned):
+        if not path.exists():
+            path.mkdir()
+            path.chmod(0o755)  # The umask may have taken bits away.
+    _change_flag("+i", mountpoint)
+
+
+def _made_directories(owned: OwnedMount) -> list[Path]:
+    made = Path(owned.made_directory)
+    return [path for path in obstacles.way_to(owned.mountpoint) if path.is_relative_to(made)]
+
+
+def _change_flag(flag: str, mountpoint: str, *inside: str) -> None:
+    """Change a directory's attribute, by a command that may be run inside others."""
+    try:
+        machine.run(*inside, CHATTR, flag, mountpoint, timeout_s=CHATTR_TIMEOUT_S)
+    except (machine.CommandError, OSError) as error:  # Not every file system has attributes.
+        logger.info("%s", error)
 
 
 def is_held(mountpoint: str) -> bool:
@@ -101,7 +135,7 @@ def _find_trouble(wanted: WantedMount) -> Trouble | None:
 
 def _render_units(wanted: WantedMount) -> dict[str, str]:
     mount_unit = machine.mount_unit_name(wanted.mountpoint)
-    retry_unit = _retry_unit_name(wanted.mountpoint)
+    retry_unit, check_unit = _helper_unit_names(wanted.mountpoint)
     port = "" if wanted.endpoint.port == DEFAULT_PORT else f",port={wanted.endpoint.port}"
     values = {
         "unit": wanted.unit,
@@ -110,15 +144,18 @@ def _render_units(wanted: WantedMount) -> dict[str, str]:
         "endpoint": str(wanted.endpoint),
         "source": wanted.endpoint.source,
         "mountpoint": wanted.mountpoint,
+        "parent": str(Path(wanted.mountpoint).parent),
         # mount.nfs takes the newest minor version that the server has, and never NFSv3 (nfs(5)).
         "options": f"hard,_netdev,retry=0,vers=4{port},{','.join(wanted.flags)}",
         "made_directory": _find_made_directory(wanted),
         "mount_unit": mount_unit,
         "retry_unit": retry_unit,
+        "check_unit": check_unit,
     }
-    # The record comes last, so that where it is, the other is too.
+    # The record comes last, so that where it is, the others are too.
     return {
         retry_unit: _render("retry.service.j2", retry_unit, values),
+        check_unit: _render("check.service.j2", check_unit, values),
         mount_unit: _render("nfs.mount.j2", mount_unit, values),
     }
 
@@ -127,12 +164,14 @@ def _render(template: str, unit: str, values: Mapping[str, str]) -> str:
     return machine.render(_TEMPLATES / template, machine.UNIT_DIRECTORY / unit, **values)
 
 
-def _retry_unit_name(mountpoint: str) -> str:
-    return f"nfs-client-retry-{machine.mount_unit_name(mountpoint).removesuffix('.mount')}.service"
+def _helper_unit_names(mountpoint: str) -> tuple[str, str]:
+    """Name the units that try again, and that look whether the mount would hide something."""
+    name = machine.mount_unit_name(mountpoint).removesuffix(".mount")
+    return f"nfs-client-retry-{name}.service", f"nfs-client-check-{name}.service"
 
 
 def _find_made_directory(wanted: WantedMount) -> str:
-    """Find which directory systemd makes for the mount point (systemd.mount(5)), or has made."""
+    """Find which directory has to be made for the mount point, the topmost, or has been made."""
     owned = records.read(records.unit_file(wanted.mountpoint))
     if owned and (owned.made_directory or machine.mounted_at(wanted.mountpoint)):
         return owned.made_directory
@@ -202,10 +241,15 @@ def read_failure(wanted: WantedMount) -> str:
 def unmount(owned: OwnedMount) -> bool:
     """Unmount a share if nobody uses it, and undo what was done for it; say whether it is gone.
 
+    It stays where others than root can change the way to it (`find_bad_way`), and so what it leads
+    to, until an operator unmounts it.
+
     Raises:
         MountsError: the units can't be removed.
     """
-    if is_still_mounted(owned) and not _umount(owned.mountpoint):
+    if is_still_mounted(owned) and (
+        obstacles.find_bad_way(owned.mountpoint) or not _umount(owned.mountpoint)
+    ):
         return False
     _forget(owned, stop_mount=machine.mounted_at(owned.mountpoint) is None)
     return True
@@ -237,8 +281,10 @@ def force_unmount(owned: OwnedMount) -> None:
     and --lazy).
 
     Raises:
-        MountsError: it is mounted all the same.
+        MountsError: it is mounted all the same, or others than root can change the way to it.
     """
+    if bad := obstacles.find_bad_way(owned.mountpoint):
+        raise MountsError(f"{bad.cause}: run `umount {owned.mountpoint}`")
     # First: after the other, a hook that comes between would mount it again.
     trouble.note(owned.mountpoint, Trouble.HELD)
     if not _umount(owned.mountpoint, "--force", "--lazy"):
@@ -278,7 +324,7 @@ def _forget(owned: OwnedMount, *, stop_mount: bool) -> None:
     is mounted: for the machine's shutdown, the unit unmounts by force.
     """
     mount_unit = machine.mount_unit_name(owned.mountpoint)
-    retry_unit = _retry_unit_name(owned.mountpoint)
+    retry_unit, check_unit = _helper_unit_names(owned.mountpoint)
     try:
         # In this order: a mount stopped while it is tried has failed, and starts the other.
         for name in [mount_unit, retry_unit] if stop_mount else [retry_unit]:
@@ -287,20 +333,30 @@ def _forget(owned: OwnedMount, *, stop_mount: bool) -> None:
         machine.systemctl("disable", "--no-reload", mount_unit)
         _remove_made_directories(owned)
         trouble.note(owned.mountpoint, None)
-        machine.remove_units([retry_unit, mount_unit])
+        machine.remove_units([retry_unit, check_unit, mount_unit])
     except (machine.CommandError, OSError) as error:
         raise MountsError(f"{owned.mountpoint}: can't remove the mount unit: {error}") from error
 
 
 def _remove_made_directories(owned: OwnedMount) -> None:
     """Remove the directories that were made for a mount point, if they are empty and no mounts."""
-    if not owned.made_directory or machine.mounted_at(owned.mountpoint):
+    where = owned.mountpoint
+    # A remote file system that was mounted since may be dead by now.
+    if (
+        not owned.made_directory
+        or obstacles.find_remote_parent(where)
+        or obstacles.find_bad_way(where)
+    ):
         return
-    if obstacles.find_remote_parent(owned.mountpoint):  # Mounted since: it may be dead by now.
+    if machine.mounted_at(where):
+        # Lazily unmounted in a namespace of the command's own, it stays as it is in all others.
+        detach = f'{UMOUNT} --internal-only --no-canonicalize --lazy {where} && exec "$@"'
+        inside = (UNSHARE, "--mount", "--propagation=private", "/bin/sh", "-c", detach, "sh")
+        _change_flag("-i", where, *inside)
         return
-    made = Path(owned.made_directory)
-    ours = [path for path in obstacles.way_to(owned.mountpoint) if path.is_relative_to(made)]
-    for path in reversed(ours):
+    if os.path.lexists(where):
+        _change_flag("-i", where)
+    for path in reversed(_made_directories(owned)):
         try:
             path.rmdir()
         except FileNotFoundError:

@@ -17,6 +17,8 @@ class InUse:
     mountpoint: str
     users: tuple[str, ...] = ()
     """Processes, such as "postgres (812)"; empty where they could not be found out."""
+    obstacle: str = ""
+    """Why it is not even tried."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,17 @@ def status(facts: Facts) -> ops.StatusBase:
     in_use = [
         f"{mount.mountpoint} is to be unmounted, in use by {_name(mount.users)}"
         for mount in facts.in_use
+        if not mount.obstacle
     ]
+    left = [
+        f"{mount.obstacle}: run `umount {mount.mountpoint}`"
+        for mount in facts.in_use
+        if mount.obstacle
+    ]
+    left += facts.left
     if facts.is_leaving:
-        left = "; ".join([*in_use, *facts.left])
-        return ops.MaintenanceStatus(LEAVING + (left or "nothing is mounted any more"))
+        said = "; ".join([*in_use, *left])
+        return ops.MaintenanceStatus(LEAVING + (said or "nothing is mounted any more"))
     if facts.unsupported:
         return ops.BlockedStatus(facts.unsupported)
     blocked = list(facts.problems)
@@ -81,13 +90,16 @@ def status(facts: Facts) -> ops.StatusBase:
         blocked.append(f"{facts.server}: {facts.refusal}")
     if facts.obstacle:
         blocked.append(facts.obstacle)
-    blocked += facts.left
+    blocked += left
     if blocked:
         return ops.BlockedStatus("; ".join(blocked + in_use))
     if in_use:
         return ops.WaitingStatus("; ".join(in_use))
     if facts.wanted is None:
-        return ops.WaitingStatus(f"Waiting for {facts.server} to grant the share")
+        return ops.WaitingStatus(
+            f"Waiting for {facts.server} to grant the share: if it takes long, see"
+            f" `juju status {facts.server}`"
+        )
     return _mount_status(facts, facts.wanted)
 
 

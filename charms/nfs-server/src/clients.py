@@ -49,6 +49,7 @@ class Clients:
                 share=self._share(relation, settings.filesystem_share),
                 size=settings.filesystem_size,
                 clients=client_networks(relation),
+                remark="" if settings.nfsv3 else self._remark_autofs(relation.app.name),
             )
             for relation in self._model.relations[FILESYSTEM]
             if relation.active  # Not one that is being removed.
@@ -66,6 +67,24 @@ class Clients:
             allowlist=request.allowlist,
             clients=request.clients,
             error=request.error,
+            remark=self._remark_library(relation),
+        )
+
+    def _remark_autofs(self, application: str) -> str:
+        # autofs(5) asks rpcbind which server answers first, before it mounts.
+        return (
+            f"{application}: autofs, if it mounts, needs NFSv3 or fstype=nfs4:"
+            f" `juju config {self._charm.app.name} nfsv3=true`"
+        )
+
+    def _remark_library(self, relation: ops.Relation) -> str:
+        # Its units alone keep such a key in their databags.
+        if not any("cache" in relation.data[unit] for unit in relation.units):
+            return ""
+        server = self._charm.app.name
+        return (
+            f"{relation.app.name} has library 0.3: it unmounts for good when a unit of {server} is"
+            " removed"
         )
 
     def _share(self, relation: ops.Relation, name: str) -> str:

@@ -102,6 +102,7 @@ def app_status(outcome: Outcome) -> ops.StatusBase:
             remarks.append(f"share {name} is open to all")
         if len(share.applications) > 1:
             remarks.append(f"share {name} is shared by {', '.join(share.applications)}")
+    remarks += sorted({it.remark for it in snapshot.requests if it.remark})
     message = "; ".join(remarks)
     if len(message) > _MAX_MESSAGE:
         message = (

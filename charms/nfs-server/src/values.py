@@ -113,6 +113,8 @@ class Request:
     """From where the units of the application come."""
     error: str = ""
     """What can't be read, and what is allowed."""
+    remark: str = ""
+    """What this application can't do, and an operator should know."""
 
 
 @dataclass(frozen=True)

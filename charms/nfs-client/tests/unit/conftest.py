@@ -44,6 +44,12 @@ class FakeMachine:
     """Units that have failed: systemd keeps them in mind without their files."""
     _known: dict[str, str] = field(default_factory=dict[str, str])
     """Unit files, as systemd has read them."""
+    immutable: set[str] = field(default_factory=set[str])
+    """Directories with the attribute i (chattr(1))."""
+    has_attributes: bool = True
+    """Whether the file system has such attributes."""
+    owners: dict[str, int] = field(default_factory=dict[str, int])
+    """User IDs, by path; all else is root's, and nobody else writes above this machine's root."""
     fail: str = ""
     """A command that fails: the first words of it, without the program."""
 
@@ -84,10 +90,31 @@ class FakeMachine:
             return getattr(self, f"_{arguments[0].replace('-', '_')}")(argv, *arguments[1:]) or ""
         if program == "umount":
             return self._umount(argv)
+        if program == "chattr":
+            return self._chattr(argv, *argv[1:])
+        if program == "unshare":
+            assert {"--mount", "--propagation=private"} <= set(argv)
+            assert "umount --internal-only --no-canonicalize --lazy " in argv[5]
+            return self._chattr(argv, *argv[8:])
         if program == "journalctl":
             return "starting\nmount.nfs: access denied by server\nsystemd says failed\n"
         assert argv[-2].endswith("processes.py")
         return ""
+
+    def _chattr(self, argv: tuple[str, ...], flag: str, where: str) -> str:
+        assert Path(where).is_dir()
+        assert where not in self.active or "unshare" in argv[0], "the share's own directory"
+        if not self.has_attributes:
+            raise machine.CommandError(argv, "exit status 1", "Operation not supported")
+        (self.immutable.add if flag == "+i" else self.immutable.discard)(where)
+        return ""
+
+    def lstat(self, path: Path) -> os.stat_result:
+        """Look at a path, as root of a machine would that has nothing above this one's root."""
+        found = os.lstat(path)
+        mode = found.st_mode & ~0o22 if self.root.is_relative_to(path) else found.st_mode
+        owner = self.owners.get(str(path), 0)
+        return os.stat_result((mode, *found[1:4], owner, *found[5:]))
 
     def _umount(self, argv: tuple[str, ...]) -> str:
         where = argv[-1]
@@ -115,8 +142,10 @@ class FakeMachine:
     def _start(self, argv: tuple[str, ...], name: str) -> None:
         settings = self._settings(name)
         assert name == machine.mount_unit_name(settings["Where"])
+        assert (self.units / settings["Requires"]).is_file()
         Path(settings["Where"]).mkdir(parents=True, exist_ok=True)  # As systemd does.
-        if self.server_answers and not self.mount_error:
+        is_empty = not any(Path(settings["Where"]).iterdir())
+        if is_empty and self.server_answers and not self.mount_error:
             self._set(settings)
             return
         self.retried.add(settings["OnFailure"])
@@ -179,6 +208,9 @@ def put_in_place(fake: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_RELOAD_NEEDED", fake.root / "reload-needed")
     monkeypatch.setattr(machine, "run", fake.run)
     monkeypatch.setattr(obstacles, "GENERATED_UNITS", fake.root / "generator")
+    monkeypatch.setattr(obstacles, "AUTOFS_MAPS", fake.root)
+    monkeypatch.setattr(obstacles, "AUTOMOUNT", fake.root / "automount")
+    monkeypatch.setattr(obstacles, "lstat", fake.lstat)
     monkeypatch.setattr(trouble, "DIRECTORY", fake.root / "trouble")
     monkeypatch.setattr(probe, "ask", fake.ask)
     monkeypatch.setattr(mounts, "is_reachable", lambda _: fake.server_answers)

@@ -25,11 +25,15 @@ import trouble
 from charm import NfsClientCharm
 from charms.storage_libs.v0.nfs_interfaces import Endpoint
 from nfs_charms import machine, packages
+from obstacles import BadWay
 from plan import OwnedMount, WantedMount
 from probe import Usage
 from trouble import Noted, Trouble
 
 UNIT = "nfs-client/0"
+WAITING = testing.WaitingStatus(
+    "Waiting for nfs-server to grant the share: if it takes long, see `juju status nfs-server`"
+)
 TIME = "2026-11-22 19:40 UTC"
 FLAGS = ("rw", "nosuid", "nodev", "exec")
 
@@ -44,6 +48,8 @@ class FakeMounts:
     )
     busy: set[str] = field(default_factory=set[str])
     obstacles: dict[str, str] = field(default_factory=dict[str, str])
+    unsafe: dict[str, str] = field(default_factory=dict[str, str])
+    """Why others can change the way to a mount point."""
     is_server_up: bool = True
     is_mount_refused: bool = False
     is_systemd_broken: bool = False
@@ -96,6 +102,10 @@ class FakeMounts:
     def read_owned(self, unit: str) -> tuple[OwnedMount, ...]:
         return tuple(self.owned.values())
 
+    def find_bad_way(self, mountpoint: str) -> BadWay | None:
+        cause = self.unsafe.get(mountpoint)
+        return BadWay(cause) if cause else None
+
     def find_obstacle(self, wanted: WantedMount) -> str:
         return (
             "" if wanted.mountpoint in self.mounted else self.obstacles.get(wanted.mountpoint, "")
@@ -132,6 +142,8 @@ class FakeMounts:
         return ("postgres (812)",) if mountpoint in self.busy else ()
 
     def unmount(self, owned: OwnedMount) -> bool:
+        if owned.mountpoint in self.unsafe and owned.mountpoint in self.mounted:
+            return False
         if owned.mountpoint in self.busy and owned.mountpoint in self.mounted:
             return False
         self.changes += 1
@@ -226,7 +238,7 @@ def test_asks(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
     relation = make_relation()
     out = ctx.run(ctx.on.relation_created(relation), make_state([relation], size=40))
     assert asked(out) == {"name": "model/nfs-client", "size": "40"}
-    assert out.unit_status == testing.WaitingStatus("Waiting for nfs-server to grant the share")
+    assert out.unit_status == WAITING
     assert not fake.owned
 
 
@@ -260,7 +272,7 @@ def test_waits_until_it_may_mount(ctx: testing.Context[NfsClientCharm], fake: Fa
     )
     out = ctx.run(ctx.on.relation_changed(early), make_state([early]))
     assert not fake.owned
-    assert out.unit_status == testing.WaitingStatus("Waiting for nfs-server to grant the share")
+    assert out.unit_status == WAITING
     admitted = {"endpoint": endpoint, "allowlist": "10.0.0.7,10.0.0.8"}
     relation = dataclasses.replace(early, remote_app_data=admitted)
     ctx.run(ctx.on.relation_changed(relation), make_state([relation]))
@@ -301,7 +313,7 @@ def test_another_share_appears_once_the_server_has_answered(
     out = ctx.run(ctx.on.config_changed(), state)
     assert asked(out)["name"] == "other"
     assert list(fake.mounted) == ["/data"]
-    assert out.unit_status == testing.WaitingStatus("Waiting for nfs-server to grant the share")
+    assert out.unit_status == WAITING
     answered = make_relation(endpoint="nfs://10.0.0.1/srv/nfs/other")
     state = make_state([answered], mountpoint="/other", share_name="other")
     out = ctx.run(ctx.on.relation_changed(answered), state)
@@ -386,7 +398,7 @@ def test_refreshed_it_has_its_share_until_it_is_given_a_name(refreshed: Refreshe
     refreshed.run("upgrade_charm")
     name = refreshed.run("config_changed", share_name="projects")
     assert name == ("projects" if refreshed.leader else "/data")
-    assert refreshed.status == testing.WaitingStatus("Waiting for nfs-server to grant the share")
+    assert refreshed.status == WAITING
 
 
 def test_refreshed_its_name_can_be_given_too(refreshed: Refreshed):
@@ -412,7 +424,7 @@ def test_a_name_taken_back_leaves_the_share(
     ctx.run(ctx.on.relation_changed(relation), make_state([relation], share_name=name))
     out = ctx.run(ctx.on.config_changed(), make_state([relation]))
     assert asked(out)["name"] == "model/nfs-client"
-    assert out.unit_status == testing.WaitingStatus("Waiting for nfs-server to grant the share")
+    assert out.unit_status == WAITING
 
 
 def test_busy_mount_stays_until_it_is_free(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
@@ -448,6 +460,31 @@ def test_mountpoint_unset(ctx: testing.Context[NfsClientCharm], fake: FakeMounts
     assert out.unit_status == testing.BlockedStatus(
         "mountpoint: not set, say where to mount the share, such as /data"
     )
+
+
+def test_installing_says_so(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    installing = testing.MaintenanceStatus("Installing nfs-common")
+    ctx.run(ctx.on.upgrade_charm(), make_state())
+    assert installing not in ctx.unit_status_history
+    fake.has_package = False
+    ctx.run(ctx.on.install(), make_state())
+    assert installing in ctx.unit_status_history
+
+
+def test_mount_stays_where_others_can_change_the_way(
+    ctx: testing.Context[NfsClientCharm], fake: FakeMounts
+):
+    ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED], share_name="x"))
+    fake.unsafe["/data"] = "/data: bob (uid 1000) can change /"
+    fake.busy.add("/data")
+    state = make_state([GRANTED], share_name="x", mountpoint="/other")
+    out = ctx.run(ctx.on.config_changed(), state)
+    assert list(fake.mounted) == ["/data"]
+    says = "/data: bob (uid 1000) can change /: run `umount /data`"
+    assert out.unit_status == testing.BlockedStatus(says)
+    out = ctx.run(ctx.on.stop(), state)
+    assert list(fake.mounted) == ["/data"]
+    assert not fake.owned
 
 
 def test_obstacle_leaves_everything_as_it_is(

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import errno
+import grp
 import os
+import shlex
 import socket
+import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,6 +57,9 @@ Wants=network-online.target
 After=network-online.target
 # systemd doesn't start a failed mount again. This does, until it is mounted.
 OnFailure=nfs-client-retry-my\\x2ddata-x.service
+# It fails where the directory has files, which the mount would hide; then this one has failed too.
+Requires=nfs-client-check-my\\x2ddata-x.service
+After=nfs-client-check-my\\x2ddata-x.service
 StartLimitIntervalSec=0
 
 [Mount]
@@ -97,6 +103,8 @@ def test_unit_files(fake: FakeMachine, monkeypatch: pytest.MonkeyPatch):
     assert "PartOf=my\\x2ddata-x.mount\n" in retry
     # A path, since ExecStart= would take the backslash of a unit's name for an escape.
     assert "ExecStart=/usr/bin/systemctl start /my-data/x\n" in retry
+    check = rendered["nfs-client-check-my\\x2ddata-x.service"]
+    assert "RequiresMountsFor=/my-data\n" in check
     assert list(rendered)[-1].endswith(".mount")
 
 
@@ -199,10 +207,12 @@ def test_systemd_fails(fake: FakeMachine, wanted: WantedMount, command: str):
 
 def test_unmounts(fake: FakeMachine, wanted: WantedMount, where: Path, tmp_path: Path):
     mounts.ensure_mounted(wanted)
+    assert fake.immutable == {str(where)}
     assert mounts.unmount(only_owned())
     assert (fake.unit_files, fake.enabled, fake.active) == ([], [], {})
     assert not where.parent.exists()
     assert tmp_path.exists()
+    assert not fake.immutable
 
 
 @pytest.mark.parametrize("mount_hangs", [True, False])
@@ -246,14 +256,51 @@ def test_abandoned_mount_stays_until_reboot(fake: FakeMachine, wanted: WantedMou
     assert (fake.unit_files, fake.enabled) == ([], [])
     assert str(where) in fake.active
     assert where.is_dir()
+    assert not fake.immutable
 
 
 def test_directory_that_was_there_stays(fake: FakeMachine, wanted: WantedMount, where: Path):
     where.mkdir(parents=True)
     mounts.ensure_mounted(wanted)
     assert only_owned().made_directory == ""
+    assert not fake.immutable
     assert mounts.unmount(only_owned())
     assert where.is_dir()
+
+
+def test_nothing_is_written_while_the_server_is_away(
+    fake: FakeMachine, wanted: WantedMount, where: Path
+):
+    fake.server_answers = False
+    umask = os.umask(0o077)
+    mounts.ensure_mounted(wanted)
+    os.umask(umask)
+    assert fake.immutable == {str(where)}
+    assert where.parent.stat().st_mode & 0o777 == where.stat().st_mode & 0o777 == 0o755
+    fake.immutable.clear()  # As an earlier revision, or a hook that was killed, left it.
+    mounts.ensure_mounted(wanted)
+    assert fake.immutable == {str(where)}
+
+
+def test_file_system_without_attributes(fake: FakeMachine, wanted: WantedMount, where: Path):
+    fake.has_attributes = False
+    mounts.ensure_mounted(wanted)
+    assert mounts.is_mounted(wanted)
+    assert mounts.unmount(only_owned())
+    assert not where.exists()
+
+
+def test_directory_that_can_not_be_made(
+    fake: FakeMachine, wanted: WantedMount, monkeypatch: pytest.MonkeyPatch
+):
+    def read_only(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", read_only)
+        with pytest.raises(mounts.MountsError, match=r"unit: .*Read-only file system"):
+            mounts.ensure_mounted(wanted)
+    assert not fake.enabled
 
 
 def test_parent_that_was_there_stays(fake: FakeMachine, wanted: WantedMount, where: Path):
@@ -288,6 +335,7 @@ def test_directory_below_a_remote_mount_is_not_touched(
     assert mounts.unmount(only_owned())
     assert where.is_dir()
     assert fake.unit_files == []
+    assert fake.immutable  # The command would look at it.
 
 
 def test_directory_gone_already(fake: FakeMachine, wanted: WantedMount, where: Path):
@@ -330,7 +378,7 @@ def test_systemd_fails_to_forget(fake: FakeMachine, wanted: WantedMount):
 
 def test_removal_killed_between_the_unit_files(fake: FakeMachine, wanted: WantedMount):
     mounts.ensure_mounted(wanted)
-    (fake.units / mounts._retry_unit_name(wanted.mountpoint)).unlink()
+    (fake.units / mounts._helper_unit_names(wanted.mountpoint)[0]).unlink()
     assert mounts.unmount(only_owned())
     assert (fake.unit_files, fake.enabled) == ([], [])
 
@@ -415,7 +463,8 @@ def test_what_an_earlier_revision_mounted_is_not_touched(fake: FakeMachine, want
     mounts.ensure_mounted(wanted)
     path = records.unit_file(wanted.mountpoint)
     text = path.read_text()
-    path.write_text(text.replace("vers=4,", "").replace("Named=no\n", ""))
+    kept = [line for line in text.splitlines(keepends=True) if "nfs-client-check" not in line]
+    path.write_text("".join(kept).replace("vers=4,", "").replace("Named=no\n", ""))
     machine.systemctl("daemon-reload")
     fake.busy.add(wanted.mountpoint)
     fake.commands.clear()
@@ -513,6 +562,40 @@ def test_obstacle_fstab(fake: FakeMachine, wanted: WantedMount, where: Path):
     )
 
 
+AUTOFS = (
+    "autofs has it in {}, take it out and `systemctl reload autofs` or choose another mountpoint"
+)
+
+
+@pytest.mark.parametrize("is_triggered", [True, False])
+def test_obstacle_autofs_has_mounted(
+    fake: FakeMachine, wanted: WantedMount, where: Path, is_triggered: bool
+):
+    with machine.MOUNTINFO.open("a") as file:
+        file.write(f"71 16 0:31 / {where} rw - autofs /etc/auto.data rw,direct\n")
+        if is_triggered:
+            file.write(f"72 71 0:32 / {where} rw - nfs4 {SOURCE} rw,vers=4.2\n")
+    assert obstacles.find_obstacle(wanted) == f"{where}: {AUTOFS.format('/etc/auto.data')}"
+
+
+def test_obstacle_autofs_will_mount(fake: FakeMachine, wanted: WantedMount, where: Path):
+    autofs_map = fake.root / "auto.data"
+    autofs_map.write_text(f"# {where}\n\n{where}-2 h:/x\n")
+    (fake.root / "auto.master.d").mkdir()
+    obstacles.AUTOMOUNT.touch()
+    assert obstacles.find_obstacle(wanted) == ""
+    autofs_map.write_text(f"{where}/ -fstype=nfs,rw 10.0.0.1:/srv/nfs/data\n")
+    assert obstacles.find_obstacle(wanted) == f"{where}: {AUTOFS.format(autofs_map)}"
+    assert len(f"/data: {AUTOFS.format('/etc/auto.data')}") <= 120
+    obstacles.AUTOMOUNT.unlink()
+    assert obstacles.find_obstacle(wanted) == ""
+
+
+def test_obstacle_automount_of_systemd(fake: FakeMachine, wanted: WantedMount, where: Path):
+    fake.mount(str(where), "systemd-1", "autofs")
+    assert "systemd-1 is mounted there already" in obstacles.find_obstacle(wanted)
+
+
 @pytest.mark.parametrize("fstype", ["nfs4", "nfs", "cifs", "fuse.sshfs", "autofs"])
 def test_obstacle_remote_parent_is_not_touched(
     fake: FakeMachine,
@@ -523,9 +606,9 @@ def test_obstacle_remote_parent_is_not_touched(
 ):
     def hang(path: Path) -> os.stat_result:
         assert not path.is_relative_to(where.parent)
-        return os.lstat(path)
+        return fake.lstat(path)
 
-    monkeypatch.setattr(Path, "lstat", hang)
+    monkeypatch.setattr(obstacles, "lstat", hang)
     fake.mount(str(where.parent), "server:/x", fstype)
     assert obstacles.find_obstacle(wanted) == (
         f"{where}: lies in server:/x on {where.parent}, unmount that or choose another mountpoint"
@@ -554,6 +637,132 @@ def test_obstacle_link(fake: FakeMachine, wanted: WantedMount, where: Path, tmp_
         f"{where}: {where.parent} is a symbolic link, use the path it leads to"
         " or choose another mountpoint"
     )
+
+
+def be_owned(fake: FakeMachine, path: Path) -> None:
+    fake.owners[str(path)] = 65534
+
+
+def be_writable(mode: int) -> Callable[[FakeMachine, Path], None]:
+    def change(_: FakeMachine, path: Path) -> None:
+        path.chmod(mode)
+
+    return change
+
+
+GROUP = grp.getgrgid(os.getgid()).gr_name
+UNSAFE = [
+    pytest.param(be_owned, "nobody (uid 65534) can change {}, `chown root` it or ", id="owner"),
+    pytest.param(
+        be_writable(0o775),
+        f"group {GROUP} (gid {os.getgid()}) can change {{}}, `chmod g-w` it or ",
+        id="group",
+    ),
+    pytest.param(be_writable(0o757), "everyone can change {}, `chmod o-w` it or ", id="others"),
+    pytest.param(be_writable(0o1777), "everyone can change {}, ", id="as /tmp is"),
+]
+
+
+@pytest.mark.parametrize(("change", "says"), UNSAFE)
+@pytest.mark.parametrize("is_there", [True, False])
+def test_obstacle_others_can_change_the_way(
+    fake: FakeMachine,
+    wanted: WantedMount,
+    where: Path,
+    is_there: bool,
+    change: Callable[[FakeMachine, Path], None],
+    says: str,
+):
+    (where if is_there else where.parent).mkdir(parents=True)
+    assert obstacles.find_obstacle(wanted) == ""
+    change(fake, where.parent)
+    expected = f"{where}: {says.format(where.parent)}choose another mountpoint"
+    assert obstacles.find_obstacle(wanted) == expected
+    assert len(expected.replace(str(where.parent), "/srv/projects")) <= 120
+
+
+def test_obstacle_owner_without_a_name(fake: FakeMachine, wanted: WantedMount, where: Path):
+    where.parent.mkdir()
+    where.parent.chmod(0o775)
+    fake.owners[str(where.parent)] = 987654
+    assert f"{where}: uid 987654 can change" in obstacles.find_obstacle(wanted)
+    assert obstacles._name_group(987654) == "gid 987654"
+
+
+def test_a_users_own_directory_is_none(fake: FakeMachine, wanted: WantedMount, where: Path):
+    where.mkdir(parents=True)
+    where.chmod(0o777)
+    be_owned(fake, where)
+    assert obstacles.find_obstacle(wanted) == ""
+
+
+def test_way_that_others_can_change_now(fake: FakeMachine, wanted: WantedMount, where: Path):
+    """What is mounted there stays, whatever is wanted, until root mends it."""
+    mounts.ensure_mounted(wanted)
+    be_owned(fake, where.parent)
+    before = snapshot(fake.root)
+    assert "nobody (uid 65534) can change" in obstacles.find_obstacle(wanted)
+    assert not mounts.unmount(only_owned())
+    with pytest.raises(mounts.MountsError, match=f"can change .*: run `umount {where}`"):
+        mounts.force_unmount(only_owned())
+    assert str(where) in fake.active
+    assert snapshot(fake.root) == before
+    fake.umount(str(where))  # By an operator.
+    assert mounts.unmount(only_owned())
+    assert fake.unit_files == []
+    assert where.is_dir()
+
+
+def test_what_is_beneath_a_remote_parent_is_not_looked_at(
+    fake: FakeMachine, wanted: WantedMount, where: Path, monkeypatch: pytest.MonkeyPatch
+):
+    mounts.ensure_mounted(wanted)
+    fake.mount(str(where.parent), "server:/x")
+    monkeypatch.setattr(obstacles, "lstat", None)
+    assert obstacles.find_bad_way(wanted.mountpoint) is None
+
+
+def test_files_that_came_meanwhile_are_not_hidden(
+    fake: FakeMachine, wanted: WantedMount, where: Path
+):
+    where.mkdir(parents=True)
+    fake.server_answers = False
+    mounts.ensure_mounted(wanted)
+    (where / "log").write_text("precious")
+    fake.server_answers = True
+    mounts.ensure_mounted(wanted)  # A hook that had looked before.
+    assert not fake.active
+    assert fake.retried
+
+
+def check(fake: FakeMachine, wanted: WantedMount, path: str) -> int:
+    """Run what systemd would, with a list of mounts of our own; its exit status."""
+    mounts.ensure_mounted(wanted)
+    text = (fake.units / mounts._helper_unit_names(wanted.mountpoint)[1]).read_text()
+    lines = text.replace("\\\n", " ").splitlines()
+    (command,) = [line.partition("=")[2] for line in lines if line.startswith("ExecStart=")]
+    argv = shlex.split(command.replace("$$", "$"))
+    done = subprocess.run(argv, env={"PATH": path}, check=False, capture_output=True, timeout=10)
+    assert done.stderr == b""
+    assert bool(done.stdout) is bool(done.returncode)
+    return done.returncode
+
+
+def test_check_unit(fake: FakeMachine, wanted: WantedMount, where: Path):
+    where.mkdir(parents=True)
+    path = f"{fake.root}:/usr/bin:/bin"
+    assert check(fake, wanted, path) == 0
+    (where / ".hidden").touch()
+    assert check(fake, wanted, path) == 1
+    findmnt = fake.root / "findmnt"
+    findmnt.write_text(f"#!/bin/sh\necho /\necho {where}/x\necho {where}\n")
+    findmnt.chmod(0o755)
+    assert check(fake, wanted, path) == 0
+    findmnt.write_text(f"#!/bin/sh\necho /\necho {where}/x\n")
+    assert check(fake, wanted, path) == 1
+    (where / ".hidden").unlink()
+    where.rmdir()
+    assert check(fake, wanted, path) == 0
 
 
 def test_obstacle_not_empty(fake: FakeMachine, wanted: WantedMount, where: Path):

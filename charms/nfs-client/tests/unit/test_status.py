@@ -17,6 +17,7 @@ MOUNTED = Facts("nfs-client/0", server="nfs-server", wanted=WANTED, is_mounted=T
 MISSING = replace(MOUNTED, is_mounted=False)
 ASKED = Facts("nfs-client/0", server="nfs-server")
 BUSY = InUse("/old", ("postgres (812)",))
+UNSAFE = InUse("/old/x", ("postgres (812)",), "/old/x: bob (uid 1000) can change /old")
 BUSY_TEXT = "/old is to be unmounted, in use by postgres (812)"
 BAD = "size '0': use whole gigabytes from 1, or -1 for no limit"
 SINCE, TIME = 1795376400.5, "2026-11-22 19:40 UTC"
@@ -70,7 +71,24 @@ TABLE = [
         id="in use by many",
     ),
     pytest.param(
-        ASKED, ops.WaitingStatus("Waiting for nfs-server to grant the share"), id="no answer yet"
+        replace(ASKED, in_use=(UNSAFE,)),
+        ops.BlockedStatus("/old/x: bob (uid 1000) can change /old: run `umount /old/x`"),
+        id="not unmounted where others can change the way",
+    ),
+    pytest.param(
+        Facts("nfs-client/0", is_leaving=True, in_use=(UNSAFE,)),
+        ops.MaintenanceStatus(
+            "Leaving: /old/x: bob (uid 1000) can change /old: run `umount /old/x`"
+        ),
+        id="leaving, and others can change the way",
+    ),
+    pytest.param(
+        ASKED,
+        ops.WaitingStatus(
+            "Waiting for nfs-server to grant the share: if it takes long, see"
+            " `juju status nfs-server`"
+        ),
+        id="no answer yet",
     ),
     pytest.param(
         replace(MISSING, noted=Noted(Trouble.SILENT, SINCE)),

@@ -100,7 +100,15 @@ def test_requests_of_both_in_the_order_of_integrations():
     )
     assert asked == (
         Request(1, "db", "/data", NO_LIMIT, clients=parse_allowlist("10.0.1.1")),
-        Request(2, "hpc-client", "hpc", Size(10), clients=parse_allowlist("10.0.7.1")),
+        Request(
+            2,
+            "hpc-client",
+            "hpc",
+            Size(10),
+            clients=parse_allowlist("10.0.7.1"),
+            remark="hpc-client: autofs, if it mounts, needs NFSv3 or fstype=nfs4:"
+            " `juju config nfs-server nfsv3=true`",
+        ),
         Request(
             3,
             "web",
@@ -145,6 +153,22 @@ def test_a_request_that_can_not_be_read_whole_asks_for_nothing_new(
 def test_names_of_other_models(application: str, model: str, requested: str, name: str):
     (asked,) = requests(share(1, application, model, name=requested, size="5"))
     assert asked.share == name
+
+
+def test_with_nfsv3_autofs_can_mount():
+    nfsv3 = replace(SETTINGS, nfsv3=True)
+    (asked,), _ = run(lambda it: it.requests(nfsv3), filesystem())
+    assert asked.remark == ""
+
+
+def test_library_03_is_told_by_its_bookkeeping():
+    old = share(1, "old", name="/data", size="5")
+    old = replace(old, remote_units_data={0: {}, 1: {"cache": "{}"}})
+    new = share(2, "new", name="/data", size="5", cache="{}")  # By its leader, in another place.
+    remarks = [it.remark for it in requests(old, new)]
+    says = "old has library 0.3: it unmounts for good when a unit of nfs-server is removed"
+    assert remarks == [says, ""]
+    assert len(says) <= 120
 
 
 def test_filesystem_of_another_model():

@@ -15,6 +15,10 @@ OPTIONS: dict[str, str | int | float | bool] = {
     "filesystem-share": "/hpc",
     "filesystem-size": 10,
 }
+AUTOFS = (
+    "filesystem-client: autofs, if it mounts, needs NFSv3 or fstype=nfs4: `juju config nfs-server"
+    " nfsv3=true`"
+)
 
 
 def hpc(units: dict[int, str]) -> testing.Relation:
@@ -47,6 +51,15 @@ def test_gets_the_share_that_the_options_name(machine: FakeMachine, context: Con
     assert told(out) == ENDPOINT
     assert machine.sizes() == {"/data": 10, "/hpc": 10}
     assert machine.may_mount() == {"/data": {"10.0.1.1"}, "/hpc": {"10.0.7.1", "10.0.7.2"}}
+    assert out.app_status == ops.ActiveStatus(AUTOFS)
+    assert len(AUTOFS) <= 120
+
+
+def test_with_nfsv3_there_is_nothing_to_say(machine: FakeMachine, context: Context):
+    relation = hpc({0: "10.0.7.1/32"})
+    now = asked(relation)
+    now = replace(now, config={**now.config, "nfsv3": True})
+    out = context.run(context.on.config_changed(), now)
     assert out.app_status == ops.ActiveStatus()
 
 
@@ -74,7 +87,7 @@ def test_grows_and_never_shrinks(machine: FakeMachine, context: Context):
         out = context.run(context.on.config_changed(), now)
         assert machine.sizes() == {"/hpc": 12}
         assert told(out) == ENDPOINT
-        assert out.app_status == ops.ActiveStatus()
+        assert out.app_status == ops.ActiveStatus(AUTOFS)
 
 
 def test_a_refusal_stands_in_the_status(machine: FakeMachine, context: Context):
@@ -82,7 +95,7 @@ def test_a_refusal_stands_in_the_status(machine: FakeMachine, context: Context):
     out = context.run(context.on.relation_changed(relation), asked(relation, size=1000))
     assert told(out) == {}
     refusal = "Refused to filesystem-client: share /hpc: 1000G requested, 98G free"
-    assert out.app_status == ops.ActiveStatus(refusal)
+    assert out.app_status == ops.ActiveStatus(f"{refusal}; {AUTOFS}")
     assert machine.sizes() == {}
 
 

@@ -235,6 +235,17 @@ def refused(*refusals: tuple[str, str]) -> Outcome:
             "share /a is shared by web, db",
             id="shared, its own first",
         ),
+        pytest.param(
+            outcome(
+                requests=(
+                    Request(1, "web", "/a", Size(5), remark="web is old"),
+                    Request(2, "web", "/b", Size(5), remark="web is old"),
+                    Request(3, "db", "/c", Size(5), remark="db is older"),
+                )
+            ),
+            "db is older; web is old",
+            id="remarks, each once",
+        ),
     ],
 )
 def test_app_status(it: Outcome, message: str):

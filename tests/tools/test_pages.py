@@ -9,7 +9,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = sorted(
     path
-    for pattern in ("*.md", "docs/*.md", "charms/*/README.md", "charms/*/terraform/README.md")
+    for pattern in (
+        "*.md",
+        "docs/*.md",
+        "charms/*/README.md",
+        "charms/*/terraform/README.md",
+        "examples/*/README.md",
+        "interface/**/*.md",
+    )
     for path in ROOT.glob(pattern)
 )
 SOURCES = sorted([*ROOT.glob("charms/*/src/*.py"), *ROOT.glob("charms/*/charmcraft.yaml")])

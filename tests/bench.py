@@ -199,7 +199,7 @@ class Cost:
 def _relations(story: Story) -> bool:
     story.deploy(SERVER, config=OVERCOMMIT, storage=STORAGE)
     story.settle(SERVER, timeout=DEPLOY_TIMEOUT_S)
-    client = str(packed_charm("own-share"))
+    client = str(packed_charm("logbook"))
     found: list[Cost] = []
     for before, count in pairwise((0, *INTEGRATIONS)):
         clients = [_client(number) for number in range(before, count)]

@@ -86,8 +86,8 @@ def charms(base: str) -> Path:
 
 
 def find_charms() -> list[Path]:
-    """Return the directories of the charms in the tree, those of the tests too."""
-    files = [*ROOT.glob("charms/*/charmcraft.yaml")]
+    """Return the directories of the charms in the tree, examples and those of the tests too."""
+    files = [*ROOT.glob("charms/*/charmcraft.yaml"), *ROOT.glob("examples/*/charmcraft.yaml")]
     files += ROOT.glob("tests/integration/charms/*/charmcraft.yaml")
     return sorted(file.parent for file in files)
 

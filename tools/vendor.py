@@ -25,14 +25,20 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
 
 def differing(root: Path) -> Iterator[tuple[Path, Path | None]]:
     """Yield each copy that is not as its original, and that; None where it has none."""
-    originals = [*files(root / "lib"), root / "LICENSE"]
-    for charm in sorted(path.parent for path in root.glob("charms/*/charmcraft.yaml")):
-        copies = {charm / path.relative_to(root): path for path in originals}
+    charms = [*root.glob("charms/*/charmcraft.yaml"), *root.glob("examples/*/charmcraft.yaml")]
+    for charm in sorted(path.parent for path in charms):
+        copies = {charm / path.relative_to(root): path for path in originals(root, charm)}
         for copy in sorted(copies.keys() | set(files(charm / "lib"))):
             original = copies.get(copy)
             same = original and copy.exists() and copy.read_bytes() == original.read_bytes()
             if not same:
                 yield copy, original
+
+
+def originals(root: Path, charm: Path) -> list[Path]:
+    """Return what a charm has copies of; an example has nothing that is these charms' own."""
+    library = root / "lib" if charm.parent.name == "charms" else root / "lib/charms"
+    return [*files(library), root / "LICENSE"]
 
 
 def files(directory: Path) -> Iterator[Path]:

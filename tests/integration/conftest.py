@@ -20,7 +20,7 @@ import jubilant
 import pytest
 
 from machines import GivenMachines, LxdMachines, SandboxMachines, sandbox_model
-from revisions import packed_charm
+from revisions import packed_charm, packed_from
 from sandbox.machines.images import host_release
 from story import APP, CLIENT, SERVER, Story
 
@@ -36,8 +36,6 @@ CHARMS = {
     SERVER: ROOT / "charms" / "nfs-server",
     CLIENT: ROOT / "charms" / "nfs-client",
     APP: ROOT / "tests" / "integration" / "charms" / "any-app",
-    "own-share": ROOT / "tests" / "integration" / "charms" / "own-share",
-    "library-03": ROOT / "tests" / "integration" / "charms" / "library-03",
 }
 Machines = SandboxMachines | LxdMachines | GivenMachines
 OFFERED = pytest.StashKey[set[str]]()
@@ -155,16 +153,17 @@ def pytest_report_header(config: pytest.Config) -> str:
 @pytest.fixture(scope="session")
 def pack(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Path]:
-    """Return what finds or packs a charm: that of CHARM_PATH_<NAME>, or of its directory."""
+) -> Callable[[Path], Path]:
+    """Return what finds or packs the charm of a directory: or that of CHARM_PATH_<NAME>."""
 
-    def packed(name: str) -> Path:
-        directory = CHARMS[name]
+    def packed(directory: Path) -> Path:
         variable = f"CHARM_PATH_{directory.name.upper().replace('-', '_')}"
         if given := os.environ.get(variable):
             return Path(given).resolve(strict=True)
         if request.config.getoption("--substrate") == "sandbox":
-            return packed_charm(directory.name, request.config.getoption("--base"))
+            base: str = request.config.option.base
+            is_ours = directory.is_relative_to(ROOT)
+            return packed_charm(directory.name, base) if is_ours else packed_from(directory, base)
         output = tmp_path_factory.mktemp(directory.name)
         architecture = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
         where = f"ubuntu@{request.config.getoption('--base')}:{architecture}"
@@ -177,21 +176,15 @@ def pack(
 
 
 @pytest.fixture(scope="session")
-def charms(pack: Callable[[str], Path]) -> Mapping[str, Path]:
+def charms(pack: Callable[[Path], Path]) -> Mapping[str, Path]:
     """Both charms, and a principal that does nothing, by the names of their applications."""
-    return {name: pack(name) for name in (SERVER, CLIENT, APP)}
+    return {name: pack(directory) for name, directory in CHARMS.items()}
 
 
 @pytest.fixture(scope="session")
-def own_share_charm(pack: Callable[[str], Path]) -> Path:
-    """A principal charm that asks for its share itself."""
-    return pack("own-share")
-
-
-@pytest.fixture(scope="session")
-def library_03_charm(pack: Callable[[str], Path]) -> Path:
+def library_03_charm(pack: Callable[[Path], Path]) -> Path:
     """A principal charm that speaks as version 0.3 of the library did, on either side."""
-    return pack("library-03")
+    return pack(ROOT / "tests" / "integration" / "charms" / "library-03")
 
 
 # The model

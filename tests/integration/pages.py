@@ -4,6 +4,7 @@
 import re
 import shlex
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ import jubilant
 from story import APP, DEPLOY_TIMEOUT_S, POLL_S, Story
 
 COMMAND_TIMEOUT_S = 600
+PRINTED_TIMEOUT_S = 300
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 BLOCK = re.compile(r"(?ms)^```(sh|text)\n(.*?)^```$")
@@ -72,6 +74,23 @@ def type_in(story: Story, command: str) -> None:
     """Run a command of the page that has to succeed."""
     returncode, printed = juju(story, command)
     assert returncode == 0, f"{command}: {printed}"
+
+
+def follow(story: Story, step: Step) -> None:
+    """Type a step, and wait until it prints what the page says."""
+    settle(story)
+    *before, last = step.commands
+    for command in before:
+        type_in(story, command)
+    if not step.prints:
+        type_in(story, last)
+        return
+    _, printed = juju(story, last)
+    deadline = time.monotonic() + PRINTED_TIMEOUT_S
+    while not is_printed(step.prints, printed):
+        assert time.monotonic() < deadline, f"{last} printed:\n{printed}"
+        time.sleep(1)
+        _, printed = juju(story, last)
 
 
 def _charm(story: Story, name: str) -> Path:

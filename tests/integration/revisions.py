@@ -42,8 +42,17 @@ def packed_at(commit: str) -> dict[str, Path]:
         tree.mkdir(parents=True)
         unpack = ["/usr/bin/tar", "-x", "-C", str(tree)]
         subprocess.run(unpack, input=archive.stdout, check=True, timeout=GIT_TIMEOUT_S)
-    python = str(ROOT / ".cache/tox/pack/bin/python")
-    directories = [str(tree / "charms" / name) for name in CHARMS]
-    command = [python, str(tree / "tools/pack.py"), *directories]
-    subprocess.run(command, check=True, timeout=PACK_TIMEOUT_S, stdout=subprocess.DEVNULL)
+    _pack(tree, *(str(tree / "charms" / name) for name in CHARMS))
     return {name: packed_charm(name, root=tree) for name in CHARMS}
+
+
+def packed_from(directory: Path, base: str) -> Path:
+    """Return a charm that is packed from a directory outside of the tree."""
+    _pack(ROOT, "--base", base, str(directory))
+    return packed_charm(directory.name, base)
+
+
+def _pack(tree: Path, *arguments: str) -> None:
+    python = str(ROOT / ".cache/tox/pack/bin/python")
+    command = [python, str(tree / "tools/pack.py"), *arguments]
+    subprocess.run(command, check=True, timeout=PACK_TIMEOUT_S, stdout=subprocess.DEVNULL)

@@ -2,11 +2,9 @@
 """Clients beside clients, whom the server lets in, and what a machine must have for it."""
 
 import shlex
-from pathlib import Path
 
 import pytest
 
-from machines import machine_of
 from story import APP, CLIENT, DEPLOY_TIMEOUT_S, MOUNT, SERVER, Story, becomes
 
 OTHER = "other-client"
@@ -146,17 +144,3 @@ def test_removed_one_leaves_the_other(story: Story):
     assert _mounted(story) == ["/other"]
     assert story.run(APP_UNIT, "cat /other/file") == "second"
     story.run(APP_UNIT, f"! ls -d {MOUNT} && test -e /usr/sbin/mount.nfs")
-
-
-def test_an_application_with_a_share_of_its_own(story: Story, own_share_charm: Path):
-    """A charm that uses the library itself: its service starts when its share is mounted."""
-    place = machine_of(story.juju.status(), APP_UNIT)
-    story.juju.deploy(own_share_charm, "own", to=place)
-    story.until_says("own/0", "blocked")
-    story.run(APP_UNIT, "! systemctl is-active own-share")
-    story.juju.integrate("own:nfs-share", f"{SERVER}:nfs-share")
-    story.until(APP_UNIT, "findmnt --types nfs4 /srv/own && grep -x started /srv/own/log")
-    story.settle("own", SERVER)
-    story.juju.remove_relation("own:nfs-share", f"{SERVER}:nfs-share")
-    story.until_says("own/0", "blocked")
-    story.run(APP_UNIT, "! findmnt /srv/own && ! systemctl is-active own-share")

@@ -1,34 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tutorial, as a reader follows it: its own commands, and what it says that they print."""
 
-import time
-
 import pytest
 
-from pages import REPOSITORY, Step, is_printed, juju, settle, steps, type_in
+from pages import REPOSITORY, Step, follow, is_printed, steps
 from story import Story
 
 pytestmark = pytest.mark.slow
 PAGE = REPOSITORY / "docs" / "tutorial.md"
-PRINTED_TIMEOUT_S = 300
 
 
 @pytest.mark.incremental
 @pytest.mark.parametrize("step", list(steps(PAGE.read_text())), ids=str)
 def test_step(story: Story, step: Step):
-    settle(story)
-    *before, last = step.commands
-    for command in before:
-        type_in(story, command)
-    if not step.prints:
-        type_in(story, last)
-        return
-    _, printed = juju(story, last)
-    deadline = time.monotonic() + PRINTED_TIMEOUT_S
-    while not is_printed(step.prints, printed):
-        assert time.monotonic() < deadline, f"{last} printed:\n{printed}"
-        time.sleep(1)
-        _, printed = juju(story, last)
+    follow(story, step)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,11 @@
 """Both sides of the nfs_share interface: what is on the wire, what is told, what is read."""
 
 import dataclasses
+import importlib.util
 import inspect
 import ipaddress
 import re
-import runpy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -14,17 +15,28 @@ import ops
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ops.testing import ActiveStatus, Context, Relation, State, WaitingStatus, errors
+from ops.testing import (
+    ActiveStatus,
+    BlockedStatus,
+    Context,
+    Relation,
+    State,
+    WaitingStatus,
+    errors,
+)
 
 from charms.storage_libs.v0 import nfs_interfaces
 from charms.storage_libs.v0.nfs_interfaces import (
     ANYONE,
     MAX_ALLOWLIST_ENTRIES,
+    NO_LIMIT,
+    UNKNOWN,
     Endpoint,
     NFSProvides,
     NFSRequires,
     Share,
     ShareRequest,
+    Size,
     parse_allowlist,
     parse_name,
     parse_size,
@@ -52,6 +64,7 @@ class Client(ops.CharmBase):
         framework.observe(self.nfs_share.on.mount_share, self._on_mount_share)
         framework.observe(self.nfs_share.on.umount_share, self._on_umount_share)
         framework.observe(self.nfs_share.on.share_refused, self._on_share_refused)
+        framework.observe(self.nfs_share.on.share_changed, self._on_share_changed)
 
     def _on_server_connected(self, event: nfs_interfaces.ServerConnectedEvent) -> None:
         told.append(f"connected {event.relation.id}")
@@ -64,6 +77,9 @@ class Client(ops.CharmBase):
 
     def _on_share_refused(self, event: nfs_interfaces.ShareRefusedEvent) -> None:
         told.append(f"refused {event.error}")
+
+    def _on_share_changed(self, event: nfs_interfaces.ShareChangedEvent) -> None:
+        told.append(f"changed {event.relation.id}")
 
 
 class Server(ops.CharmBase):
@@ -235,8 +251,20 @@ def test_attributes_are_called_what_they_were(client: Unit):
             {"name": "/data", "allowlist": ["10.0.0.1", "::1"], "size": -1},
             {"name": "/data", "allowlist": "10.0.0.1,::1", "size": "-1"},
         ),
-        ({"name": "/data"}, {"name": "/data", "size": "-1"}),
-        ({"name": "/data", "allowlist": [], "size": 1}, {"name": "/data", "size": "1"}),
+        # What Juju would remove, a server written with 0.3 could not split.
+        ({"name": "/data"}, {"name": "/data", "allowlist": "127.0.0.1", "size": "-1"}),
+        (
+            {"name": "/data", "allowlist": [], "size": 1},
+            {"name": "/data", "allowlist": "127.0.0.1", "size": "1"},
+        ),
+        (
+            {"name": "/data", "allowlist": " 0.0.0.0/0 ,10.0.7.9/24", "size": 1},
+            {"name": "/data", "allowlist": "0.0.0.0/0,10.0.7.9/24", "size": "1"},
+        ),
+        (
+            {"name": "/data", "allowlist": "10.0.0.1 fd00::1 ", "size": 1},
+            {"name": "/data", "allowlist": "10.0.0.1,fd00::1", "size": "1"},
+        ),
     ],
 )
 def test_a_request_on_the_wire(client: Unit, arguments: dict[str, Any], wire: dict[str, str]):
@@ -247,11 +275,12 @@ def test_a_request_on_the_wire(client: Unit, arguments: dict[str, Any], wire: di
 @pytest.mark.parametrize(
     ("arguments", "wire"),
     [
-        ({"endpoint": Endpoint.parse(MOVED), "size": 40}, {"endpoint": MOVED, "size": "40"}),
+        ({"endpoint": Endpoint.parse(MOVED), "size": Size(40)}, {"endpoint": MOVED, "size": "40"}),
+        ({"endpoint": Endpoint.parse(MOVED), "size": NO_LIMIT}, {"endpoint": MOVED, "size": "-1"}),
         ({"endpoint": Endpoint.parse(ENDPOINT)}, {"endpoint": ENDPOINT}),
         ({"error": "40G asked, 12G free"}, {"error": "40G asked, 12G free"}),
         (
-            {"endpoint": Endpoint.parse(ENDPOINT), "size": 40, "error": "no"},
+            {"endpoint": Endpoint.parse(ENDPOINT), "size": Size(40), "error": "no"},
             {"endpoint": ENDPOINT, "size": "40", "error": "no"},
         ),
         (
@@ -275,8 +304,19 @@ def test_set_endpoint_grants(server: Unit):
     server.integrate(local_app_data={"error": "no space", "allowlist": "10.9.9.9"})
     server.ask(lambda library: library.set_endpoint(1, ENDPOINT))
     assert server.own() == {"endpoint": ENDPOINT}
-    with pytest.raises(ValueError, match="not of the form nfs://host"):
-        server.ask(lambda library: library.set_endpoint(1, "/srv/nfs"))
+    for bad, reason in ("/srv/nfs", "not of the form nfs://host"), ("nfs://None/a", "no address"):
+        with pytest.raises(ValueError, match=reason):
+            server.ask(lambda library, it=bad: library.set_endpoint(1, it))
+    assert server.own() == {"endpoint": ENDPOINT}
+
+
+def test_a_refusal_takes_nothing_away(server: Unit):
+    granted = {"endpoint": ENDPOINT, "size": "40", "allowlist": "10.0.0.1"}
+    server.integrate(local_app_data=granted)
+    server.ask(lambda library: library.refuse(1, "size '5GB':\nno size"))
+    assert server.own() == granted | {"error": "size '5GB': no size"}
+    server.ask(lambda library: library.refuse(1, ""))
+    assert server.own() == granted
 
 
 def test_an_error_is_written_as_one_line(server: Unit):
@@ -314,7 +354,9 @@ def test_what_does_not_differ_is_not_written(
 ):
     for _ in range(2):
         client.ask(lambda library: library.request_share(1, "/data", "10.0.0.1", 100))
-        server.ask(lambda library: library.answer(1, endpoint=Endpoint.parse(ENDPOINT), size=100))
+        server.ask(
+            lambda library: library.answer(1, endpoint=Endpoint.parse(ENDPOINT), size=Size(100))
+        )
     assert writes == [
         {"name": "/data", "allowlist": "10.0.0.1", "size": "100"},
         {"endpoint": ENDPOINT, "size": "100"},
@@ -370,12 +412,16 @@ def test_a_share_is_what_the_server_says(client: Unit):
     client.integrate(2, remote_app_data={"error": "40G asked, 12G free"})
     client.integrate(3, remote_app_data={"endpoint": ENDPOINT, "size": "40", "error": "no"})
     client.integrate(4)
+    client.integrate(5, remote_app_data={"endpoint": ENDPOINT, "size": "-1"})
+    client.integrate(6, remote_app_data={"endpoint": ENDPOINT})
     shares = client.ask(lambda library: library.shares())
     assert sorted(shares, key=lambda share: share.integration_id) == [
-        Share(1, endpoint, 40),
+        Share(1, endpoint, Size(40)),
         Share(2, error="40G asked, 12G free"),
-        Share(3, endpoint, 40, "no"),
+        Share(3, endpoint, Size(40), "no"),
         Share(4),
+        Share(5, endpoint, NO_LIMIT),
+        Share(6, endpoint, UNKNOWN),
     ]
 
 
@@ -384,7 +430,7 @@ def test_what_was_answered_can_be_read_back(server: Unit):
     server.ask(lambda library: library.set_endpoint(1, MOVED))
     assert server.ask(lambda library: library.answered(1)) == Share(1, Endpoint.parse(MOVED))
     server.integrate(local_app_data={"size": "40", "error": "no"})
-    assert server.ask(lambda library: library.answered(1)) == Share(1, None, 40, "no")
+    assert server.ask(lambda library: library.answered(1)) == Share(1, None, Size(40), "no")
     server.integrate(local_app_data={"endpoint": "left by another", "size": "x"})
     assert server.ask(lambda library: library.answered(1)) == Share(1)
 
@@ -446,7 +492,7 @@ def test_an_allowlist_of_a_server_that_is_bad_is_an_error(client: Unit):
         # A server may admit more than a client may ask for: it adds the units.
         is_long = text.count(",") >= MAX_ALLOWLIST_ENTRIES
         error = "" if is_long else reason
-        assert share == Share(1, Endpoint.parse(ENDPOINT), 5, error, is_admitted=not is_long)
+        assert share == Share(1, Endpoint.parse(ENDPOINT), Size(5), error, is_admitted=not is_long)
 
 
 def test_what_the_server_refuses_counts_before_what_it_says_badly(client: Unit):
@@ -535,6 +581,14 @@ def test_networks_are_all_that_may_mount_sorted_and_once(server: Unit):
     ]
 
 
+def test_an_allowlist_of_nobody_is_one(client: Unit, server: Unit):
+    client.ask(lambda library: library.request_share(1, "/data"))
+    server.integrate(remote_app_data=client.own(), remote_units_data={0: {"egress-subnets": OWN}})
+    (request,) = server.ask(lambda library: library.requests())
+    assert request.allowlist == ()
+    assert [str(it) for it in request.networks] == [OWN]
+
+
 # Older peers
 
 
@@ -557,7 +611,7 @@ def test_an_older_client_is_understood(server: Unit):
             integration_id=1,
             application="other",
             name="/data",
-            size=None,
+            size=NO_LIMIT,
             allowlist=ANYONE,
             clients=(ipaddress.IPv4Network("10.0.0.2/32"),),
         ),
@@ -621,25 +675,59 @@ def test_each_unit_is_told_once_of_each_change(asked: Unit):
     assert asked.hook("changed") == []
     assert asked.hook("changed", remote_app_data={"endpoint": ENDPOINT}) == [f"mount {ENDPOINT}"]
     assert asked.hook("changed") == []
-    assert asked.hook("changed", remote_app_data={"endpoint": ENDPOINT, "size": "9"}) == []
+    granted = {"endpoint": ENDPOINT, "size": "9"}
+    assert asked.hook("changed", remote_app_data=granted) == ["changed 1"]
+    assert asked.hook("changed") == []
     assert asked.hook("changed", remote_app_data={"endpoint": MOVED}) == [
         f"umount {ENDPOINT}",
         f"mount {MOVED}",
     ]
     refused = {"endpoint": MOVED, "error": "can't shrink"}
     assert asked.hook("changed", remote_app_data=refused) == ["refused can't shrink"]
-    assert asked.hook("changed", remote_app_data={}) == [f"umount {MOVED}"]
+    assert asked.hook("changed", remote_app_data={"endpoint": MOVED}) == ["changed 1"]
+    assert asked.hook("changed") == []
+    assert asked.hook("changed", remote_app_data=refused) == ["refused can't shrink"]
+    assert asked.hook("changed", remote_app_data={}) == [f"umount {MOVED}", "changed 1"]
     assert asked.hook("changed", remote_app_data=refused) == [
         f"mount {MOVED}",
         "refused can't shrink",
     ]
 
 
+def test_a_refusal_that_is_withdrawn_is_told(asked: Unit):
+    assert asked.hook("changed", remote_app_data={"error": "no space"}) == ["refused no space"]
+    assert asked.hook("changed", remote_app_data={}) == ["changed 1"]
+    assert asked.hook("changed") == []
+
+
+def test_who_is_not_admitted_yet_is_told_to_mount_when_it_is(asked: Unit):
+    own = {"egress-subnets": OWN}
+    others = {"endpoint": ENDPOINT, "allowlist": "10.0.0.8"}
+    assert asked.hook("changed", remote_app_data=others, local_unit_data=own) == []
+    both = others | {"allowlist": "10.0.0.7,10.0.0.8"}
+    assert asked.hook("changed", remote_app_data=both) == [f"mount {ENDPOINT}"]
+    # It can use what it has mounted: whether a later list is right the server knows, not we.
+    assert asked.hook("changed", remote_app_data=others) == []
+    assert asked.hook("changed", remote_app_data=both) == []
+    moved = others | {"endpoint": MOVED}
+    assert asked.hook("changed", remote_app_data=moved) == [f"umount {ENDPOINT}"]
+    assert asked.hook("broken") == []
+
+
+def test_what_an_earlier_revision_remembers_is_enough(asked: Unit):
+    asked.hook("changed", remote_app_data={"endpoint": ENDPOINT, "size": "9"})
+    (kept,) = [it for it in asked.state.stored_states if it.name == "_seen"]
+    told_before = {"told": {"1": {"endpoint": ENDPOINT, "error": ""}}}
+    old = dataclasses.replace(kept, content=told_before)
+    asked.state = dataclasses.replace(asked.state, stored_states={old})
+    assert asked.hook("changed") == []
+
+
 def test_the_same_endpoint_spelt_otherwise_is_the_same(asked: Unit):
     assert asked.hook("changed", remote_app_data={"endpoint": "nfs://[2001:DB8::1]/a"}) == [
         "mount nfs://[2001:db8::1]/a"
     ]
-    for same in "nfs://[2001:db8::1]:2049/a", "[2001:db8:0::1]:/a":
+    for same in "nfs://[2001:db8::1]:2049/a", "[2001:db8:0::1]:/a", "nfs://[2001:db8::1]//a ":
         assert asked.hook("changed", remote_app_data={"endpoint": same}) == []
 
 
@@ -790,12 +878,40 @@ def test_who_leads_no_more_releases_nothing(server: Unit):
     assert server.lead().hook("leader_elected") == []
 
 
+class Observer(ops.CharmBase):
+    """Observes no event of the library."""
+
+    def __init__(self, framework: ops.Framework):
+        super().__init__(framework)
+        self.nfs_share = (NFSRequires if "client" in self.meta.name else NFSProvides)(
+            self, "nfs-share"
+        )
+
+
+@pytest.mark.parametrize("meta", [CLIENT_META, SERVER_META], ids=lambda meta: meta["name"])
+def test_nothing_is_remembered_where_nobody_observes(meta: dict[str, Any]):
+    unit = Unit(Context(Observer, meta=meta), State(leader=True))
+    data = {"name": "/data", "endpoint": ENDPOINT}
+    for hook in ("created", "changed", "leader_elected", "upgrade_charm", "broken"):
+        unit.hook(hook, remote_app_data=data)
+        assert [it for it in unit.state.stored_states if it.name == "_seen"] == []
+    assert [it for it in unit.ctx.emitted_events if "Share" in type(it).__name__] == []
+
+
+def test_what_is_remembered_of_a_request_does_not_grow_with_it(server: Unit):
+    allowlist = ",".join(f"10.0.{n >> 8}.{n & 255}" for n in range(MAX_ALLOWLIST_ENTRIES))
+    server.hook("changed", remote_app_data={"name": "/data", "allowlist": allowlist})
+    (kept,) = [it for it in server.state.stored_states if it.name == "_seen"]
+    assert len(repr(kept.content)) < 200
+
+
 HOOKS = ("created", "joined", "changed", "departed", "leader_elected", "upgrade_charm")
 ENDPOINTS: tuple[dict[str, str], ...] = (
     {},
     {"endpoint": ENDPOINT},
     {"endpoint": MOVED},
     {"endpoint": "?", "error": "no"},
+    {"endpoint": ENDPOINT, "size": "2"},
 )
 
 
@@ -831,6 +947,10 @@ def test_a_charm_may_stand_on_both_sides():
             super().__init__(framework)
             self.server = NFSRequires(self, "nfs-share")
             self.client = NFSProvides(self, "exported")
+            framework.observe(self.server.on.mount_share, self._on_event)
+            framework.observe(self.client.on.share_requested, self._on_event)
+
+        def _on_event(self, _: ops.EventBase) -> None: ...
 
     meta = {
         "name": "both",
@@ -887,8 +1007,8 @@ BAD_SIZES = {
     "0x10": f"size '0x10': {SIZE_RULE}",
     "1_000": f"size '1_000': {SIZE_RULE}",
     "+5": f"size '+5': {SIZE_RULE}",
-    " 5": f"size ' 5': {SIZE_RULE}",
-    "5\n": rf"size '5\n': {SIZE_RULE}",
+    " ": f"size ' ': {SIZE_RULE}",
+    "5 0": f"size '5 0': {SIZE_RULE}",
     "\u0663": rf"size '\u0663': {SIZE_RULE}",
     "9" * 13: f"size '9999999999999': {SIZE_RULE}",
     "1" * 5000: f"size '{'1' * 56}...: {SIZE_RULE}",
@@ -899,8 +1019,8 @@ BAD_ALLOWLISTS = {
     "*": f"allowlist entry '*': {ALLOWLIST_RULE}",
     "10.0.0.1(rw,no_root_squash)": f"allowlist entry '10.0.0.1(rw': {ALLOWLIST_RULE}",
     "10.0.0.1,10.0.0.2(rw)": f"allowlist entry '10.0.0.2(rw)': {ALLOWLIST_RULE}",
-    "10.0.0.1 10.0.0.2": f"allowlist entry '10.0.0.1 10.0.0.2': {ALLOWLIST_RULE}",
-    "10.0.0.1\n*": rf"allowlist entry '10.0.0.1\n*': {ALLOWLIST_RULE}",
+    "10.0.0.1 *": f"allowlist entry '*': {ALLOWLIST_RULE}",
+    "10.0.0.1\n*": f"allowlist entry '*': {ALLOWLIST_RULE}",
     "@netgroup": f"allowlist entry '@netgroup': {ALLOWLIST_RULE}",
     "10.0.0.0/33": f"allowlist entry '10.0.0.0/33': {ALLOWLIST_RULE}",
     "10.0.0.256": f"allowlist entry '10.0.0.256': {ALLOWLIST_RULE}",
@@ -924,7 +1044,9 @@ BAD_ENDPOINTS = {
     "nfs://h:port/a": f"endpoint 'nfs://h:port/a': {FORM}",
     "nfs://h:999999/a": f"endpoint 'nfs://h:999999/a': {FORM}",
     "nfs://::1/a": f"endpoint 'nfs://::1/a': {FORM}",
-    "nfs://h/a\n": rf"endpoint 'nfs://h/a\n': {FORM}",
+    "nfs://h/a\nb": rf"endpoint 'nfs://h/a\nb': {FORM}",
+    "nfs://None/a": "endpoint host 'None': who wrote it knew no address",
+    "None:/a": "endpoint host 'None': who wrote it knew no address",
     "nfs://h/a\nOptions=suid": rf"endpoint 'nfs://h/a\nOptions=suid': {FORM}",
     "nfs://h:0/a": "endpoint port 0: not one of 1 to 65535",
     "nfs://h:65536/a": "endpoint port 65536: not one of 1 to 65535",
@@ -934,7 +1056,7 @@ BAD_ENDPOINTS = {
     "nfs://-o/a": f"endpoint host '-o': {HOST_RULE}",
     "-o:/a": f"endpoint host '-o': {HOST_RULE}",
     "nfs://h h/a": f"endpoint host 'h h': {HOST_RULE}",
-    "nfs://h\n/a": rf"endpoint host 'h\n': {HOST_RULE}",
+    "nfs://h\nh/a": rf"endpoint host 'h\nh': {HOST_RULE}",
     "nfs://h%i/a": f"endpoint host 'h%i': {HOST_RULE}",
     f"nfs://{'h' * 300}/a": f"endpoint host '{'h' * 56}...: {HOST_RULE}",
     "nfs://[fe80::1%eth0]/a": "endpoint host 'fe80::1%eth0': not an IPv6 address",
@@ -947,7 +1069,8 @@ BAD_ENDPOINTS = {
     "nfs://h/it's": f'endpoint path "/it\'s": {PATH_RULE}',
     "nfs://h/%i": f"endpoint path '/%i': {PATH_RULE}",
     "nfs://h/a\\040b": rf"endpoint path '/a\\040b': {PATH_RULE}",
-    "nfs://h//a": f"endpoint path '//a': {PATH_RULE}",
+    "nfs://h//../a": f"endpoint path '/../a': {PATH_RULE}",
+    "h://a": f"endpoint 'h://a': {FORM}",
     "nfs://h/../etc": f"endpoint path '/../etc': {PATH_RULE}",
     "nfs://h/a/..": f"endpoint path '/a/..': {PATH_RULE}",
     f"nfs://h/{'x' * 1024}": f"endpoint path '/{'x' * 55}...: {PATH_RULE}",
@@ -959,19 +1082,19 @@ def test_a_bad_name(server: Unit, text: str, reason: str):
     server.integrate(remote_app_data={"name": text, "size": "5", "allowlist": "10.0.0.1"})
     (request,) = server.ask(lambda library: library.requests())
     assert (request.name, request.error) == ("", reason)
-    assert (request.size, len(request.networks)) == (5, 1)
+    assert (request.size, len(request.networks)) == (Size(5), 1)
 
 
 @pytest.mark.parametrize(("text", "reason"), BAD_SIZES.items())
 def test_a_bad_size(server: Unit, client: Unit, text: str, reason: str):
     server.integrate(remote_app_data={"name": "/data", "size": text, "allowlist": "10.0.0.1"})
     (request,) = server.ask(lambda library: library.requests())
-    assert (request.size, request.error) == (None, reason)
+    assert (request.size, request.error) == (UNKNOWN, reason)
     assert (request.name, len(request.networks)) == ("/data", 1)
     # And from a server: the endpoint is good for all that.
     client.integrate(remote_app_data={"endpoint": ENDPOINT, "size": text})
     (share,) = client.ask(lambda library: library.shares())
-    assert share == Share(1, Endpoint.parse(ENDPOINT), None, reason)
+    assert share == Share(1, Endpoint.parse(ENDPOINT), UNKNOWN, reason)
 
 
 @pytest.mark.parametrize(("text", "reason"), BAD_ALLOWLISTS.items())
@@ -1027,7 +1150,7 @@ def test_juju_does_not_say_who_the_other_side_is(side: str, request: pytest.Fixt
 def test_a_name_is_all_that_a_request_needs(server: Unit):
     server.integrate(remote_app_data={"name": "a"}, remote_units_data={})
     assert server.ask(lambda library: library.requests()) == (
-        ShareRequest(1, "other", "a", None, (), ()),
+        ShareRequest(1, "other", "a", NO_LIMIT, (), ()),
     )
 
 
@@ -1037,7 +1160,7 @@ def test_an_error_from_the_server_is_shown_on_one_line(client: Unit):
     assert client.hook("changed", remote_app_data={"error": error}) == [
         "refused no space " + "x" * 188 + "..."
     ]
-    assert client.hook("changed", remote_app_data={"error": " \n"}) == []
+    assert client.hook("changed", remote_app_data={"error": " \n"}) == ["changed 1"]
     assert client.ask(lambda library: library.shares()) == (Share(1),)
 
 
@@ -1056,6 +1179,7 @@ def test_keys_we_do_not_know_are_kept_from_nobody_and_hurt_nobody(client: Unit, 
     [
         ("", ""),
         (" , ,", ""),
+        ("10.0.0.2 10.0.0.1\n", "10.0.0.1/32,10.0.0.2/32"),
         ("10.0.0.1", "10.0.0.1/32"),
         ("10.0.0.5/24", "10.0.0.0/24"),
         ("10.0.0.0/255.255.255.0", "10.0.0.0/24"),
@@ -1073,7 +1197,8 @@ def test_a_good_allowlist(text: str, networks: str):
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("", None), ("-1", None), ("1", 1), ("007", 7), ("1000000000", 10**9)]
+    ("text", "size"),
+    [("", None), ("-1", None), ("1", 1), ("007", 7), (" 5\n", 5), ("1000000000", 10**9)],
 )
 def test_a_good_size(text: str, size: int | None):
     assert parse_size(text) == size
@@ -1090,6 +1215,9 @@ def test_a_good_name(text: str):
         ("nfs://10.0.0.1/a", "10.0.0.1:/a", 2049),
         ("nfs://nfs.example:20490/srv/a/", "nfs.example:/srv/a/", 20490),
         ("nfs://h/", "h:/", 2049),
+        ("nfs://h//srv///a", "h:/srv/a", 2049),
+        (" nfs://h /a\n", "h:/a", 2049),
+        ("h :/p//q", "h:/p/q", 2049),
         ("nfs://[2001:DB8:0::1]/a", "[2001:db8::1]:/a", 2049),
         ("nfs://[::1]:65535/a", "[::1]:/a", 65535),
         ("h:/srv/a~b@c:d+e", "h:/srv/a~b@c:d+e", 2049),
@@ -1232,29 +1360,93 @@ def test_any_databag_of_a_client_is_a_request_or_none(data: dict[str, str], unit
 # The examples in the documentation
 
 
-def test_the_examples_run(tmp_path: Path):
-    examples = re.findall(r"```python\n(.*?)```", str(nfs_interfaces.__doc__), re.DOTALL)
-    names: dict[str, Any] = {}
-    for number, text in enumerate(examples):
-        (tmp_path / f"{number}.py").write_text(text)
-        names |= runpy.run_path(str(tmp_path / f"{number}.py"), run_name="example")
-    reader = Unit(Context(names["ReaderCharm"], meta=CLIENT_META), State(leader=True))
-    writer = Unit(Context(names["WriterCharm"], meta=SERVER_META), State(leader=True))
+@pytest.fixture
+def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What each example of the library's page defines: the requirer is `charm` to its test."""
+    found: list[dict[str, Any]] = []
+    for text in re.findall(r"```python\n(.*?)```", str(nfs_interfaces.__doc__), re.DOTALL):
+        path = tmp_path / f"example_{len(found)}.py"
+        path.write_text(text)
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec
+        assert spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        if not found:
+            monkeypatch.setitem(sys.modules, "charm", module)
+        found.append(vars(module))
+    return found
 
-    reader.hook("changed")
-    assert reader.own() == {"name": "/data", "size": "100"}
+
+def test_the_test_of_the_page_passes(examples: list[dict[str, Any]]):
+    tests = [it for name, it in examples[2].items() if name.startswith("test_")]
+    assert len(tests) == 1
+    tests[0]()
+
+
+@pytest.fixture
+def reader(examples: list[dict[str, Any]]) -> Unit:
+    return Unit(Context(examples[0]["ReaderCharm"], meta=CLIENT_META), State(leader=True))
+
+
+@pytest.fixture
+def writer(examples: list[dict[str, Any]]) -> Unit:
+    unit = Unit(Context(examples[1]["WriterCharm"], meta=SERVER_META), State(leader=True))
+    unit.integrate()
+    return unit
+
+
+REQUEST = {"name": "reader", "allowlist": "127.0.0.1", "size": "1"}
+ANSWER = {"endpoint": "nfs://192.0.2.0/srv/nfs/other", "size": "1", "allowlist": "10.0.0.7/32"}
+
+
+def test_the_examples_understand_one_another(reader: Unit, writer: Unit):
+    reader.hook("created")
+    assert reader.own() == REQUEST
     assert reader.state.unit_status == WaitingStatus("Waiting for nfs-server")
-    writer.hook("changed", remote_app_data=reader.own())
-    assert writer.own() == {"endpoint": "nfs://10.0.0.1/srv/nfs/reader", "size": "100"}
-    reader.hook("changed", remote_app_data=writer.own())
-    assert reader.state.unit_status == ActiveStatus("mount -t nfs 10.0.0.1:/srv/nfs/reader")
-
-    for request, error in ({"name": "/data"}, "a size is needed here"), ({"name": "*"}, "'*'"):
-        writer.hook("changed", remote_app_data=request)
-        assert error in writer.own()["error"]
-        assert "endpoint" not in writer.own()
-    reader.hook("changed", remote_app_data=writer.own())
-    assert reader.state.unit_status.message.startswith("nfs-server: share name '*'")
+    units = {0: {"egress-subnets": OWN}}
+    writer.hook("changed", remote_app_data=reader.own(), remote_units_data=units)
+    assert writer.own() == ANSWER
+    reader.hook("changed", remote_app_data=writer.own(), local_unit_data=units[0])
+    assert reader.state.unit_status == ActiveStatus("mount -t nfs 192.0.2.0:/srv/nfs/other")
     writer.hook("departed", remote_units_data={})
     writer.hook("broken")
+
+
+def test_the_reader_has_a_status_before_and_after(reader: Unit):
+    missing = BlockedStatus("Missing relation: nfs-share")
+    reader.hook("update_status")
+    assert reader.state.unit_status == missing
+    reader.hook("changed", remote_app_data=ANSWER)
+    assert reader.state.unit_status.name == "active"
     reader.hook("broken")
+    assert reader.state.unit_status == missing
+
+
+@pytest.mark.parametrize(
+    ("slip", "error"),
+    [
+        ({"size": "5GB"}, "size '5GB': "),
+        ({"name": "*"}, "share name '*': "),
+        ({"size": "-1"}, "a size is needed here"),
+    ],
+)
+def test_a_slip_in_a_request_takes_nothing_away(writer: Unit, slip: dict[str, str], error: str):
+    units = {0: {"egress-subnets": OWN}}
+    writer.hook("changed", remote_app_data=REQUEST, remote_units_data=units)
+    writer.hook("changed", remote_app_data=REQUEST | slip)
+    said = writer.own()
+    assert said.pop("error").startswith(error)
+    assert said == ANSWER
+    writer.hook("changed", remote_app_data=REQUEST)
+    assert writer.own() == ANSWER
+
+
+def test_new_leaders_of_the_examples_ask_and_answer(reader: Unit, writer: Unit):
+    reader.lead(False).hook("created")
+    writer.lead(False).hook("changed", remote_app_data=REQUEST)
+    assert (reader.own(), writer.own()) == ({}, {})
+    reader.lead().hook("leader_elected")
+    assert reader.own() == REQUEST
+    writer.lead().hook("leader_elected")
+    assert writer.own()["endpoint"] == ANSWER["endpoint"]

@@ -127,7 +127,7 @@ PARTS = {
     "…: …",
     "……; for the rest see list-shares and the clients' statuses",
     "…: juju deploy nfs-server --constraints virt-type=virtual-machine",
-    "…G were",
+    "… were",
     "the whole storage was",
     "%Y-%m-%d %H:%M UTC",
 }

@@ -17,6 +17,8 @@ PAGES = sorted(
         "charms/*/README.md",
         "charms/*/terraform/*.md",
         "terraform/*.md",
+        "examples/*/README.md",
+        "interface/**/*.md",
     )
     for path in ROOT.glob(pattern)
 )

@@ -10,7 +10,12 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CHARMS = sorted(ROOT.glob("charms/*/charmcraft.yaml"))
-OF_TESTS = sorted(ROOT.glob("tests/integration/charms/*/charmcraft.yaml"))
+OF_TESTS = sorted(
+    [
+        *ROOT.glob("examples/*/charmcraft.yaml"),
+        *ROOT.glob("tests/integration/charms/*/charmcraft.yaml"),
+    ]
+)
 PAGES = ["README.md", "SECURITY.md", *(f"charms/{it.parent.name}/README.md" for it in CHARMS)]
 
 PYTHONS = {"22.04": "3.10", "24.04": "3.12", "26.04": "3.14"}

@@ -10,5 +10,6 @@ def test_pyright_looks_at_every_charm():
     """A path that isn't there, or a pattern that it doesn't take, it leaves out in silence."""
     pyright = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pyright"]
     assert [path for path in pyright["include"] if not (ROOT / path).exists()] == []
-    charms = {str(path.relative_to(ROOT)) for path in ROOT.glob("charms/*/src")}
+    found = [*ROOT.glob("charms/*/src"), *ROOT.glob("examples/*/src")]
+    charms = {str(path.relative_to(ROOT)) for path in found}
     assert charms <= set(pyright["include"]) & set(pyright["strict"])

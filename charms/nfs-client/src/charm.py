@@ -14,7 +14,7 @@ import obstacles
 import probe
 import records
 import trouble
-from charms.storage_libs.v0.nfs_interfaces import NFSRequires, Share
+from charms.storage_libs.v0.nfs_interfaces import NFSRequires, Share, Size
 from config import Config, InvalidConfig, own_share_name, parse_config
 from nfs_charms import machine
 from plan import OwnedMount, Plan, decide, name_unnamed
@@ -216,7 +216,7 @@ class NfsClientCharm(ops.CharmBase):
         noted = trouble.read(wanted.mountpoint) if wanted and not obstacle and not in_use else None
         is_stale = noted is not None and noted.trouble is Trouble.STALE
         is_failing = not (is_mounted or obstacle or in_use or noted)
-        asked = config.size if isinstance(config, Config) else None
+        asked = Size.of(config.size if isinstance(config, Config) else None)
         return Facts(
             unit=self.unit.name,
             server=self._relation(share).app.name if share else "",

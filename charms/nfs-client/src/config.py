@@ -40,7 +40,7 @@ class Config:
     """GiB; None: no limit but the server's storage."""
     flags: tuple[str, ...]
     """Mount options (mount(8)), each stated one way or the other, so that a remount sets it."""
-    allowlist: tuple[str, ...] = ()
+    allowlist: str = ""
     """Addresses and networks that may mount the share besides the units of the application."""
 
 
@@ -59,7 +59,7 @@ def parse_config(raw: Mapping[str, str | int | float | bool]) -> Config | Invali
     problems: list[str] = []
     mountpoint = share_name = ""
     size = None
-    allowlist: tuple[str, ...] = ()
+    allowlist = str(raw.get("allowlist", ""))
     try:
         mountpoint = parse_mountpoint(str(raw.get("mountpoint", "")))
     except ValueError as error:
@@ -74,7 +74,7 @@ def parse_config(raw: Mapping[str, str | int | float | bool]) -> Config | Invali
     except ValueError as error:
         problems.append(str(error))
     try:
-        allowlist = tuple(map(str, nfs_interfaces.parse_allowlist(str(raw.get("allowlist", "")))))
+        nfs_interfaces.parse_allowlist(allowlist)
     except ValueError as error:
         problems.append(str(error))
     if problems:

@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 
 import ops
 
+from charms.storage_libs.v0.nfs_interfaces import Size
 from plan import WantedMount
 from trouble import Noted, Trouble
 
@@ -154,9 +155,9 @@ def show_time(since_s: float) -> str:
     return datetime.fromtimestamp(since_s, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def find_shortfall(asked: int | None, granted: int | None) -> str:
-    """Say how much less was granted than asked, in GiB. None asked: no limit; granted: unknown."""
-    if granted is None or (asked is not None and granted >= asked):
+def find_shortfall(asked: Size, granted: Size) -> str:
+    """Say how much less was granted than asked."""
+    if not granted.is_known or granted >= asked:
         return ""
-    wish = "the whole storage was" if asked is None else f"{asked}G were"
-    return f"the share has {granted}G, {wish} asked for"
+    wish = f"{asked} were" if asked.is_limited else "the whole storage was"
+    return f"the share has {granted}, {wish} asked for"

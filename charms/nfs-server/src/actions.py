@@ -16,6 +16,7 @@ import room
 from charms.storage_libs.v0.nfs_interfaces import (
     MAX_ALLOWLIST_ENTRIES,
     Network,
+    Size,
     parse_allowlist,
     parse_size,
     sorted_networks,
@@ -28,7 +29,6 @@ from values import (
     Image,
     Placement,
     ShareReport,
-    Size,
     is_remote,
     parse_share_name,
     share_directory,

@@ -17,13 +17,15 @@ import ops
 
 from charms.storage_libs.v0.nfs_interfaces import (
     DEFAULT_PORT,
+    NO_LIMIT,
+    UNKNOWN,
     Endpoint,
     NFSProvides,
     ShareRequest,
     client_networks,
 )
 from settings import Settings
-from values import UNKNOWN, Answer, Request, Size, is_remote, share_name_of
+from values import Answer, Request, is_remote, share_name_of
 
 NFS_SHARE = "nfs-share"
 FILESYSTEM = "filesystem"
@@ -63,7 +65,7 @@ class Clients:
             application=request.application,
             share=self._share(relation, request.name),
             # Another part of it that can't be read may be meant to change what this one means.
-            size=UNKNOWN if request.error else Size.of(request.size),
+            size=UNKNOWN if request.error else request.size,
             allowlist=request.allowlist,
             clients=request.clients,
             error=request.error,
@@ -105,9 +107,9 @@ class Clients:
         relation = self._relations[integration_id]
         if relation.name == NFS_SHARE:
             share = self._nfs_share.answered(integration_id)
-            # No size stands there for no limit, and where nothing was granted.
-            size = Size.of(share.size) if share.endpoint else UNKNOWN
-            return Answer(share.endpoint, size, share.error)
+            # Earlier revisions wrote no size for no limit. Without an endpoint nothing is granted.
+            granted = share.size if share.size.is_known else NO_LIMIT
+            return Answer(share.endpoint, granted if share.endpoint else UNKNOWN, share.error)
         leads = self._charm.unit.is_leader()
         text = relation.data[self._charm.app].get("endpoint", "") if leads else ""
         return Answer(_parse_uri(text))
@@ -119,7 +121,7 @@ class Clients:
             self._nfs_share.answer(
                 integration_id,
                 endpoint=answer.endpoint,
-                size=answer.size.plain,
+                size=answer.size,
                 error=answer.error,
                 admitted=answer.admitted,
             )

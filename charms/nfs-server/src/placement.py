@@ -13,9 +13,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import room
-from charms.storage_libs.v0.nfs_interfaces import Endpoint, Network, is_in, sorted_networks
-from values import (
+from charms.storage_libs.v0.nfs_interfaces import (
     UNKNOWN,
+    Endpoint,
+    Network,
+    Size,
+    is_in,
+    sorted_networks,
+)
+from values import (
     Answer,
     Found,
     Placement,
@@ -24,7 +30,6 @@ from values import (
     Reports,
     Request,
     ShareReport,
-    Size,
     Storage,
     Wanted,
     share_directory,

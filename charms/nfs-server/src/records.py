@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
-from values import NO_LIMIT, Placement, Report, ShareReport, Size, parse_share_name
+from charms.storage_libs.v0.nfs_interfaces import NO_LIMIT, Size
+from values import Placement, Report, ShareReport, parse_share_name
 
 _T = TypeVar("_T")
 # What a value that can't be read raises: a nest may be too deep for json to follow, a number too

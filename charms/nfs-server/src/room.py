@@ -9,7 +9,8 @@ share without a limit is allocated all that is left. `overcommit-ratio` above 1 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from values import GIB, Image, Size, Storage, Wanted, Work
+from charms.storage_libs.v0.nfs_interfaces import Size
+from values import GIB, Image, Storage, Wanted, Work
 
 # What is never allocated: for the storage's own needs, and those of the machine on its root disk.
 MIN_RESERVE_BYTES = GIB

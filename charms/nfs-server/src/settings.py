@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 import records
-from charms.storage_libs.v0.nfs_interfaces import parse_name, parse_size
+from charms.storage_libs.v0.nfs_interfaces import NO_LIMIT, Size, parse_name, parse_size
 from nfs_charms import machine
 from records import Field, Record
-from values import NO_LIMIT, Size
 
 IN_FORCE = Path("/var/lib/nfs-server-charm/settings.json")
 

@@ -8,7 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from charms.storage_libs.v0.nfs_interfaces import Endpoint, Network, parse_name
+from charms.storage_libs.v0.nfs_interfaces import (
+    NO_LIMIT,
+    UNKNOWN,
+    Endpoint,
+    Network,
+    Size,
+    parse_name,
+)
 
 GIB = 2**30
 
@@ -18,43 +25,6 @@ EXPORT_ROOT = Path("/srv/nfs")
 # What Juju calls an application of another model (cross-model relations).
 _REMOTE_APPLICATION = re.compile(r"remote-[0-9a-f]{32}")
 _OF_MODEL = re.compile(r"(?P<name>.+)@(?P<model>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})")
-
-
-@dataclass(frozen=True, order=True)
-class Size:
-    """The size of a share: unknown < 1 GiB < 2 GiB < … < no limit."""
-
-    gib: int = 0
-
-    @classmethod
-    def of(cls, gib: int | None) -> "Size":
-        """Take a size as the interface and JSON have it: None is no limit."""
-        return NO_LIMIT if gib is None else cls(gib)
-
-    @property
-    def plain(self) -> int | None:
-        """The size as the interface and JSON have it: None is no limit, 0 unknown."""
-        return self.gib if self.is_limited else None
-
-    @property
-    def is_limited(self) -> bool:
-        """Whether it is a number of GiB, or unknown."""
-        return self != NO_LIMIT
-
-    @property
-    def is_known(self) -> bool:
-        """Whether anything is known of it."""
-        return self != UNKNOWN
-
-    def __str__(self) -> str:
-        """Write it as an operator reads it."""
-        if not self.is_known:
-            return "unknown"
-        return f"{self.gib}G" if self.is_limited else "no limit"
-
-
-UNKNOWN = Size(0)
-NO_LIMIT = Size(2**63 - 1)
 
 
 def is_remote(application: str) -> bool:

@@ -237,7 +237,7 @@ def test_install_and_upgrade(ctx: testing.Context[NfsClientCharm], fake: FakeMou
 def test_asks(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
     relation = make_relation()
     out = ctx.run(ctx.on.relation_created(relation), make_state([relation], size=40))
-    assert asked(out) == {"name": "model/nfs-client", "size": "40"}
+    assert asked(out) == {"name": "model/nfs-client", "size": "40", "allowlist": "127.0.0.1"}
     assert out.unit_status == WAITING
     assert not fake.owned
 
@@ -246,7 +246,7 @@ def test_asks_again_when_options_change(ctx: testing.Context[NfsClientCharm], fa
     relation = dataclasses.replace(GRANTED, local_app_data={"name": "/data", "size": "-1"})
     state = make_state([relation], size=50, share_name="projects")
     out = ctx.run(ctx.on.config_changed(), state)
-    assert asked(out) == {"name": "projects", "size": "50"}
+    assert asked(out) == {"name": "projects", "size": "50", "allowlist": "127.0.0.1"}
 
 
 def test_only_the_leader_asks(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
@@ -699,12 +699,13 @@ def test_stop_is_not_held_up(ctx: testing.Context[NfsClientCharm], fake: FakeMou
 
 
 def test_allowlist_is_asked_for(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
-    out = ctx.run(ctx.on.config_changed(), make_state([GRANTED], allowlist="10.0.7.0/24"))
-    assert asked(out)["allowlist"] == "10.0.7.0/24"
+    for typed in "10.0.7.0/24", "0.0.0.0/0":
+        out = ctx.run(ctx.on.config_changed(), make_state([GRANTED], allowlist=typed))
+        assert asked(out)["allowlist"] == typed
     out = ctx.run(
         ctx.on.config_changed(), dataclasses.replace(out, config={"mountpoint": "/data"})
     )
-    assert "allowlist" not in asked(out)
+    assert asked(out)["allowlist"] == "127.0.0.1"
 
 
 def test_unreadable_endpoint_keeps_what_is_mounted(

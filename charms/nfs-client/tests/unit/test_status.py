@@ -5,7 +5,7 @@ from dataclasses import replace
 import ops
 import pytest
 
-from charms.storage_libs.v0.nfs_interfaces import Endpoint
+from charms.storage_libs.v0.nfs_interfaces import NO_LIMIT, UNKNOWN, Endpoint, Size
 from plan import WantedMount
 from status import Facts, InUse, find_shortfall, status
 from trouble import Noted, Trouble
@@ -173,13 +173,15 @@ def test_status(facts: Facts, expected: ops.StatusBase):
 @pytest.mark.parametrize(
     ("asked", "granted", "shortfall"),
     [
-        (10, 10, ""),
-        (10, 20, ""),
-        (None, None, ""),
-        (10, None, ""),
-        (20, 10, "the share has 10G, 20G were asked for"),
-        (None, 10, "the share has 10G, the whole storage was asked for"),
+        (Size(10), Size(10), ""),
+        (Size(10), Size(20), ""),
+        (Size(10), NO_LIMIT, ""),
+        (NO_LIMIT, NO_LIMIT, ""),
+        (NO_LIMIT, UNKNOWN, ""),
+        (Size(10), UNKNOWN, ""),
+        (Size(20), Size(10), "the share has 10G, 20G were asked for"),
+        (NO_LIMIT, Size(10), "the share has 10G, the whole storage was asked for"),
     ],
 )
-def test_shortfall(asked: int | None, granted: int | None, shortfall: str):
+def test_shortfall(asked: Size, granted: Size, shortfall: str):
     assert find_shortfall(asked, granted) == shortfall

@@ -21,8 +21,8 @@ from test_charm import (
 )
 
 import records
-from charms.storage_libs.v0.nfs_interfaces import parse_allowlist
-from values import GIB, NO_LIMIT, Placement, Report, ShareReport, Size, share_directory, share_id
+from charms.storage_libs.v0.nfs_interfaces import NO_LIMIT, Size, parse_allowlist
+from values import GIB, Placement, Report, ShareReport, share_directory, share_id
 
 OTHER = "nfs-server/1"
 CLIENT = parse_allowlist("10.0.1.1")

@@ -12,10 +12,16 @@ import ops
 import pytest
 from ops import testing
 
-from charms.storage_libs.v0.nfs_interfaces import Endpoint, parse_allowlist
+from charms.storage_libs.v0.nfs_interfaces import (
+    NO_LIMIT,
+    UNKNOWN,
+    Endpoint,
+    Size,
+    parse_allowlist,
+)
 from clients import Clients, _format_uri, _parse_uri
 from settings import Settings
-from values import NO_LIMIT, UNKNOWN, Answer, Request, Size
+from values import Answer, Request
 
 _T = TypeVar("_T")
 MODEL, OTHER_MODEL = (
@@ -184,6 +190,22 @@ def data_of(state: testing.State, integration_id: int) -> dict[str, str]:
     relation = state.get_relation(integration_id)
     assert isinstance(relation, testing.Relation)
     return dict(relation.local_app_data)
+
+
+@pytest.mark.parametrize(
+    ("said", "size"),
+    [
+        ({"endpoint": "nfs://h/a", "size": "-1"}, NO_LIMIT),
+        # As earlier revisions wrote it.
+        ({"endpoint": "nfs://h/a"}, NO_LIMIT),
+        ({"endpoint": "nfs://h/a", "size": "5"}, Size(5)),
+        ({}, UNKNOWN),
+        ({"size": "5"}, UNKNOWN),
+    ],
+)
+def test_no_limit_is_told_from_nothing_granted(said: dict[str, str], size: Size):
+    told = replace(share(name="/data"), local_app_data=said)
+    assert run(lambda it: it.answered(1), told)[0].size == size
 
 
 def test_answers_in_the_form_of_nfs_share():

@@ -21,9 +21,10 @@ import pytest
 import images
 import mounts
 import values
+from charms.storage_libs.v0.nfs_interfaces import NO_LIMIT, Size
 from images import ImagesError
 from nfs_charms import machine
-from values import NO_LIMIT, Found, Image, Size, Work, share_directory, share_id
+from values import Found, Image, Work, share_directory, share_id
 
 E2FSCK = "/usr/sbin/e2fsck"
 GIB = 16 * 2**20

@@ -12,12 +12,19 @@ from hypothesis import strategies as st
 
 import placement
 import plan
-from charms.storage_libs.v0.nfs_interfaces import ANYONE, Endpoint, Network, is_in, parse_allowlist
+from charms.storage_libs.v0.nfs_interfaces import (
+    ANYONE,
+    NO_LIMIT,
+    UNKNOWN,
+    Endpoint,
+    Network,
+    Size,
+    is_in,
+    parse_allowlist,
+)
 from placement import Decision, Snapshot
 from values import (
     GIB,
-    NO_LIMIT,
-    UNKNOWN,
     Answer,
     Found,
     Image,
@@ -25,7 +32,6 @@ from values import (
     Report,
     Request,
     ShareReport,
-    Size,
     Storage,
     Wanted,
     share_directory,

@@ -11,12 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import plan
-from charms.storage_libs.v0.nfs_interfaces import Network, parse_allowlist
+from charms.storage_libs.v0.nfs_interfaces import NO_LIMIT, Network, Size, parse_allowlist
 from placement import Snapshot
 from plan import Plan, Use
 from values import (
     GIB,
-    NO_LIMIT,
     Export,
     Found,
     Image,
@@ -24,7 +23,6 @@ from values import (
     Report,
     Request,
     ShareReport,
-    Size,
     Storage,
     Work,
 )

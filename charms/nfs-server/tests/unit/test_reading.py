@@ -12,7 +12,8 @@ from test_actions import do, plain, results
 from test_charm import PEERS, Context, client, state
 
 import peers
-from values import Placement, Size
+from charms.storage_libs.v0.nfs_interfaces import Size
+from values import Placement
 
 OTHER = "nfs-server/1"
 

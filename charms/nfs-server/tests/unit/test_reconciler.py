@@ -29,8 +29,8 @@ from test_charm import (
 import charm
 import claim
 import nfs
-from charms.storage_libs.v0.nfs_interfaces import parse_allowlist
-from values import Placement, Size
+from charms.storage_libs.v0.nfs_interfaces import Size, parse_allowlist
+from values import Placement
 
 OTHER = "nfs-server/1"
 REMOTE = "remote-" + "ab" * 16

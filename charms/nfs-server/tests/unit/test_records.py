@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import records
-from values import NO_LIMIT, Placement, Report, ShareReport, Size
+from charms.storage_libs.v0.nfs_interfaces import NO_LIMIT, Size
+from values import Placement, Report, ShareReport
 
 UNIT = "nfs-server/1"
 NETWORKS = ip_network("10.0.0.0/8"), ip_network("2001:db8::1/128")

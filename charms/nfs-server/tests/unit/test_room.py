@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import room
-from values import GIB, NO_LIMIT, UNKNOWN, Image, Size, Storage, Wanted, Work
+from charms.storage_libs.v0.nfs_interfaces import NO_LIMIT, UNKNOWN, Size
+from values import GIB, Image, Storage, Wanted, Work
 
 Planned = tuple[tuple[Work, ...], dict[str, str]]
 

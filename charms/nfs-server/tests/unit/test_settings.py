@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 import settings
+from charms.storage_libs.v0.nfs_interfaces import NO_LIMIT, Size
 from settings import Settings, SettingsError
-from values import NO_LIMIT, Size
 
 METADATA = Path(settings.__file__).parent.parent / "charmcraft.yaml"
 OPTIONS = yaml.safe_load(METADATA.read_text())["config"]["options"]

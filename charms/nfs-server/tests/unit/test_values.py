@@ -8,13 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charms.storage_libs.v0.nfs_interfaces import parse_name
+from charms.storage_libs.v0.nfs_interfaces import NO_LIMIT, UNKNOWN, Size, parse_name
 from values import (
     GIB,
-    NO_LIMIT,
-    UNKNOWN,
     Image,
-    Size,
     Work,
     is_remote,
     parse_share_name,

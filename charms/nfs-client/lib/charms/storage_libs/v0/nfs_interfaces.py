@@ -24,34 +24,51 @@ class ReaderCharm(ops.CharmBase):
     def __init__(self, framework: ops.Framework):
         super().__init__(framework)
         self.nfs_share = NFSRequires(self, "nfs-share")
-        for event in self.on["nfs-share"].relation_changed, self.on["nfs-share"].relation_broken:
-            framework.observe(event, self._reconcile)
+        for event in (
+            self.on["nfs-share"].relation_created,
+            self.on.leader_elected,  # Who leads now may be the first that can ask.
+            self.on.upgrade_charm,
+        ):
+            framework.observe(event, self._request)
+        framework.observe(self.on.collect_unit_status, self._on_collect_status)
 
-    def _reconcile(self, _: ops.EventBase) -> None:
+    def _request(self, _: ops.EventBase) -> None:
         for relation in self.nfs_share.integrations:
-            self.nfs_share.request_share(relation.id, name="/data", size=100)
-        for share in self.nfs_share.shares():
-            if share.error:
-                self.unit.status = ops.BlockedStatus(f"nfs-server: {share.error}")
-            elif share.endpoint and share.is_admitted:
-                self.unit.status = ops.ActiveStatus(f"mount -t nfs {share.endpoint.source}")
-            else:  # Not granted yet, or not to this unit: it would be turned away.
-                self.unit.status = ops.WaitingStatus("Waiting for nfs-server")
+            self.nfs_share.request_share(relation.id, name="reader", size=1)
+
+    def _on_collect_status(self, event: ops.CollectStatusEvent) -> None:
+        event.add_status(self._status())
+
+    def _status(self) -> ops.StatusBase:  # Asked in every hook, with a server and without.
+        share = next(iter(self.nfs_share.shares()), None)
+        if share is None:
+            return ops.BlockedStatus("Missing relation: nfs-share")
+        if share.error:  # An endpoint that was granted before is still good.
+            return ops.BlockedStatus(f"nfs-server: {share.error}")
+        if share.endpoint and share.is_admitted:
+            return ops.ActiveStatus(f"mount -t nfs {share.endpoint.source}")
+        return ops.WaitingStatus("Waiting for nfs-server")
+
+
+if __name__ == "__main__":
+    ops.main(ReaderCharm)
 ```
 
-Or by events, each unit for itself:
+Or by events, each unit for itself. The library remembers what it told, where a charm uses `on`:
 
 - `server_connected`: a server is there and nothing has been asked of it; ask now (leader only).
-- `mount_share`: `event.endpoint` is there to be mounted.
+- `mount_share`: `event.endpoint` is there to be mounted, and this unit may mount it.
 - `umount_share`: `event.endpoint` must be unmounted: it moved, was withdrawn, the integration was
   removed, or this unit is leaving it. A moved endpoint gives `umount_share`, then `mount_share`.
 - `share_refused`: the server said no; `event.error` says why.
+- `share_changed`: the share stays where it is, and has another size; or a refusal was withdrawn.
+  `shares()` has both.
 
 ## Getting started: the providing side
 
 ```python
 import ops
-from charms.storage_libs.v0.nfs_interfaces import Endpoint, NFSProvides
+from charms.storage_libs.v0.nfs_interfaces import Endpoint, NFSProvides, ShareRequest
 
 
 class WriterCharm(ops.CharmBase):
@@ -63,19 +80,39 @@ class WriterCharm(ops.CharmBase):
             relation.relation_changed,
             relation.relation_departed,
             relation.relation_broken,
+            self.on.leader_elected,  # The last leader may not have answered.
         ):
             framework.observe(event, self._reconcile)
+        framework.observe(self.on.collect_unit_status, self._on_collect_status)
 
     def _reconcile(self, _: ops.EventBase) -> None:
         for request in self.nfs_share.requests():
             if request.error:
-                self.nfs_share.answer(request.integration_id, error=request.error)
-            elif request.size is None:
-                self.nfs_share.answer(request.integration_id, error="a size is needed here")
+                # A slip in a request takes nobody's data away: what was granted stays.
+                self.nfs_share.refuse(request.integration_id, request.error)
+            elif not request.size.is_limited:
+                self.nfs_share.refuse(request.integration_id, "a size is needed here")
             else:
-                # Make a share of request.size GiB and export it to request.networks alone here.
-                endpoint = Endpoint("10.0.0.1", "/srv/nfs/reader")
-                self.nfs_share.answer(request.integration_id, endpoint=endpoint, size=request.size)
+                self.nfs_share.answer(
+                    request.integration_id,
+                    endpoint=self._serve(request),
+                    size=request.size,
+                    admitted=request.networks,
+                )
+
+    def _serve(self, request: ShareRequest) -> Endpoint:
+        # Make a share of request.size.gib GiB, and export it to request.networks alone, here.
+        # This one gives each application its own, whatever name it requests.
+        binding = self.model.get_binding("nfs-share")
+        assert binding
+        return Endpoint(str(binding.network.ingress_address), f"/srv/nfs/{request.application}")
+
+    def _on_collect_status(self, event: ops.CollectStatusEvent) -> None:
+        event.add_status(ops.ActiveStatus())
+
+
+if __name__ == "__main__":
+    ops.main(WriterCharm)
 ```
 
 Or by events, on the leader:
@@ -85,8 +122,75 @@ Or by events, on the leader:
 - `share_released`: the integration is gone, or asks for nothing any more.
 
 A unit that leaves an integration (it is being removed) is told as if the integration were gone.
+
+## The keys on the wire
+
+Plain strings in the application databags. Who doesn't know a key ignores it.
+
+| side | key | meaning |
+| --- | --- | --- |
+| requires | `name` | name of the share; the same name asked of the same server is the same data |
+| requires | `allowlist` | addresses and networks that may mount, with commas between them |
+| requires | `size` | whole GiB; `-1`, or no such key: no limit but the server's storage |
+| provides | `endpoint` | `nfs://host[:port]/path`, or `host:/path`; IPv6 stands in brackets |
+| provides | `size` | GiB granted, `-1`: no limit; no such key: not said |
+| provides | `error` | why the request as it stands is refused; an endpoint beside it is good |
+| provides | `allowlist` | who may mount by now; no such key: not said |
+| provides | `name` | the name that is answered; from servers that say it |
+
+In an `allowlist`, `0.0.0.0`, `0.0.0.0/0`, `::` and `::/0` are anyone. The requesting units may
+always mount. Where nobody else may, this library writes `127.0.0.1`, from where nobody comes: a
+server written with 0.3 fails in its hooks where the key is missing.
+
+## Testing your charm
+
+The other side is its databag, so that `ops.testing` is all that is needed:
+
+```python
+from charm import ReaderCharm
+from ops.testing import ActiveStatus, BlockedStatus, Context, Relation, State, WaitingStatus
+
+META = {"name": "reader", "requires": {"nfs-share": {"interface": "nfs_share"}}}
+
+
+def test_the_share_is_requested_and_used():
+    context = Context(ReaderCharm, meta=META)
+    server = Relation("nfs-share")
+    state = context.run(
+        context.on.relation_created(server), State(leader=True, relations={server})
+    )
+    assert state.get_relation(server.id).local_app_data["name"] == "reader"
+    assert state.unit_status == WaitingStatus("Waiting for nfs-server")
+
+    granted = {"endpoint": "nfs://10.0.0.1/srv/nfs/reader", "size": "1"}
+    own = {"egress-subnets": "10.0.0.7/32"}
+    for answer, status in (
+        (granted, ActiveStatus("mount -t nfs 10.0.0.1:/srv/nfs/reader")),
+        (granted | {"allowlist": "10.0.0.8"}, WaitingStatus("Waiting for nfs-server")),
+        ({"error": "1G requested, 0G free"}, BlockedStatus("nfs-server: 1G requested, 0G free")),
+    ):
+        server = Relation("nfs-share", remote_app_data=answer, local_unit_data=own)
+        state = context.run(context.on.relation_changed(server), State(relations={server}))
+        assert state.unit_status == status
+```
+
+## Differences from 0.3
+
+For charms that were written with the library of 2023:
+
+- The events are told of changes too: an endpoint that moved, another size, a refusal, a unit that
+  may mount later. `umount_share` comes when the share goes, and never because one of several
+  units of the server departed. `share_requested` comes again for each change of a request.
+- `event.unit` is None, as the data is the application's: use `event.app` and `event.relation`.
+- `request_share` raises ValueError for what the interface doesn't allow, and `set_endpoint` for
+  what is no endpoint, such as `nfs://None/…`.
+- Without an `allowlist` the requesting units alone may mount. 0.3 asked for `0.0.0.0`, anyone.
+- `server_connected` comes to the leader alone, until it has asked.
+- Nothing is kept in databags: the key `cache` is ignored, and removed from our own.
+- It needs Python 3.10, as ops 3 does. 0.3 ran on 3.8.
 """
 
+import hashlib
 import ipaddress
 import logging
 import re
@@ -104,11 +208,12 @@ LIBAPI = 0
 
 # Increment this PATCH version before using `charmcraft publish-lib` or reset
 # to 0 if you are raising the major API version
-LIBPATCH = 6
+LIBPATCH = 7
 
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+_E = TypeVar("_E", bound="_Events")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 DEFAULT_PORT = 2049
@@ -120,6 +225,8 @@ ANYONE: tuple[Network, ...] = (
 )
 """The networks that `0.0.0.0`, `0.0.0.0/0`, `::` and `::/0` in an allowlist stand for."""
 
+# What is written for an allowlist of nobody: an empty value is no key, Juju removes it.
+_NOBODY = "127.0.0.1"
 # exportfs reads every entry of every share at each change, and an operator reads them too.
 MAX_ALLOWLIST_ENTRIES = 1000
 # A share's name is shown in status messages; and it must not be able to pass for something else
@@ -133,6 +240,8 @@ _SOURCE = re.compile(rf"{_BEFORE_PATH}:(?P<path>/(?!/).*)")
 # It ends up in a mount's source, which stands in unit files: no blank, quote, percent sign, comma
 # or control character.
 _PATH = re.compile(r"(/[A-Za-z0-9._~@:+-]+)+/?|/")
+_SLASHES = re.compile("/+")
+_BETWEEN = re.compile(r"[,\s]+")
 _MAX_PATH = 1024
 _MAX_ERROR = 200
 _MAX_SHOWN = 60
@@ -153,6 +262,8 @@ class Endpoint:
         Raises:
             ValueError: a part of it is not valid; the message says which.
         """
+        if self.host == "None":  # It is what Python makes of an address that isn't there.
+            raise ValueError("endpoint host 'None': who wrote it knew no address")
         if not _is_host(self.host):
             raise ValueError(f"endpoint host {_shown(self.host)}: not a host name or IP address")
         is_plain = len(self.path) <= _MAX_PATH and _PATH.fullmatch(self.path)
@@ -165,14 +276,18 @@ class Endpoint:
     def parse(cls, text: str) -> "Endpoint":
         """Read `nfs://host[:port]/path`, or `host:/path`; an IPv6 address stands in brackets.
 
+        Blanks around it and around the host count for nothing. Several slashes are one:
+        `nfs://host//path` is how RFC 2224 writes an absolute path.
+
         Raises:
             ValueError: it is neither; the message says what is wrong.
         """
-        match = _URL.fullmatch(text) or _SOURCE.fullmatch(text)
+        match = _URL.fullmatch(text.strip()) or _SOURCE.fullmatch(text.strip())
         if not match:
             raise ValueError(f"endpoint {_shown(text)}: not of the form nfs://host[:port]/path")
-        host = match["host"] if match["ipv6"] is None else _parse_ipv6(match["ipv6"])
-        return cls(host, match["path"], int(match.groupdict().get("port") or DEFAULT_PORT))
+        host = match["host"].strip() if match["ipv6"] is None else _parse_ipv6(match["ipv6"])
+        path = _SLASHES.sub("/", match["path"])
+        return cls(host, path, int(match.groupdict().get("port") or DEFAULT_PORT))
 
     def __str__(self) -> str:
         """Write it as the interface does: `nfs://host[:port]/path`."""
@@ -209,14 +324,52 @@ def _parse_ipv6(text: str) -> str:
         raise ValueError(f"endpoint host {_shown(text)}: not an IPv6 address") from None
 
 
+@dataclass(frozen=True, order=True)
+class Size:
+    """The size of a share: unknown < 1 GiB < 2 GiB < … < no limit."""
+
+    gib: int = 0
+
+    @classmethod
+    def of(cls, gib: int | None) -> "Size":
+        """Take a size in GiB, as `request_share` and `parse_size` have it: None is no limit."""
+        return NO_LIMIT if gib is None else cls(gib)
+
+    @property
+    def plain(self) -> int | None:
+        """Give back what `of` takes: None is no limit, 0 unknown."""
+        return self.gib if self.is_limited else None
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether it is a number of GiB, or unknown."""
+        return self != NO_LIMIT
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anything is known of it."""
+        return self != UNKNOWN
+
+    def __str__(self) -> str:
+        """Write it as an operator reads it."""
+        if not self.is_known:
+            return "unknown"
+        return f"{self.gib}G" if self.is_limited else "no limit"
+
+
+UNKNOWN = Size(0)
+NO_LIMIT = Size(2**63 - 1)
+"""No limit but the server's storage."""
+
+
 @dataclass(frozen=True)
 class Share:
     """What the server says to a request: the endpoint, the reason why not, or nothing yet."""
 
     integration_id: int
     endpoint: Endpoint | None = None
-    size: int | None = None
-    """GiB granted; None where the server doesn't say, or there is no limit."""
+    size: Size = UNKNOWN
+    """What is granted; unknown where the server doesn't say."""
     error: str = ""
     """Why the request as it stands is refused; an older grant may still have its endpoint."""
     is_admitted: bool = True
@@ -237,8 +390,8 @@ class ShareRequest:
     application: str
     name: str
     """Empty if it can't be read."""
-    size: int | None
-    """GiB; None: no limit but the server's storage."""
+    size: Size
+    """Unknown if it can't be read."""
     allowlist: tuple[Network, ...]
     """Who may mount besides the requesting units. Sorted, each once."""
     clients: tuple[Network, ...]
@@ -272,19 +425,20 @@ def parse_size(text: str) -> int | None:
     Raises:
         ValueError: it is no such size; the message says what is.
     """
-    size = int(text) if _SIZE.fullmatch(text) else -1 if not text else 0
+    plain = text.strip()
+    size = int(plain) if _SIZE.fullmatch(plain) else -1 if not text else 0
     if size < -1 or size == 0:
         raise ValueError(f"size {_shown(text)}: use whole gigabytes from 1, or -1 for no limit")
     return None if size == -1 else size
 
 
 def parse_allowlist(text: str) -> tuple[Network, ...]:
-    """Read a comma-separated list of IP addresses and networks; empty items count for nothing.
+    """Read a list of IP addresses and networks; commas or blanks are between them.
 
     Raises:
         ValueError: an entry is neither, or there are too many; the message names it.
     """
-    count = sum(1 for item in text.split(",") if item.strip())
+    count = len(_items(text))
     if count > MAX_ALLOWLIST_ENTRIES:
         raise ValueError(
             f"allowlist: {count} entries, more than the {MAX_ALLOWLIST_ENTRIES} allowed"
@@ -292,9 +446,12 @@ def parse_allowlist(text: str) -> tuple[Network, ...]:
     return _parse_networks(text)
 
 
+def _items(text: str) -> list[str]:
+    return [item for item in _BETWEEN.split(text) if item]
+
+
 def _parse_networks(text: str) -> tuple[Network, ...]:
-    items = (part.strip() for part in text.split(","))
-    return sorted_networks({network for item in items if item for network in _parse_network(item)})
+    return sorted_networks({it for item in _items(text) for it in _parse_network(item)})
 
 
 def _parse_network(item: str) -> tuple[Network, ...]:
@@ -377,6 +534,10 @@ class ShareRefusedEvent(_ShareEvent):
         return self._text
 
 
+class ShareChangedEvent(ops.RelationEvent):
+    """The share has another size, or a refusal was withdrawn; `shares()` has both."""
+
+
 class _RequestEvent(ops.RelationEvent):
     """An event about a request; reads what stands in the client's databag now."""
 
@@ -407,14 +568,24 @@ class ShareReleasedEvent(_RequestEvent):
     """A client asks for its share no more."""
 
 
-class _RequiresEvents(ops.ObjectEvents):
+class _Events(ops.ObjectEvents):
+    """Events that the library emits, and remembers what it told, where a charm observes them."""
+
+    def __get__(self: _E, emitter: ops.Object | None, emitter_type: type[ops.Object]) -> _E:
+        if isinstance(emitter, _Interface):
+            emitter.is_observed = True
+        return super().__get__(emitter, emitter_type)
+
+
+class _RequiresEvents(_Events):
     server_connected = ops.EventSource(ServerConnectedEvent)
     mount_share = ops.EventSource(MountShareEvent)
     umount_share = ops.EventSource(UmountShareEvent)
     share_refused = ops.EventSource(ShareRefusedEvent)
+    share_changed = ops.EventSource(ShareChangedEvent)
 
 
-class _ProvidesEvents(ops.ObjectEvents):
+class _ProvidesEvents(_Events):
     share_requested = ops.EventSource(ShareRequestedEvent)
     share_released = ops.EventSource(ShareReleasedEvent)
 
@@ -439,7 +610,7 @@ class _Interface(ops.Object):
         self.app = charm.app
         self.unit = charm.unit
         self.integration_name = integration_name
-        self._seen.set_default(told={})
+        self.is_observed = False
         self._told: dict[str, dict[str, str]] = {}
         relation_events = charm.on[integration_name]
         for event in (
@@ -454,6 +625,16 @@ class _Interface(ops.Object):
             self.framework.observe(event, self._on_event)
 
     def _on_event(self, event: ops.EventBase) -> None:
+        if not isinstance(event, ops.RelationEvent):
+            for relation in self.integrations:
+                is_upgrade = isinstance(event, ops.UpgradeCharmEvent)
+                self._drop_cache(relation, is_upgrade=is_upgrade)
+        if self.is_observed:
+            self._tell(event)
+
+    def _tell(self, event: ops.EventBase) -> None:
+        """Emit what is new, and remember it."""
+        self._seen.set_default(told={})
         told = cast("Mapping[str, Mapping[str, str]]", self._seen.told)
         self._told = {key: dict(value) for key, value in told.items()}
         before = dict(self._told)
@@ -464,9 +645,7 @@ class _Interface(ops.Object):
             if event.relation.active:
                 self._notice(event.relation)
         else:
-            is_upgrade = isinstance(event, ops.UpgradeCharmEvent)
             for relation in self.integrations:
-                self._drop_cache(relation, is_upgrade=is_upgrade)
                 self._notice(relation)
         for relation_id in self._gone():
             if relation := self.model.get_relation(self.integration_name, relation_id):
@@ -536,12 +715,12 @@ class NFSRequires(_Interface):
     def _read(self, relation: ops.Relation) -> Share:
         data = _remote_data(relation)
         error = _one_line(data.get("error", ""))
-        endpoint = size = None
+        endpoint, size = None, UNKNOWN
         admitted: tuple[Network, ...] = ()
         try:
             if text := data.get("endpoint"):
                 endpoint = Endpoint.parse(text)
-            size = parse_size(data.get("size", ""))
+            size = _parse_granted(data.get("size", ""))
             admitted = _parse_networks(data.get("allowlist", ""))
         except ValueError as problem:
             error = error or str(problem)
@@ -561,34 +740,46 @@ class NFSRequires(_Interface):
         Args:
             integration_id: the integration with the server.
             name: name of the share. Who asks the same server for the same name gets the same data.
-            allowlist: addresses and networks that may mount besides this application's units.
+            allowlist: addresses and networks that may mount besides this application's units. They
+                are sent as they stand here, with commas between them.
             size: GiB; None or -1: no limit but the server's storage.
 
         Raises:
             ValueError: an argument is not what the interface allows; the message says which.
         """
-        text = ",".join([allowlist] if isinstance(allowlist, str) else allowlist or [])
+        entries = ",".join([allowlist] if isinstance(allowlist, str) else allowlist or [])
         wanted = "-1" if size is None else str(size)
-        parse_allowlist(text)
+        parse_allowlist(entries)
         parse_size(wanted)
         self._publish(
-            integration_id, {"name": parse_name(name), "allowlist": text, "size": wanted}
+            integration_id,
+            {
+                "name": parse_name(name),
+                "allowlist": ",".join(_items(entries)) or _NOBODY,
+                "size": wanted,
+            },
         )
 
     def _notice(self, relation: ops.Relation) -> None:
-        share = self._read(relation)
-        now = {"endpoint": str(share.endpoint) if share.endpoint else "", "error": share.error}
-        before = self._recall(relation)
-        old_endpoint = before.get("endpoint", "")
-        if old_endpoint and old_endpoint != now["endpoint"]:
-            self.on.umount_share.emit(relation, app=relation.app, text=old_endpoint)
-        if now["endpoint"] and now["endpoint"] != old_endpoint:
-            self.on.mount_share.emit(relation, app=relation.app, text=now["endpoint"])
-        if now["error"] and now["error"] != before.get("error"):
-            self.on.share_refused.emit(relation, app=relation.app, text=now["error"])
+        share, before = self._read(relation), self._recall(relation)
+        endpoint, size = str(share.endpoint or ""), str(share.size)
+        mounted, refused = before.get("endpoint", ""), before.get("error", "")
+        if mounted and mounted != endpoint:
+            self.on.umount_share.emit(relation, app=relation.app, text=mounted)
+            mounted = ""
+        is_new = bool(endpoint) and not mounted and share.is_admitted
+        if is_new:
+            self.on.mount_share.emit(relation, app=relation.app, text=endpoint)
+            mounted = endpoint
+        if share.error and share.error != refused:
+            self.on.share_refused.emit(relation, app=relation.app, text=share.error)
+        is_resized = mounted and before.get("size", size) != size
+        if not is_new and (is_resized or (refused and not share.error)):
+            self.on.share_changed.emit(relation, app=relation.app)
         if self.unit.is_leader() and not relation.data[self.app].get("name"):
             self.on.server_connected.emit(relation, app=relation.app)
-        self._remember(relation, now)
+        now = {"endpoint": mounted, "error": share.error, "size": size}
+        self._remember(relation, now if mounted or share.error else {})
 
     def _notice_gone(self, relation: ops.Relation) -> None:
         if endpoint := self._recall(relation).get("endpoint"):
@@ -615,8 +806,8 @@ class NFSProvides(_Interface):
             integration_id=relation.id,
             application=relation.app.name,
             name=_try(parse_name, data["name"], "", problems),
-            size=_try(parse_size, data.get("size", ""), None, problems),
-            allowlist=_try(parse_allowlist, data.get("allowlist", ""), (), problems),
+            size=_try(_parse_asked, data.get("size", ""), UNKNOWN, problems),
+            allowlist=_try(_parse_others, data.get("allowlist", ""), (), problems),
             clients=client_networks(relation),
             error="; ".join(problems),
         )
@@ -628,7 +819,7 @@ class NFSProvides(_Interface):
         return Share(
             integration_id,
             _try(Endpoint.parse, data.get("endpoint", ""), None, []),
-            _try(parse_size, data.get("size", ""), None, []),
+            _try(_parse_granted, data.get("size", ""), UNKNOWN, []),
             data.get("error", ""),
         )
 
@@ -642,7 +833,7 @@ class NFSProvides(_Interface):
         integration_id: int,
         *,
         endpoint: Endpoint | None = None,
-        size: int | None = None,
+        size: Size = UNKNOWN,
         error: str = "",
         admitted: Iterable[Network] = (),
     ) -> None:
@@ -651,7 +842,7 @@ class NFSProvides(_Interface):
         Args:
             integration_id: the integration with the client.
             endpoint: where the share is.
-            size: GiB granted; None: no limit.
+            size: what is granted.
             error: why the request as it stands is refused. An endpoint granted before may stay.
             admitted: who may mount by now. Units that are not among them wait until they are;
                 where nothing is said they try at once.
@@ -660,11 +851,15 @@ class NFSProvides(_Interface):
             integration_id,
             {
                 "endpoint": str(endpoint) if endpoint else "",
-                "size": str(size) if size else "",
+                "size": _written(size),
                 "error": _one_line(error),
                 "allowlist": ",".join(map(str, admitted)),
             },
         )
+
+    def refuse(self, integration_id: int, error: str) -> None:
+        """Say why a request is refused; what was granted before stays. On the leader."""
+        self._publish(integration_id, {"error": _one_line(error)})
 
     def set_endpoint(self, integration_id: int, endpoint: str) -> None:
         """Grant a request: set where the share is, and take back a refusal. On the leader.
@@ -680,7 +875,7 @@ class NFSProvides(_Interface):
         if request is None:
             self._notice_gone(relation)
             return
-        now = {"request": repr(request)}
+        now = {"request": hashlib.sha256(repr(request).encode()).hexdigest()}
         if now != self._recall(relation):
             self.on.share_requested.emit(relation, app=relation.app)
         self._remember(relation, now)
@@ -689,6 +884,26 @@ class NFSProvides(_Interface):
         if self._recall(relation) and self.unit.is_leader():
             self.on.share_released.emit(relation, app=relation.app)
         self._remember(relation, {})
+
+
+def _parse_asked(text: str) -> Size:
+    return Size.of(parse_size(text))
+
+
+def _parse_granted(text: str) -> Size:
+    return Size.of(parse_size(text)) if text else UNKNOWN
+
+
+def _parse_others(text: str) -> tuple[Network, ...]:
+    nobody = ipaddress.ip_network(_NOBODY)
+    return tuple(network for network in parse_allowlist(text) if network != nobody)
+
+
+def _written(size: Size) -> str:
+    """Write a size that is granted; one that is unknown has no key."""
+    if not size.is_known:
+        return ""
+    return str(size.gib) if size.is_limited else "-1"
 
 
 def _try(parse: Callable[[str], _T], text: str, default: _T, problems: list[str]) -> _T:

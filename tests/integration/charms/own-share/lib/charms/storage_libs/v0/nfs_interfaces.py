@@ -1,1 +1,0 @@
-../../../../../../../../lib/charms/storage_libs/v0/nfs_interfaces.py

@@ -19,7 +19,8 @@ ROW = re.compile(r"(?m)^\| (?:active|blocked|waiting|maintenance)[^|]*\| (.+?) \
 # What stands in a message for something else: names, paths, sizes, what a program said.
 EXAMPLE = re.compile(
     r"…|'[^']*'|/data\b|\bnfs-(?:server|client)(?:/\d+)?(?::(?! ))?(?![-/\w])|\d[\d.]*G?"
-    r"|postgres|nfs-kernel-server|\(lxc\)|/srv/nfs/|writer(?:, reader)?"
+    r"|postgres|nfs-kernel-server|nfs-common|\(lxc\)|/srv/nfs/|writer(?:, reader)?|\bweb\b"
+    r"|/home/bob(?:/data)?|\bbob \(uid 1000\)|/etc/auto\.data"
 )
 
 # What a constant of the charms stands for.
@@ -126,6 +127,7 @@ PARTS = {
     "share …: …",
     "…: …",
     "……; for the rest see list-shares and the clients' statuses",
+    "…: run `umount …`",
     "…: juju deploy nfs-server --constraints virt-type=virtual-machine",
     "… were",
     "the whole storage was",

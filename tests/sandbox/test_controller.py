@@ -18,7 +18,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,35 +113,38 @@ class DirectoryMachine:
             raise machines.MachineError(f"{self.name} isn't running")
         env = {key: self.local(value) for key, value in (env or os.environ).items()}
         broken = asyncio.get_running_loop().create_future()
-        server = await self._listen(env, on_hook_command, broken) if on_hook_command else None
-        async with self._starting:
-            process = await asyncio.create_subprocess_exec(
-                *map(self.local, argv),
-                env=env,
-                cwd=self.local(cwd),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                start_new_session=True,
-            )
-            self._running.add(process)
-        try:
-            talk = asyncio.ensure_future(process.communicate(stdin.encode()))
-            ended = await asyncio.wait(
-                {talk, broken}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
-            )
-            if broken.done():
-                broken.result()
-            if not ended[0]:
-                raise TimeoutError(f"{argv[0]} took longer than {timeout_s} s")
-            output, errors = talk.result()
-        finally:
-            self._running.discard(process)
-            if server:
-                server.close()
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                await talk
+        listening = (
+            closing(await self._listen(env, on_hook_command, broken))
+            if on_hook_command
+            else nullcontext()
+        )
+        with listening:
+            async with self._starting:
+                process = await asyncio.create_subprocess_exec(
+                    *map(self.local, argv),
+                    env=env,
+                    cwd=self.local(cwd),
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.PIPE,
+                    start_new_session=True,
+                )
+                self._running.add(process)
+            try:
+                talk = asyncio.ensure_future(process.communicate(stdin.encode()))
+                ended = await asyncio.wait(
+                    {talk, broken}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                if broken.done():
+                    broken.result()
+                if not ended[0]:
+                    raise TimeoutError(f"{argv[0]} took longer than {timeout_s} s")
+                output, errors = talk.result()
+            finally:
+                self._running.discard(process)
+                if process.returncode is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    await talk
         if not self.is_running:
             raise machines.MachineError(f"{self.name} stopped")
         for stream, data in (("stdout", output), ("stderr", errors)):
@@ -154,18 +157,21 @@ class DirectoryMachine:
         path.unlink(missing_ok=True)
 
         async def answer(reader, writer):
-            length = int.from_bytes(await reader.readexactly(4), "big")
-            count, rest = (await reader.readexactly(length)).split(b"\0", 1)
-            context, *argv, stdin = rest.decode().split("\0", int(count))
-            try:
-                result = await on_hook_command(machines.HookCall(context, tuple(argv), stdin))
-            except Exception as error:
-                # As with a machine, it is raised by run().
-                writer.close()
-                broken.set_exception(error)
-                return
-            writer.write(f"{result.returncode}\0{result.stdout}\0{result.stderr}".encode())
-            writer.close()
+            with closing(writer):
+                try:
+                    length = int.from_bytes(await reader.readexactly(4), "big")
+                    count, rest = (await reader.readexactly(length)).split(b"\0", 1)
+                except asyncio.IncompleteReadError:
+                    # The hook command was killed before it had said all.
+                    return
+                context, *argv, stdin = rest.decode().split("\0", int(count))
+                try:
+                    result = await on_hook_command(machines.HookCall(context, tuple(argv), stdin))
+                except Exception as error:
+                    # As with a machine, it is raised by run().
+                    broken.set_exception(error)
+                    return
+                writer.write(f"{result.returncode}\0{result.stdout}\0{result.stderr}".encode())
 
         return await asyncio.start_unix_server(answer, path)
 

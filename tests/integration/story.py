@@ -252,7 +252,7 @@ def together(*calls: Callable[[], object]) -> list[Any]:
 
 
 def mounted_with_the_size_asked_for(story: Story) -> None:
-    """Both clients have the share mounted, with the size that was asked for."""
+    """Both clients have the share mounted, with the size that was requested."""
     for unit in f"{APP}/0", f"{APP}/1":
         found = story.run(unit, f"findmnt --noheadings --output FSTYPE,OPTIONS {MOUNT}")
         assert found.startswith("nfs4 "), found

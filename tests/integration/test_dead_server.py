@@ -205,7 +205,7 @@ def test_a_dead_server_under_a_mount_in_use(story: Story, death: str):
         _toggle(story, "true")
         _says(story, "waiting", f"{SERVER} has not answered since")
         shown, problem = _act(story, "show-mount")
-        assert shown["state"].startswith("silent since "), (shown, problem)
+        assert shown["state"].startswith("unreachable since "), (shown, problem)
         assert "hard" in shown["options"].split(",")
         _, problem = _act(story, "remount")
         assert f"{MOUNT} is in use by " in problem

@@ -129,8 +129,6 @@ PARTS = {
     "……; for the rest see list-shares and the clients' statuses",
     "…: run `umount …`",
     "…: juju deploy nfs-server --constraints virt-type=virtual-machine",
-    "… were",
-    "the whole storage was",
     "%Y-%m-%d %H:%M UTC",
 }
 

@@ -265,12 +265,12 @@ def _describe(owned: OwnedMount) -> dict[str, str]:
     noted = trouble.read(owned.mountpoint)
     since = f" since {show_time(noted.since_s)}" if noted else ""
     if mounted is None:
-        state = noted.trouble.value if noted else "not mounted"
+        state = noted.trouble.state if noted else "not mounted"
         return {**described, "state": state + since}
     described["options"] = ",".join(sorted(mounted.options))
     answer = probe.ask(owned.mountpoint)
     if isinstance(answer, Trouble):
-        return {**described, "state": answer.value + since}
+        return {**described, "state": answer.state + since}
     figures = {name.replace("_", "-"): str(number) for name, number in asdict(answer).items()}
     return {**described, "state": "mounted", **figures}
 

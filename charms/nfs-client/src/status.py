@@ -55,7 +55,7 @@ class Facts:
     failure: str = ""
     """What mount(8) said when it failed."""
     shortfall: str = ""
-    """What the share has of the size that was asked for, where it has less."""
+    """What the share has of the size that was requested, where it has less."""
 
 
 # A message has to fit a line of `juju status`.
@@ -133,7 +133,7 @@ def _trouble_status(facts: Facts, noted: Noted, wanted: WantedMount) -> ops.Stat
     if noted.trouble is Trouble.STALE:
         return ops.WaitingStatus(
             f"{wanted.mountpoint} is stale since {since}, {facts.server} has another file system"
-            f" there; to be mounted anew, in use by {_name(facts.stale_users)}"
+            f" there; to mount it again, stop what uses it: {_name(facts.stale_users)}"
         )
     if noted.trouble is Trouble.DENIED:
         return ops.WaitingStatus(
@@ -159,5 +159,4 @@ def find_shortfall(asked: Size, granted: Size) -> str:
     """Say how much less was granted than asked."""
     if not granted.is_known or granted >= asked:
         return ""
-    wish = f"{asked} were" if asked.is_limited else "the whole storage was"
-    return f"the share has {granted}, {wish} asked for"
+    return f"{asked} requested, the share has {granted}"

@@ -25,6 +25,11 @@ class Trouble(enum.Enum):
     HELD = "held"
     """Unmounted by force, and to stay so until an operator says `remount`."""
 
+    @property
+    def state(self) -> str:
+        """How show-mount says it. The value is what stands in the file, for any revision."""
+        return "unreachable" if self is Trouble.SILENT else self.value
+
 
 @dataclass(frozen=True)
 class Noted:

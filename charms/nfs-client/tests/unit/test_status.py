@@ -106,7 +106,7 @@ TABLE = [
         replace(MOUNTED, noted=Noted(Trouble.STALE, SINCE), stale_users=("postgres (812)",)),
         ops.WaitingStatus(
             f"/data is stale since {TIME}, nfs-server has another file system there;"
-            " to be mounted anew, in use by postgres (812)"
+            " to mount it again, stop what uses it: postgres (812)"
         ),
         id="stale",
     ),
@@ -125,8 +125,8 @@ TABLE = [
         id="unmounted by force",
     ),
     pytest.param(
-        replace(MOUNTED, shortfall="the share has 10G, 20G were asked for"),
-        ops.WaitingStatus("nfs-server: the share has 10G, 20G were asked for"),
+        replace(MOUNTED, shortfall="20G requested, the share has 10G"),
+        ops.WaitingStatus("nfs-server: 20G requested, the share has 10G"),
         id="smaller than asked",
     ),
     pytest.param(
@@ -179,8 +179,8 @@ def test_status(facts: Facts, expected: ops.StatusBase):
         (NO_LIMIT, NO_LIMIT, ""),
         (NO_LIMIT, UNKNOWN, ""),
         (Size(10), UNKNOWN, ""),
-        (Size(20), Size(10), "the share has 10G, 20G were asked for"),
-        (NO_LIMIT, Size(10), "the share has 10G, the whole storage was asked for"),
+        (Size(20), Size(10), "20G requested, the share has 10G"),
+        (NO_LIMIT, Size(10), "no limit requested, the share has 10G"),
     ],
 )
 def test_shortfall(asked: Size, granted: Size, shortfall: str):

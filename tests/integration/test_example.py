@@ -18,6 +18,7 @@ PACK = re.compile(r"\(cd (\S+) && charmcraft pack --platform ubuntu@24\.04:amd64
 UNIT = "my-charm/0"
 LOG, MOUNT, SERVICE = "/srv/logbook/log", "srv-logbook.mount", "logbook.service"
 SHELL_TIMEOUT_S = 60
+SYSTEMD_TIMEOUT_S = 60
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +48,14 @@ def test_the_half_hour(author: Story, step: Step):
 
 
 def test_the_service_goes_and_comes_with_the_mount(author: Story):
-    """What systemd does between hooks."""
+    """What systemd does between hooks, also where another unmounts."""
     before = author.run(UNIT, f"cat {LOG}")
-    author.run(UNIT, f"systemctl stop {MOUNT}")
-    author.run(UNIT, f"! systemctl is-active {SERVICE} && ! test -e {LOG}")
+    author.run(UNIT, "umount --lazy /srv/logbook")
+    author.until(UNIT, f"! systemctl is-active {SERVICE} && ! test -e {LOG}")
     author.run(UNIT, f"systemctl start {MOUNT}")
-    author.until(UNIT, f"systemctl is-active {SERVICE} && findmnt --types nfs4 /srv/logbook")
+    # Long before the next hook, which would start it too.
+    is_back = f"systemctl is-active {SERVICE} && findmnt --types nfs4 /srv/logbook"
+    author.until(UNIT, is_back, timeout=SYSTEMD_TIMEOUT_S)
     author.until(UNIT, f"test $(wc -l < {LOG}) -gt {len(before.splitlines())}")
     assert author.run(UNIT, f"cat {LOG}").startswith(before)
 

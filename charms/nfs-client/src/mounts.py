@@ -28,7 +28,7 @@ PACKAGE = "nfs-common"
 """What mounting NFS takes. It is never removed: others may use it."""
 MOUNT_NFS = Path("/usr/sbin/mount.nfs")
 UMOUNT = "/usr/bin/umount"
-UNSHARE = "/usr/bin/unshare"
+SYSTEMD_RUN = "/usr/bin/systemd-run"
 CHATTR = "/usr/bin/chattr"
 JOURNALCTL = "/usr/bin/journalctl"
 WANTS_DIRECTORY = "remote-fs.target.wants"
@@ -110,10 +110,10 @@ def _made_directories(owned: OwnedMount) -> list[Path]:
     return [path for path in obstacles.way_to(owned.mountpoint) if path.is_relative_to(made)]
 
 
-def _change_flag(flag: str, mountpoint: str, *inside: str) -> None:
-    """Change a directory's attribute, by a command that may be run inside others."""
+def _change_flag(flag: str, directory: str, *before: str) -> None:
+    """Change a directory's attribute, by a command that may have others before it."""
     try:
-        machine.run(*inside, CHATTR, flag, mountpoint, timeout_s=CHATTR_TIMEOUT_S)
+        machine.run(*before, CHATTR, flag, directory, timeout_s=CHATTR_TIMEOUT_S)
     except (machine.CommandError, OSError) as error:  # Not every file system has attributes.
         logger.info("%s", error)
 
@@ -349,10 +349,10 @@ def _remove_made_directories(owned: OwnedMount) -> None:
     ):
         return
     if machine.mounted_at(where):
-        # Lazily unmounted in a namespace of the command's own, it stays as it is in all others.
-        detach = f'{UMOUNT} --internal-only --no-canonicalize --lazy {where} && exec "$@"'
-        inside = (UNSHARE, "--mount", "--propagation=private", "/bin/sh", "-c", detach, "sh")
-        _change_flag("-i", where, *inside)
+        # The parent once more, without what is mounted in it: /mnt is so for this command alone.
+        parent, name = os.path.split(where)
+        beneath = f"--property=BindPaths={parent}:/mnt:norbind"
+        _change_flag("-i", f"/mnt/{name}", SYSTEMD_RUN, "--quiet", "--wait", "--collect", beneath)
         return
     if os.path.lexists(where):
         _change_flag("-i", where)

@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+WAIT_S = 10
 
 
 @pytest.fixture
-def dev(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def dev(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The module `dev`, for somebody who isn't root, with tox made for this Python."""
     loader = SourceFileLoader("dev", str(ROOT / "dev"))
     spec = importlib.util.spec_from_loader("dev", loader)
@@ -31,7 +33,9 @@ def dev(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     stamp.parent.mkdir(parents=True)
     locked = Path("requirements/dev.txt").read_bytes()
     stamp.write_text(hashlib.sha256(locked + sys.version.encode()).hexdigest())
-    return module
+    yield module
+    for child in module.children:
+        child.wait(timeout=WAIT_S)
 
 
 @pytest.mark.parametrize(

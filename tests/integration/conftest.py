@@ -162,7 +162,8 @@ def pack(
             return Path(given).resolve(strict=True)
         if request.config.getoption("--substrate") == "sandbox":
             base: str = request.config.option.base
-            is_ours = directory.is_relative_to(ROOT)
+            # tox has temporary directories below .cache.
+            is_ours = directory.is_relative_to(ROOT) and ".cache" not in directory.parts
             return packed_charm(directory.name, base) if is_ours else packed_from(directory, base)
         output = tmp_path_factory.mktemp(directory.name)
         architecture = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]

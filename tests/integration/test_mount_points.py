@@ -7,6 +7,7 @@ import pytest
 
 from story import APP, CLIENT, DEPLOY_TIMEOUT_S, MOUNT, SERVER, Story, becomes
 
+pytestmark = pytest.mark.slow
 OTHER_APP = "other-app"
 SERVER_UNIT, CLIENT_UNIT, APP_UNIT = f"{SERVER}/0", f"{CLIENT}/0", f"{APP}/0"
 SYSTEM = "/etc/profile.d"

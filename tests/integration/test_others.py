@@ -7,6 +7,7 @@ import pytest
 
 from story import APP, CLIENT, DEPLOY_TIMEOUT_S, MOUNT, SERVER, Story, becomes
 
+pytestmark = pytest.mark.slow
 SERVER_UNIT, CLIENT_UNIT, APP_UNIT = f"{SERVER}/0", f"{CLIENT}/0", f"{APP}/0"
 OLD, OLD_SERVER, OLD_CLIENT = "old", "old-server", "client-of-old"
 SCRATCH = "/scratch"

@@ -305,7 +305,7 @@ def test_a_stale_mount_is_mounted_anew_when_it_is_free(story: Story):
         _, said = story.try_to_run(APP_UNIT, f"stat --file-system {MOUNT}")
         assert "Stale file handle" in said, said
         _toggle(story, "true")
-        _says(story, "waiting", f"{MOUNT} is stale since", "in use by sleep (")
+        _says(story, "waiting", f"{MOUNT} is stale since", "stop what uses it: sleep (")
         story.run(APP_UNIT, "systemctl stop holder")
         _toggle(story, "false")
         story.until(APP_UNIT, f"test -e {MOUNT}/other")

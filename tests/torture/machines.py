@@ -24,6 +24,7 @@ MOUNT = "/data"
 DISK = "14G"
 PROGRAMS = "/opt/torture"
 WRITER = f"{PROGRAMS}/[w]riter.py"
+END_S = 170.0
 KILL_S = 5.0
 """How long a program that is killed may take to go, unless it waits for a server."""
 ON_MACHINE = Path(__file__).parent / "on_machine"
@@ -294,8 +295,8 @@ class Machines:
         """End programs in order, or kill them; returns when they are gone."""
         await asyncio.gather(*(self._kill(it) if kill else self._end(it) for it in units))
 
-    async def _end(self, unit: str, signal: str = "TERM", timeout: float = 170) -> None:
-        await self.run(unit, f"pkill -{signal} -f {WRITER}; {_gone(timeout)}", timeout + 10)
+    async def _end(self, unit: str, signal: str = "TERM") -> None:
+        await self.run(unit, f"pkill -{signal} -f {WRITER}; {_gone(END_S)}", END_S + 10)
 
     async def _kill(self, unit: str) -> None:
         """Kill programs, as an operator has to who can't wait for a server.
@@ -310,6 +311,7 @@ class Machines:
             client = self.subordinate(unit)
             await self.act(client, "force-umount", mountpoint=MOUNT)
             await self._end(unit, "KILL")
+            # It says that nothing is mounted yet; but the mount is tried again from then on.
             await self.act(client, "remount")
 
     async def note_acknowledged(self, ledger: Ledger, unit: str) -> None:

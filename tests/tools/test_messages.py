@@ -23,6 +23,8 @@ EXAMPLE = re.compile(
     r"|/home/bob(?:/data)?|\bbob \(uid 1000\)|/etc/auto\.data"
 )
 
+MOST_CHARACTERS = 120
+
 # What a constant of the charms stands for.
 CONSTANTS = {
     "NOT_HERE": "its image is not here; attach the storage that holds it",
@@ -214,3 +216,9 @@ def test_a_refusal_is_listed_and_tested(refusal: str):
 @pytest.mark.parametrize("refusal", listed())
 def test_what_is_listed_is_refused(refusal: str):
     assert any(is_one_of(it, refusal) for it in refusals())
+
+
+@pytest.mark.parametrize("message", sorted({*statuses(), *refusals(), *listed(), *explained()}))
+def test_a_message_fits_a_line(message: str):
+    # Of what a program said, or what names are put in, nobody knows the length.
+    assert len(message) <= MOST_CHARACTERS

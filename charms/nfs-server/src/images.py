@@ -267,8 +267,8 @@ def make(directory: Path, work: Work, application: str) -> None:
     image = image_path(directory, work.name)
     if os.path.lexists(image):
         raise ImagesError(
-            f"share {work.name}: {image} is there and is no share of this application, so it is "
-            "not touched: mend its .json file, or move it off the storage"
+            f"share {work.name}: {image} is no share of this application, and not touched: mend"
+            " its .json file, or move it off the storage"
         )
     temporary = image.with_name(f"{image.name}.{secrets.token_hex(4)}.tmp")
     identity = Identity(
@@ -474,9 +474,8 @@ def check(image: Image, *, repair: bool) -> tuple[bool, str]:
     path = image.path
     if image.file_bytes < image.filesystem_bytes:
         raise ImagesError(
-            f"share {image.name}: its image is cut off, {image.file_bytes} bytes of"
-            f" {image.filesystem_bytes}: truncate --size={image.filesystem_bytes} {path}, then"
-            " check it with repair=true"
+            f"share {image.name}: its image is cut off after {image.file_bytes} bytes:"
+            f" truncate --size={image.filesystem_bytes} {path}, then use repair=true"
         )
     deadline = time.monotonic() + CHECK_TIMEOUT_S
     is_clean, said = _run_e2fsck(path, "-n", deadline)

@@ -106,8 +106,5 @@ def _find_clients(image: Image, decided: Plan, *, ignore_nfsv3: bool) -> tuple[s
     return (
         *(f"{it} is connected" for it in connected(image.name, decided)),
         *(f"{it.address} has files of it open" for it in nfs.holders(where) if not _is_gone(it)),
-        *(
-            f"{it} mounted it by NFSv3 (ignore-nfsv3=true if it did not unmount)"
-            for it in by_nfsv3
-        ),
+        *(f"{it} has it by NFSv3 (ignore-nfsv3=true if not)" for it in by_nfsv3),
     )

@@ -152,8 +152,7 @@ def why_busy(name: str, clients: Iterable[str]) -> str:
     if not (clients := tuple(clients)):
         return ""
     return (
-        f"share {name}: {', '.join(clients)}; unmount it there, or take its access away and end"
-        " what uses it"
+        f"share {name}: {', '.join(clients)}; unmount it there, or end its access and what uses it"
     )
 
 

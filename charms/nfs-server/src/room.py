@@ -160,8 +160,8 @@ def refusal(name: str, size: Size, free: int, *, is_on_root: bool) -> str:
     """Say why a share can't have a size where `free` GiB are left."""
     if is_unbounded(size, is_on_root=is_on_root):
         return (
-            f"share {name}: no limit requested, but the shares are on the root disk, which it"
-            " could fill: request a size, or give nfs-server a storage"
+            f"share {name}: no limit requested, but the shares are on the root disk: request a"
+            " size, or give nfs-server a storage"
         )
     return f"share {name}: {size} requested, {free}G free"
 

@@ -286,8 +286,7 @@ def test_delete_share(machine: FakeMachine, context: Context):
     )
     machine.clients = (ip_address("10.9.0.1"), ip_address("10.8.0.1"))
     assert refused(context, now, "delete-share", **there) == (
-        "share /hand: 10.9.0.1 is connected; unmount it there, or take its access away and end"
-        " what uses it"
+        "share /hand: 10.9.0.1 is connected; unmount it there, or end its access and what uses it"
     )
     assert machine.may_mount() == {"/hand": {"10.9.0.1"}}
     machine.clients = ()

@@ -340,8 +340,8 @@ def test_make_never_over_an_image(host: Host, is_link: bool):
     else:
         path.write_text("somebody's only copy")
     said = (
-        " is there and is no share of this application, so it is not touched: mend its .json file,"
-        " or move it off the storage"
+        " is no share of this application, and not touched: mend its .json file, or move it off"
+        " the storage"
     )
     with pytest.raises(ImagesError, match=said):
         images.make(host.storage, work("/data", 1), APP)
@@ -635,8 +635,8 @@ def test_check_of_an_image_that_is_cut_off(host: Host, repair: bool):
     mounts.unmount(read(host)["/data"], still)
     os.truncate(path, GIB // 2)
     said = (
-        f"share /data: its image is cut off, {GIB // 2} bytes of {GIB}: truncate --size={GIB}"
-        f" {path}, then check it with repair=true"
+        f"share /data: its image is cut off after {GIB // 2} bytes: truncate --size={GIB} {path},"
+        " then use repair=true"
     )
     with pytest.raises(ImagesError, match=re.escape(said)):
         images.check(read(host)["/data"], repair=repair)

@@ -62,7 +62,7 @@ def test_delete_share_that_is_mounted_by_nfsv3(machine: FakeMachine, context: Co
     machine.nfsv3 = {"/data": ("10.0.1.1",)}
     there = {"share": "/data", "confirm": "/data"}
     said = refused(context, now, "delete-share", **there)
-    assert "10.0.1.1 mounted it by NFSv3 (ignore-nfsv3=true if it did not unmount)" in said
+    assert "10.0.1.1 has it by NFSv3 (ignore-nfsv3=true if not)" in said
     do(context, now, "delete-share", **there, **{"ignore-nfsv3": True})
     assert machine.on_storage == {}
 

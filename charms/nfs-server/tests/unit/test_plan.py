@@ -267,13 +267,13 @@ def test_an_event_deletes_only_what_nobody_can_have_used(is_served: bool, use: U
         ),
         (
             Use(is_confirmed=True, clients=("10.0.0.1 is connected",)),
-            "share /data: 10.0.0.1 is connected; unmount it there, or take its access away and"
-            " end what uses it",
+            "share /data: 10.0.0.1 is connected; unmount it there, or end its access and what"
+            " uses it",
         ),
         (
             replace(UNUSED, is_confirmed=True, clients=("10.0.0.1 has files of it open",)),
-            "share /data: 10.0.0.1 has files of it open; unmount it there, or take its access"
-            " away and end what uses it",
+            "share /data: 10.0.0.1 has files of it open; unmount it there, or end its access"
+            " and what uses it",
         ),
     ],
 )

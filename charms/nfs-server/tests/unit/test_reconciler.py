@@ -179,7 +179,7 @@ def test_no_limit_on_the_root_disk(machine: FakeMachine, context: Context):
     machine.is_root = True
     asking = client(size="-1"), client(2, "/logs")
     now = context.run(context.on.relation_changed(asking[0]), state(*asking))
-    assert "could fill: request a size" in answers(now)[1]["error"]
+    assert "on the root disk: request a size" in answers(now)[1]["error"]
     assert machine.sizes() == {"/logs": 10}
     assert now.unit_status == ops.ActiveStatus("Shares are on the root disk")
     said = refused(context, now, "create-share", share="/x", size=-1)

@@ -155,8 +155,8 @@ def test_growth_and_new_share_compete():
 
 
 NO_ROOT = (
-    "share /data: no limit requested, but the shares are on the root disk, which it could fill:"
-    " request a size, or give nfs-server a storage"
+    "share /data: no limit requested, but the shares are on the root disk: request a size, or give"
+    " nfs-server a storage"
 )
 
 

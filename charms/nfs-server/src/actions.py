@@ -15,6 +15,7 @@ import placement
 import room
 from charms.storage_libs.v0.nfs_interfaces import (
     MAX_ALLOWLIST_ENTRIES,
+    Endpoint,
     Network,
     Size,
     parse_allowlist,
@@ -87,7 +88,7 @@ class Actions(ops.Object):
     def _list_shares(self, _: Params) -> Results:
         snapshot, plan = self._reader.read()
         names = sorted({*snapshot.placements, *snapshot.found.images})
-        results: Results = {_key(name): _describe(name, snapshot, plan) for name in names}
+        results: Results = {_key(name): self._describe(name, snapshot, plan) for name in names}
         results["count"] = len(names)
         misplaced = placement.misplaced(snapshot.placements, snapshot.reports)
         for unit, report in sorted(snapshot.reports.items()):
@@ -188,7 +189,7 @@ class Actions(ops.Object):
         report = snapshot.reported(name)
         if reason := report.refusal or report.error or outcome.not_exported:
             raise RefusedError(reason)
-        return _describe(name, snapshot, plan)
+        return self._describe(name, snapshot, plan)
 
     def _own(self, name: str) -> Image:
         """Find the image of a share, which has to be on this unit."""
@@ -199,33 +200,34 @@ class Actions(ops.Object):
             raise RefusedError(f"share {name} is on {unit}: run it there")
         return plan.images[name]
 
+    def _describe(self, name: str, snapshot: Snapshot, plan: Plan) -> Results:
+        """Describe a share to an operator; what only its own unit knows, on that alone."""
+        placed, report = snapshot.placement(name), snapshot.reported(name)
+        image = plan.images.get(name)
+        return {
+            "name": name,
+            "unit": placed.unit,
+            "applications": _applications(name, snapshot),
+            "state": _state(name, snapshot),
+            "size": str(report.size),
+            "path": str(share_directory(name)),
+            "allowlist": " ".join(exports.hosts(report.networks)),
+            "granted-by-action": " ".join([*map(exports.host, placed.grants), *placed.guests]),
+            **(self._describe_here(image, plan) if image else {}),
+        }
 
-def _describe(name: str, snapshot: Snapshot, plan: Plan) -> Results:
-    """Describe a share to an operator; what only its own unit knows, on that alone."""
-    placed, report = snapshot.placement(name), snapshot.reported(name)
-    image = plan.images.get(name)
-    return {
-        "name": name,
-        "unit": placed.unit,
-        "applications": _applications(name, snapshot),
-        "state": _state(name, snapshot),
-        "size": str(report.size),
-        "path": str(share_directory(name)),
-        "allowlist": " ".join(exports.hosts(report.networks)),
-        "granted-by-action": " ".join([*map(exports.host, placed.grants), *placed.guests]),
-        **(_describe_use(image, plan) if image else {}),
-    }
-
-
-def _describe_use(image: Image, plan: Plan) -> Results:
-    usage = images.usage(image)
-    return {
-        "used-bytes": str(usage.used_bytes),
-        "free-bytes": str(usage.free_bytes),
-        "used-inodes": str(usage.used_inodes),
-        "free-inodes": str(usage.free_inodes),
-        "clients": " ".join(maintenance.connected(image.name, plan)),
-    }
+    def _describe_here(self, image: Image, plan: Plan) -> Results:
+        usage = images.usage(image)
+        address = self._reader.clients.address_for_others()
+        path = str(share_directory(image.name))
+        return {
+            "mount": f"mount -t nfs {Endpoint(address, path).source} /mnt" if address else "",
+            "used-bytes": str(usage.used_bytes),
+            "free-bytes": str(usage.free_bytes),
+            "used-inodes": str(usage.used_inodes),
+            "free-inodes": str(usage.free_inodes),
+            "clients": " ".join(maintenance.connected(image.name, plan)),
+        }
 
 
 def _state(name: str, snapshot: Snapshot) -> str:

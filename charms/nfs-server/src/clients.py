@@ -136,7 +136,13 @@ class Clients:
         another model may be another one.
         """
         relation = self._relations[integration_id]
-        key = relation if is_remote(relation.app.name) else relation.name
+        return self._ingress(relation if is_remote(relation.app.name) else relation.name)
+
+    def address_for_others(self) -> str:
+        """Find where clients outside Juju reach this unit; empty if Juju doesn't know."""
+        return self._ingress(NFS_SHARE)
+
+    def _ingress(self, key: str | ops.Relation) -> str:
         binding = self._model.get_binding(key)
         address = binding.network.ingress_address if binding else None
         return str(address) if address else ""

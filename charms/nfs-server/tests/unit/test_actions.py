@@ -16,6 +16,7 @@ from test_charm import (
     Context,
     answers,
     client,
+    network,
     relation_in,
     state,
 )
@@ -87,6 +88,7 @@ def test_create_share(machine: FakeMachine, context: Context):
         "path": str(share_directory("/hand")),
         "allowlist": "10.9.0.1",
         "granted-by-action": "10.9.0.1",
+        "mount": f"mount -t nfs {HOST}:{share_directory('/hand')} /mnt",
         "used-bytes": str(GIB),
         "free-bytes": str(9 * GIB),
         "used-inodes": "12",
@@ -399,6 +401,22 @@ def test_list_shares(machine: FakeMachine, context: Context):
     assert (data["allowlist"], data["granted-by-action"]) == ("10.0.1.1", "10.0.1.1")
     assert "used-bytes" in kept
     assert "used-bytes" not in data
+
+
+@pytest.mark.parametrize(
+    ("addresses", "line"),
+    [
+        pytest.param(["fd00::5"], "mount -t nfs [fd00::5]:{} /mnt", id="IPv6"),
+        pytest.param([], "", id="Juju knows none"),
+    ],
+)
+def test_how_to_mount_by_hand(
+    machine: FakeMachine, context: Context, addresses: list[str], line: str
+):
+    now = replace(created(context), networks=frozenset({network(*addresses)}))
+    do(context, now, "list-shares")
+    (share,) = (it for it in results(context).values() if isinstance(it, dict))
+    assert share["mount"] == line.format(share_directory("/hand"))
 
 
 def test_200_shares_by_actions(

@@ -4,7 +4,6 @@
 Two units with a disk each, and two applications that have a share each: one on either unit.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -43,13 +42,6 @@ def _share(story: Story, unit: str, name: str) -> dict[str, str]:
 
 def _exported(story: Story, unit: str) -> str:
     return story.run(unit, "exportfs -v")
-
-
-def _mount(story: Story, where: str, share: Mapping[str, str], server: str) -> None:
-    """Mount a share by hand, as clients outside Juju do."""
-    address = story.run(server, "hostname -I | cut -d' ' -f1")
-    source = f"{address}:{share['path']}"
-    story.run(where, f"mkdir -p /mnt/hand && mount -t nfs4 {source} /mnt/hand")
 
 
 @pytest.mark.incremental
@@ -127,8 +119,8 @@ def test_a_share_by_hand(story: Story):
     share = _share(story, leader, "/hand")
     owner = share["unit"]
     assert (share["state"], share["size"], share["allowlist"]) == ("exported", "1G", client)
-    _mount(story, APP_UNIT, share, owner)
-    story.run(APP_UNIT, "echo by hand > /mnt/hand/file")
+    mount = _share(story, owner, "/hand")["mount"]
+    story.run(APP_UNIT, f"mkdir /mnt/hand && {mount}/hand && echo by hand > /mnt/hand/file")
     assert client in (_share(story, owner, "/hand"))["clients"]
     confirmed = {"share": "/hand", "confirm": "/hand"}
     said = _refused(story, owner, "delete-share", **confirmed)

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     try:
         if given.command == "destroy":
-            return _destroy(given.name, is_all=given.all)
+            return _destroy(given.name or given.model, is_all=given.all)
         return _do(model_named(given.model), given)
     except (CommandError, ControllerError) as error:
         sys.stderr.write(f"{error}\n")

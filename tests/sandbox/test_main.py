@@ -119,12 +119,17 @@ def test_destroy_ends_the_model_in_focus_or_the_one_named_or_all(
     left = "still running: {}; ./dev destroy --all ends every model\n"
     with controller(one) as server, controller(other) as another:
         for words, ended, said in (
-            ([], (True, False), "one: destroyed\n" + left.format("other")),
-            (["other"], (False, True), "other: destroyed\n" + left.format("one")),
-            (["--all"], (True, True), "one: destroyed\nother: destroyed\n"),
+            (["destroy"], (True, False), "one: destroyed\n" + left.format("other")),
+            (["destroy", "other"], (False, True), "other: destroyed\n" + left.format("one")),
+            (
+                ["--model=other", "destroy"],
+                (False, True),
+                "other: destroyed\n" + left.format("one"),
+            ),
+            (["destroy", "--all"], (True, True), "one: destroyed\nother: destroyed\n"),
         ):
             server.asked.clear()
             another.asked.clear()
-            assert program.main(["destroy", *words]) == 0
+            assert program.main(words) == 0
             assert (bool(server.asked), bool(another.asked)) == ended
             assert capsys.readouterr().out == said

@@ -30,10 +30,12 @@ from charms.storage_libs.v0.nfs_interfaces import (
     ANYONE,
     MAX_ALLOWLIST_ENTRIES,
     NO_LIMIT,
+    PERMISSIONS,
     UNKNOWN,
     Endpoint,
     NFSProvides,
     NFSRequires,
+    Permissions,
     Share,
     ShareRequest,
     Size,
@@ -47,6 +49,8 @@ CLIENT_META = {"name": "client", "requires": {"nfs-share": {"interface": "nfs_sh
 SERVER_META = {"name": "server", "provides": {"nfs-share": {"interface": "nfs_share"}}}
 ENDPOINT = "nfs://10.0.0.1/srv/nfs/a"
 MOVED = "nfs://10.0.0.2:20490/srv/nfs/a"
+NO_SIZE = {"name": "/data", "allowlist": "127.0.0.1", "size": "-1"}
+GRANTED = {"owner": "1:2", "mode": "0770", "squash": "all", "access": "ro"}
 
 # What ops.testing would put there by itself has addresses in it.
 NO_UNIT_DATA: dict[str, Any] = {"local_unit_data": {}, "remote_units_data": {0: {}}}
@@ -196,7 +200,7 @@ def test_the_library_is_the_published_one():
         (NFSProvides, ["charm", "integration_name"]),
         (
             NFSRequires.request_share,
-            ["self", "integration_id", "name", "allowlist=None", "size=None"],
+            ["self", "integration_id", "name", "allowlist=None", "size=None", *PERMISSIONS],
         ),
         (NFSProvides.set_endpoint, ["self", "integration_id", "endpoint"]),
         (NFSRequires.fetch_data, ["self"]),
@@ -206,7 +210,7 @@ def test_the_library_is_the_published_one():
 def test_calls_take_what_they_took(call: Callable[..., Any], parameters: list[str]):
     signature = inspect.signature(call)
     assert [
-        name if parameter.default is parameter.empty else f"{name}={parameter.default}"
+        name if parameter.default in (parameter.empty, "") else f"{name}={parameter.default}"
         for name, parameter in signature.parameters.items()
     ] == parameters
 
@@ -265,9 +269,15 @@ def test_attributes_are_called_what_they_were(client: Unit):
             {"name": "/data", "allowlist": "10.0.0.1 fd00::1 ", "size": 1},
             {"name": "/data", "allowlist": "10.0.0.1,fd00::1", "size": "1"},
         ),
+        (
+            {"name": "/data", "owner": "01000:100", "mode": "770", "squash": "all"},
+            NO_SIZE | {"owner": "1000:100", "mode": "0770", "squash": "all"},
+        ),
+        ({"name": "/data", "access": "ro"}, NO_SIZE | {"access": "ro"}),
     ],
 )
 def test_a_request_on_the_wire(client: Unit, arguments: dict[str, Any], wire: dict[str, str]):
+    client.integrate(local_app_data={"owner": "7:7", "mode": "0700", "access": "ro"})
     client.ask(lambda library: library.request_share(1, **arguments))
     assert client.own() == wire
 
@@ -289,15 +299,90 @@ def test_a_request_on_the_wire(client: Unit, arguments: dict[str, Any], wire: di
         ),
         ({"admitted": ANYONE}, {"allowlist": "0.0.0.0/0,::/0"}),
         ({"admitted": iter(ANYONE[:1])}, {"allowlist": "0.0.0.0/0"}),
+        ({"permissions": Permissions("1:2", "0770", "all", "ro")}, GRANTED),
+        ({"permissions": Permissions(mode="0770")}, {"mode": "0770"}),
         ({}, {}),
     ],
 )
 def test_an_answer_on_the_wire(server: Unit, arguments: dict[str, Any], wire: dict[str, str]):
     # What the last answer said, and this one doesn't, is withdrawn.
     old = {"endpoint": "nfs://old/a", "size": "1", "error": "old", "allowlist": "10.9.9.9"}
+    old |= {"owner": "9:9", "mode": "0777", "squash": "none", "access": "ro"}
     server.integrate(local_app_data=old)
     server.ask(lambda library: library.answer(1, **arguments))
     assert server.own() == wire
+
+
+def test_permissions_are_what_the_other_side_says(client: Unit, server: Unit):
+    client.integrate(remote_app_data={"endpoint": ENDPOINT, **GRANTED})
+    (share,) = client.ask(lambda library: library.shares())
+    assert share.permissions == Permissions("1:2", "0770", "all", "ro")
+    client.integrate(remote_app_data={"endpoint": ENDPOINT, "squash": "some\n"})
+    (share,) = client.ask(lambda library: library.shares())
+    assert (share.error, share.permissions) == ("", Permissions(squash="some\n"))
+    server.integrate(
+        remote_app_data={"name": "/data", "owner": " 01:2 ", "mode": "770", "access": "ro"},
+        local_app_data=GRANTED | {"mode": "rwx"},
+    )
+    (request,) = server.ask(lambda library: library.requests())
+    assert (request.error, request.permissions) == ("", Permissions("1:2", "0770", "", "ro"))
+    answered = server.ask(lambda library: library.answered(1))
+    assert answered.permissions == Permissions("1:2", "", "all", "ro")
+
+
+ID = "1000:1000"
+BAD_PERMISSIONS = [
+    ("owner", owner, f"owner {owner!r}: use uid:gid, two numbers up to 2147483647, such as {ID}")
+    for owner in ("root", "1000", "1:", "-1:-1", "1:2:3", "0x1:1", "2147483648:1", "1:4294967295")
+]
+BAD_PERMISSIONS += [
+    ("mode", mode, f"mode {mode!a}: use three or four octal digits up to 3777, such as 0770")
+    for mode in (
+        "77",
+        "07777",
+        "4755",
+        "7777",
+        "0788",
+        "rwx",
+        "u=rwx",
+        "0o770",
+        "-1",
+        "\u0660\u0667\u0667\u0660",
+    )
+]
+BAD_PERMISSIONS += [
+    ("squash", squash, f"squash {squash!r}: use none, root, all")
+    for squash in ("ALL", "all_squash", "none,insecure")
+]
+BAD_PERMISSIONS += [
+    ("access", access, f"access {access!r}: use ro, or nothing to read and write")
+    for access in ("rw", "RO", "ro,insecure")
+]
+
+
+@pytest.mark.parametrize(("key", "text", "reason"), BAD_PERMISSIONS)
+def test_a_permission_that_is_none(client: Unit, server: Unit, key: str, text: str, reason: str):
+    """It is refused with its reason; the rest of the request can be read."""
+    server.integrate(remote_app_data={"name": "/data", "size": "1", "squash": "root", key: text})
+    (request,) = server.ask(lambda library: library.requests())
+    squash = "" if key == "squash" else "root"
+    assert (request.error, request.permissions) == (reason, Permissions(squash=squash))
+    assert (request.name, request.size) == ("/data", Size(1))
+    assert len(reason) <= 120
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        client.ask(lambda library: library.request_share(1, "/data", **{key: text}))
+    assert client.own() == {}
+
+
+@given(st.sampled_from([*PERMISSIONS]), st.text() | st.from_regex(r"[0-9]+:[0-9]+|[0-7]{1,5}"))
+def test_any_permission_is_one_or_a_problem(key: str, text: str):
+    """What is read goes into /etc/exports, and to chown(2) and chmod(2)."""
+    problems: list[str] = []
+    read = Permissions.parse({key: text}, problems).items()[key]
+    assert bool(read) != bool(problems) or not text
+    forms = r"\d+:\d+", "[0-3][0-7]{3}", "none|root|all", "ro", ""
+    assert any(re.fullmatch(form, read, re.ASCII) for form in forms)
+    assert all(problem.isprintable() for problem in problems)
 
 
 def test_set_endpoint_grants(server: Unit):

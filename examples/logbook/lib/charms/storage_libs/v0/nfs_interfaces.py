@@ -132,15 +132,28 @@ Plain strings in the application databags. Who doesn't know a key ignores it.
 | requires | `name` | name of the share; the same name asked of the same server is the same data |
 | requires | `allowlist` | addresses and networks that may mount, with commas between them |
 | requires | `size` | whole GiB; `-1`, or no such key: no limit but the server's storage |
+| requires | `owner` | `uid:gid`, in numbers, of the share's root directory |
+| requires | `mode` | its mode: three or four octal digits, from `0000` to `3777` |
+| requires | `squash` | whose files users of clients write (exports(5)): `none`, `root`, `all` |
+| requires | `access` | `ro`: these units, and the allowlist, may only read |
 | provides | `endpoint` | `nfs://host[:port]/path`, or `host:/path`; IPv6 stands in brackets |
 | provides | `size` | GiB granted, `-1`: no limit; no such key: not said |
 | provides | `error` | why the request as it stands is refused; an endpoint beside it is good |
 | provides | `allowlist` | who may mount by now; no such key: not said |
 | provides | `name` | the name that is answered; from servers that say it |
+| provides | `owner` | of what was requested, what is granted; no such key: not said |
+| provides | `mode` | the same |
+| provides | `squash` | the same |
+| provides | `access` | `ro`: the server lets none of the units write |
 
 In an `allowlist`, `0.0.0.0`, `0.0.0.0/0`, `::` and `::/0` are anyone. The requesting units may
 always mount. Where nobody else may, this library writes `127.0.0.1`, from where nobody comes: a
 server written with 0.3 fails in its hooks where the key is missing.
+
+Without `owner`, `mode`, `squash` and `access` all is as the server has it. Owner and mode are set
+when they are requested, and when the request changes; what is changed afterwards by others stays.
+A server that doesn't know these keys (0.7 and before) ignores them, and its answer
+(`Share.permissions`) has none of them.
 
 ## Testing your charm
 
@@ -185,6 +198,7 @@ For charms that were written with the library of 2023:
 - `request_share` raises ValueError for what the interface doesn't allow, and `set_endpoint` for
   what is no endpoint, such as `nfs://None/…`.
 - Without an `allowlist` the requesting units alone may mount. 0.3 asked for `0.0.0.0`, anyone.
+- `request_share` takes `owner`, `mode`, `squash` and `access`. A server with 0.3 ignores them.
 - `server_connected` comes to the leader alone, until it has asked.
 - Nothing is kept in databags: the key `cache` is ignored, and removed from our own.
 - It needs Python 3.10, as ops 3 does. 0.3 ran on 3.8.
@@ -208,7 +222,7 @@ LIBAPI = 0
 
 # Increment this PATCH version before using `charmcraft publish-lib` or reset
 # to 0 if you are raising the major API version
-LIBPATCH = 7
+LIBPATCH = 8
 
 logger = logging.getLogger(__name__)
 
@@ -233,6 +247,14 @@ MAX_ALLOWLIST_ENTRIES = 1000
 # there, or in a file, by look-alike letters, direction marks or line ends.
 _NAME = re.compile(r"[A-Za-z0-9/._:@+-]{1,128}")
 _SIZE = re.compile(r"-?[0-9]{1,12}")
+_OWNER = re.compile(r"([0-9]{1,10}):([0-9]{1,10})")
+# Programs take larger ones for negative numbers: exportfs is one (systemd, UIDS-GIDS).
+_MAX_ID = 2**31 - 1
+# On a directory the set-user-ID bit has no meaning; the other two have (inode(7)).
+_MODE = re.compile(r"[0-3]?[0-7]{3}")
+SQUASHES = ("none", "root", "all")
+"""Whose files users of clients write: each user's own; so but for root's; one user's."""
+READ_ONLY = "ro"
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,62})(\.[A-Za-z0-9-]{1,63})*")
 _BEFORE_PATH = r"(\[(?P<ipv6>[^\]]*)\]|(?P<host>[^:/\[\]]*))"
 _URL = re.compile(rf"nfs://{_BEFORE_PATH}(:(?P<port>[0-9]{{1,5}}))?(?P<path>/.*)")
@@ -357,6 +379,38 @@ class Size:
         return f"{self.gib}G" if self.is_limited else "no limit"
 
 
+@dataclass(frozen=True)
+class Permissions:
+    """Who owns a share and may write to it, as requested or granted; what is empty isn't said."""
+
+    owner: str = ""
+    """`uid:gid` of its root directory, in numbers."""
+    mode: str = ""
+    """Mode of its root directory, four octal digits."""
+    squash: str = ""
+    """One of `SQUASHES` (exports(5))."""
+    access: str = ""
+    """`READ_ONLY`; else writing is allowed."""
+
+    @classmethod
+    def parse(cls, data: Mapping[str, str], problems: list[str]) -> "Permissions":
+        """Read them by their names; what can't be read is empty, and the reason noted."""
+        return cls(
+            **{
+                key: _try(parse, text, "", problems)
+                for key, parse in PERMISSIONS.items()
+                if (text := data.get(key, ""))
+            }
+        )
+
+    def items(self) -> dict[str, str]:
+        """Give what `parse` takes: all of them, by their names."""
+        return {key: str(getattr(self, key)) for key in PERMISSIONS}
+
+
+UNSAID = Permissions()
+"""None are requested, or granted."""
+
 UNKNOWN = Size(0)
 NO_LIMIT = Size(2**63 - 1)
 """No limit but the server's storage."""
@@ -375,6 +429,8 @@ class Share:
     is_admitted: bool = True
     """Whether this unit may mount by now: a server learns of the units one by one. True where it
     doesn't say whom it admits."""
+    permissions: Permissions = UNSAID
+    """What is granted of those that were requested, in the server's words."""
 
 
 @dataclass(frozen=True)
@@ -397,6 +453,7 @@ class ShareRequest:
     clients: tuple[Network, ...]
     """The addresses from which Juju says the requesting units come. Sorted, each once."""
     error: str = ""
+    permissions: Permissions = UNSAID
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -430,6 +487,65 @@ def parse_size(text: str) -> int | None:
     if size < -1 or size == 0:
         raise ValueError(f"size {_shown(text)}: use whole gigabytes from 1, or -1 for no limit")
     return None if size == -1 else size
+
+
+def parse_owner(text: str) -> str:
+    """Read an owner, `uid:gid`, and return it without leading zeros.
+
+    Raises:
+        ValueError: it is none; the message says what is.
+    """
+    match = _OWNER.fullmatch(text.strip())
+    ids = [int(number) for number in match.groups()] if match else []
+    if not ids or max(ids) > _MAX_ID:
+        raise ValueError(
+            f"owner {_shown(text)}: use uid:gid, two numbers up to {_MAX_ID}, such as 1000:1000"
+        )
+    return f"{ids[0]}:{ids[1]}"
+
+
+def parse_mode(text: str) -> str:
+    """Read the mode of a directory and return it with four octal digits.
+
+    Raises:
+        ValueError: it is none; the message says what is.
+    """
+    if not _MODE.fullmatch(text.strip()):
+        raise ValueError(
+            f"mode {_shown(text)}: use three or four octal digits up to 3777, such as 0770"
+        )
+    return text.strip().zfill(4)
+
+
+def parse_squash(text: str) -> str:
+    """Check a squash and return it.
+
+    Raises:
+        ValueError: it is none; the message says what is.
+    """
+    if text.strip() not in SQUASHES:
+        raise ValueError(f"squash {_shown(text)}: use {', '.join(SQUASHES)}")
+    return text.strip()
+
+
+def parse_access(text: str) -> str:
+    """Check an access and return it: there is one.
+
+    Raises:
+        ValueError: it is none; the message says what is.
+    """
+    if text.strip() != READ_ONLY:
+        raise ValueError(f"access {_shown(text)}: use {READ_ONLY}, or nothing to read and write")
+    return READ_ONLY
+
+
+PERMISSIONS: Mapping[str, Callable[[str], str]] = {
+    "owner": parse_owner,
+    "mode": parse_mode,
+    "squash": parse_squash,
+    "access": parse_access,
+}
+"""How each of a `Permissions` is read, by its key on the wire."""
 
 
 def parse_allowlist(text: str) -> tuple[Network, ...]:
@@ -726,7 +842,9 @@ class NFSRequires(_Interface):
             error = error or str(problem)
         own = _addresses(relation.data[self.unit], self.unit.name)
         is_admitted = not (own and admitted) or any(is_in(network, admitted) for network in own)
-        return Share(relation.id, endpoint, size, error, is_admitted)
+        # In the server's words: they are compared with what was requested, and nothing else.
+        granted = Permissions(**{key: data.get(key, "") for key in PERMISSIONS})
+        return Share(relation.id, endpoint, size, error, is_admitted, granted)
 
     def request_share(
         self,
@@ -734,6 +852,11 @@ class NFSRequires(_Interface):
         name: str,
         allowlist: str | Sequence[str] | None = None,
         size: int | None = None,
+        *,
+        owner: str = "",
+        mode: str = "",
+        squash: str = "",
+        access: str = "",
     ) -> None:
         """Ask for a share, or for a change of what was asked; does nothing but on the leader.
 
@@ -743,6 +866,12 @@ class NFSRequires(_Interface):
             allowlist: addresses and networks that may mount besides this application's units. They
                 are sent as they stand here, with commas between them.
             size: GiB; None or -1: no limit but the server's storage.
+            owner: `uid:gid`, in numbers, of the share's root directory.
+            mode: its mode, in octal digits.
+            squash: one of `SQUASHES`.
+            access: `READ_ONLY`: this application's units and the allowlist may only read.
+
+        Of the last four, what is empty is not requested: it is as the server has it.
 
         Raises:
             ValueError: an argument is not what the interface allows; the message says which.
@@ -751,12 +880,14 @@ class NFSRequires(_Interface):
         wanted = "-1" if size is None else str(size)
         parse_allowlist(entries)
         parse_size(wanted)
+        asked = {"owner": owner, "mode": mode, "squash": squash, "access": access}
         self._publish(
             integration_id,
             {
                 "name": parse_name(name),
                 "allowlist": ",".join(_items(entries)) or _NOBODY,
                 "size": wanted,
+                **{key: PERMISSIONS[key](text) if text else "" for key, text in asked.items()},
             },
         )
 
@@ -809,6 +940,7 @@ class NFSProvides(_Interface):
             size=_try(_parse_asked, data.get("size", ""), UNKNOWN, problems),
             allowlist=_try(_parse_others, data.get("allowlist", ""), (), problems),
             clients=client_networks(relation),
+            permissions=Permissions.parse(data, problems),
             error="; ".join(problems),
         )
 
@@ -821,6 +953,7 @@ class NFSProvides(_Interface):
             _try(Endpoint.parse, data.get("endpoint", ""), None, []),
             _try(_parse_granted, data.get("size", ""), UNKNOWN, []),
             data.get("error", ""),
+            permissions=Permissions.parse(data, []),
         )
 
     def refusals(self) -> tuple[tuple[str, str], ...]:
@@ -836,6 +969,7 @@ class NFSProvides(_Interface):
         size: Size = UNKNOWN,
         error: str = "",
         admitted: Iterable[Network] = (),
+        permissions: Permissions = UNSAID,
     ) -> None:
         """Say all that is to be said to a client; what is not given is withdrawn. On the leader.
 
@@ -846,6 +980,7 @@ class NFSProvides(_Interface):
             error: why the request as it stands is refused. An endpoint granted before may stay.
             admitted: who may mount by now. Units that are not among them wait until they are;
                 where nothing is said they try at once.
+            permissions: what is granted of those that were requested.
         """
         self._publish(
             integration_id,
@@ -854,6 +989,7 @@ class NFSProvides(_Interface):
                 "size": _written(size),
                 "error": _one_line(error),
                 "allowlist": ",".join(map(str, admitted)),
+                **permissions.items(),
             },
         )
 

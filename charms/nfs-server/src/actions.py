@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an operator does by actions: `juju run`. Each refusal says what is wrong and what to do."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -15,9 +15,12 @@ import placement
 import room
 from charms.storage_libs.v0.nfs_interfaces import (
     MAX_ALLOWLIST_ENTRIES,
+    PERMISSIONS,
     Endpoint,
     Network,
+    Permissions,
     Size,
+    parse_access,
     parse_allowlist,
     parse_size,
     sorted_networks,
@@ -108,8 +111,11 @@ class Actions(ops.Object):
         before = snapshot.placement(name)
         if before.uuid and (has := _made(name, snapshot).size) != size:
             raise RefusedError(f"share {name} exists, it has {has}: use resize-share")
-        after = replace(before, is_manual=True, size=size, grants=_granted(before, params))
-        return self._change(name, after)
+        permissions = _permissions(before, params)
+        if permissions != before.permissions:
+            _refuse_if_requested(name, snapshot)
+        after = replace(_granted(before, params), is_manual=True, size=size)
+        return self._change(name, replace(after, permissions=permissions))
 
     def _resize_share(self, params: Params) -> Results:
         name = _parsed(parse_share_name, params["share"])
@@ -133,8 +139,8 @@ class Actions(ops.Object):
         if bool(application) == bool(params.get("allowlist", "")):
             raise RefusedError("name an allowlist or an application, one of the two")
         if application:
-            return self._change(name, _with_guest(before, application))
-        return self._change(name, replace(before, grants=_granted(before, params)))
+            return self._change(name, _with_guest(before, application, params))
+        return self._change(name, _granted(before, params))
 
     def _revoke_access(self, params: Params) -> Results:
         snapshot, _ = self._reader.read()
@@ -145,6 +151,9 @@ class Actions(ops.Object):
             before,
             grants=tuple(it for it in before.grants if it not in revoked),
             guests=tuple(it for it in before.guests if it != application),
+            readers=tuple(
+                it for it in before.readers if it not in {application, *map(str, revoked)}
+            ),
         )
         results = self._change(name, after)
         still = _still_allowed(revoked, name, after, snapshot)
@@ -212,7 +221,9 @@ class Actions(ops.Object):
             "size": str(report.size),
             "path": str(share_directory(name)),
             "allowlist": " ".join(exports.hosts(report.networks)),
-            "granted-by-action": " ".join([*map(exports.host, placed.grants), *placed.guests]),
+            "read-only": " ".join(exports.hosts(report.readers)),
+            "squash": placed.permissions.squash or self._reader.settings.squash,
+            "granted-by-action": " ".join(_describe_grants(placed)),
             **(self._describe_here(image, plan) if image else {}),
         }
 
@@ -226,8 +237,17 @@ class Actions(ops.Object):
             "free-bytes": str(usage.free_bytes),
             "used-inodes": str(usage.used_inodes),
             "free-inodes": str(usage.free_inodes),
+            "owner": usage.owner,
+            "mode": usage.mode,
             "clients": " ".join(maintenance.connected(image.name, plan)),
         }
+
+
+def _describe_grants(placed: Placement) -> list[str]:
+    """Name who was let in by actions, as exports(5) writes who may only read."""
+    granted = [(str(it), exports.host(it)) for it in placed.grants]
+    granted += [(it, it) for it in placed.guests]
+    return [f"{shown}(ro)" if it in placed.readers else shown for it, shown in granted]
 
 
 def _state(name: str, snapshot: Snapshot) -> str:
@@ -279,24 +299,55 @@ def _made(name: str, snapshot: Snapshot) -> ShareReport:
     return report
 
 
-def _granted(before: Placement, params: Params) -> tuple[Network, ...]:
+def _permissions(before: Placement, params: Params) -> Permissions:
+    """Take those that an action names; the others stay as they are."""
+    said = {
+        key: _parsed(parse, text)
+        for key, parse in PERMISSIONS.items()
+        if key != "access" and (text := params.get(key, ""))
+    }
+    return replace(before.permissions, **said)
+
+
+def _refuse_if_requested(name: str, snapshot: Snapshot) -> None:
+    """Leave a share's owner, mode and squash to the application that has it, while it asks."""
+    placed = snapshot.placement(name)
+    for request in snapshot.requests:
+        if request.share == name and placement.is_owners(request, placed):
+            raise RefusedError(
+                f"share {name} belongs to {placed.application}: that one requests its owner, mode"
+                " and squash"
+            )
+
+
+def _with_readers(before: Placement, granted: Collection[str], params: Params) -> Placement:
+    """Let those whom an action grants only read, or write too, as it says."""
+    is_reading = bool(params.get("access") and _parsed(parse_access, params["access"]))
+    others = {*before.readers}.difference(granted)
+    return replace(before, readers=tuple(sorted(others.union(granted if is_reading else ()))))
+
+
+def _granted(before: Placement, params: Params) -> Placement:
     """Add networks to those that an action has granted before."""
-    grants = {*before.grants, *_parsed(parse_allowlist, params.get("allowlist", ""))}
+    networks = _parsed(parse_allowlist, params.get("allowlist", ""))
+    grants = {*before.grants, *networks}
     if len(grants) > MAX_ALLOWLIST_ENTRIES:
         raise RefusedError(
             f"allowlist: {len(grants)} entries granted by actions, more than the"
             f" {MAX_ALLOWLIST_ENTRIES} allowed: grant networks instead of addresses"
         )
-    return sorted_networks(grants)
+    after = replace(before, grants=sorted_networks(grants))
+    return _with_readers(after, [*map(str, networks)], params)
 
 
-def _with_guest(before: Placement, application: str) -> Placement:
+def _with_guest(before: Placement, application: str, params: Params) -> Placement:
     """Let an application of another model have this share under the name that it requests."""
     if not is_remote(application):
         raise RefusedError(
             f"application {application[:60]!a}: name one of another model, as list-shares does"
         )
-    return replace(before, guests=tuple(sorted({*before.guests, application})))
+    after = replace(before, guests=tuple(sorted({*before.guests, application})))
+    return _with_readers(after, [application], params)
 
 
 def _still_allowed(

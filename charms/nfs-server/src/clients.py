@@ -19,6 +19,7 @@ from charms.storage_libs.v0.nfs_interfaces import (
     DEFAULT_PORT,
     NO_LIMIT,
     UNKNOWN,
+    UNSAID,
     Endpoint,
     NFSProvides,
     ShareRequest,
@@ -70,6 +71,7 @@ class Clients:
             clients=request.clients,
             error=request.error,
             remark=self._remark_library(relation),
+            permissions=UNSAID if request.error else request.permissions,
         )
 
     def _remark_autofs(self, application: str) -> str:
@@ -109,7 +111,8 @@ class Clients:
             share = self._nfs_share.answered(integration_id)
             # Earlier revisions wrote no size for no limit. Without an endpoint nothing is granted.
             granted = share.size if share.size.is_known else NO_LIMIT
-            return Answer(share.endpoint, granted if share.endpoint else UNKNOWN, share.error)
+            size = granted if share.endpoint else UNKNOWN
+            return Answer(share.endpoint, size, share.error, permissions=share.permissions)
         leads = self._charm.unit.is_leader()
         text = relation.data[self._charm.app].get("endpoint", "") if leads else ""
         return Answer(_parse_uri(text))
@@ -124,6 +127,7 @@ class Clients:
                 size=answer.size,
                 error=answer.error,
                 admitted=answer.admitted,
+                permissions=answer.permissions,
             )
         else:
             text = _format_uri(answer.endpoint) if answer.endpoint else ""

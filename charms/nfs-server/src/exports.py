@@ -42,7 +42,7 @@ EXPORTFS_TIMEOUT_S = 60.0
 # 4 s together for 2,000 entries, 7 s for 3,000, up to 10 s for 4,000 and 25 s for 6,000.
 MAX_ENTRIES = 3000
 
-# What `squash` says of a client's root and users (exports(5)); both words, so that exportfs's
+# What a squash says of a client's root and users (exports(5)); both words, so that exportfs's
 # table can be compared with them.
 SQUASH_OPTIONS = {
     "none": "no_root_squash,no_all_squash",
@@ -61,32 +61,46 @@ class ExportsError(Exception):
 
 
 def render(exports: Iterable[Export], squash: str, paused: Collection[str] = ()) -> str:
-    """Render /etc/exports (exports(5)), one line per share."""
+    """Render /etc/exports (exports(5)): one line a share, and one for those that only read."""
     return machine.render(TEMPLATE, EXPORTS, lines=_lines(exports, squash, paused))
 
 
 def _lines(
     exports: Iterable[Export], squash: str, paused: Collection[str] = ()
 ) -> list[tuple[str, str, list[str]]]:
-    """Write path, options and hosts of each share."""
-    return [
-        (str(it.path), _options(it, squash, is_paused=it.name in paused), hosts(it.networks))
-        for it in exports
-    ]
+    """Write path, options and hosts of each share.
+
+    No host is in two of them. Of two networks that hold an address, mountd takes either; it looks
+    at `*` last (lookup_export() in nfs-utils' support/export/cache.c).
+    """
+    lines: list[tuple[str, str, list[str]]] = []
+    for it in exports:
+        options = _options(it, squash, is_paused=it.name in paused)
+        readers = set(it.readers)
+        writers = [network for network in it.networks if network not in readers]
+        lines += [
+            (str(it.path), f"{access},{options}", hosts(networks))
+            for access, networks in (("rw", writers), ("ro", it.readers))
+            if networks
+        ]
+    return lines
 
 
 def _options(export: Export, squash: str, *, is_paused: bool) -> str:
-    """Write a share's options; the order has no meaning.
+    """Write a share's options, but for `rw` and `ro`; the order has no meaning.
 
     `mountpoint`: while the image is not mounted, the empty directory below it is not exported, and
     clients that have the share mounted wait. So they do for what says another path that is no
     mount point. `fsid`: file handles outlive a reboot, whatever number the loop device has then.
     """
     mountpoint = f"mountpoint={NEVER_A_MOUNT_POINT}" if is_paused else "mountpoint"
-    return (
-        f"rw,sync,no_subtree_check,{SQUASH_OPTIONS[squash]},secure,sec=sys,"
-        f"{mountpoint},fsid={export.uuid}"
-    )
+    asked = export.permissions
+    squash = asked.squash or squash
+    words = SQUASH_OPTIONS[squash]
+    if squash == "all" and asked.owner:  # Else it is nobody, 65534.
+        uid, gid = asked.owner.split(":")
+        words += f",anonuid={uid},anongid={gid}"
+    return f"sync,no_subtree_check,{words},secure,sec=sys,{mountpoint},fsid={export.uuid}"
 
 
 def host(network: Network) -> str:
@@ -112,7 +126,7 @@ def ensure(exports: Collection[Export], squash: str, *, paused: Collection[str] 
 
     Args:
         exports: the shares that are exported.
-        squash: one of `SQUASH_OPTIONS`.
+        squash: that of shares that have none of their own, one of `SQUASH_OPTIONS`.
         paused: names of those whose clients are to wait until they are exported without it.
 
     Raises:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import records
+from charms.storage_libs.v0.nfs_interfaces import UNSAID, Permissions
 from nfs_charms import machine
 from records import Field, Record
 from values import (
@@ -57,6 +58,11 @@ EXT4_STATE = Path("/sys/fs/ext4")
 _UNFINISHED = re.compile(r"[a-z0-9_]+\.img\.[0-9a-f]{8}\.tmp")
 
 BEING_CHECKED = "being checked"
+
+# What was set last of its owner and mode, kept in the root directory of a share: so it is the
+# image's, wherever that goes, and no other revision trips over it. Clients have no way to such an
+# attribute (xattr(7)).
+ROOT_ATTRIBUTE = "trusted.nfs-server"
 
 logger = logging.getLogger(__name__)
 
@@ -171,8 +177,18 @@ def _inspect(
         is_overcommitted=identity.is_overcommitted,
         is_mounted=is_mounted,
         is_served=identity.is_served,
+        permissions=_read_permissions(identity.name) if is_mounted else UNSAID,
     )
     return replace(image, problem=_find_problem(image, mount))
+
+
+def _read_permissions(name: str) -> Permissions:
+    """Read owner and mode that were set last as they were requested."""
+    with contextlib.suppress(OSError):  # None were.
+        text = os.getxattr(share_directory(name), ROOT_ATTRIBUTE).decode(errors="replace")
+        owner, _, mode = text.partition(" ")
+        return Permissions.parse({"owner": owner, "mode": mode}, [])
+    return UNSAID
 
 
 def _find_problem(image: Image, mount: machine.Mounted | None) -> str:
@@ -386,6 +402,31 @@ def grow(image: Image, work: Work) -> None:
             _set_length(path, work.gib, is_sparse=False)
 
 
+def set_permissions(image: Image, asked: Permissions) -> None:
+    """Give the root directory of a mounted share owner and mode, of what was not set so before.
+
+    Nothing below it is touched. What is asked is noted last: after a cut it is set once more.
+
+    Raises:
+        ImagesError: it could not be done.
+    """
+    before = image.permissions
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with machine.failing_as(ImagesError, f"share {image.name}"):
+        root = os.open(share_directory(image.name), flags)
+        try:
+            if asked.owner and asked.owner != before.owner:
+                uid, gid = map(int, asked.owner.split(":"))
+                os.fchown(root, uid, gid)
+            if asked.mode and asked.mode != before.mode:
+                os.fchmod(root, int(asked.mode, 8))
+            os.fsync(root)
+            os.setxattr(root, ROOT_ATTRIBUTE, f"{asked.owner} {asked.mode}".encode())
+            os.fsync(root)
+        finally:
+            os.close(root)
+
+
 def reserve(image: Image) -> None:
     """Reserve again what was given back (fstrim, a copy of the image).
 
@@ -398,12 +439,16 @@ def reserve(image: Image) -> None:
 
 @dataclass(frozen=True)
 class Usage:
-    """What is used and free in a share; all 0 while it is not mounted."""
+    """What is used and free in a share, and whose it is; nothing while it is not mounted."""
 
     used_bytes: int = 0
     free_bytes: int = 0
     used_inodes: int = 0
     free_inodes: int = 0
+    owner: str = ""
+    """`uid:gid` of its root directory."""
+    mode: str = ""
+    """Mode of its root directory, four octal digits."""
 
 
 def usage(image: Image) -> Usage:
@@ -411,11 +456,14 @@ def usage(image: Image) -> Usage:
     if not image.is_mounted:
         return Usage()
     status = os.statvfs(share_directory(image.name))
+    root = share_directory(image.name).stat()
     return Usage(
         used_bytes=(status.f_blocks - status.f_bfree) * status.f_frsize,
         free_bytes=status.f_bavail * status.f_frsize,
         used_inodes=status.f_files - status.f_ffree,
         free_inodes=status.f_favail,
+        owner=f"{root.st_uid}:{root.st_gid}",
+        mode=f"{stat.S_IMODE(root.st_mode):04o}",
     )
 
 

@@ -7,16 +7,20 @@ which image it is (its UUID). Until then a placement may still change, for nobod
 to the image. From then on it follows the image, wherever that is, and nothing else.
 """
 
+import bisect
 import functools
 import ipaddress
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import room
 from charms.storage_libs.v0.nfs_interfaces import (
+    READ_ONLY,
     UNKNOWN,
     Endpoint,
     Network,
+    Permissions,
     Size,
     is_in,
     sorted_networks,
@@ -42,6 +46,9 @@ _MOST_GONE = 100
 # How many addresses the units of an application may come from, to be let into a share that is
 # another's: a charm writes its units' databags itself, and must not open it to the world.
 _MOST_CLIENTS = {4: 2**24, 6: 2**96}
+# More than a unit exports to (`exports.MAX_ENTRIES`), so that a share with as many is refused. An
+# address left out of a large network of IPv6 makes more than a hundred parts of it.
+_MOST_PARTS = 5000
 
 
 @dataclass(frozen=True)
@@ -162,15 +169,37 @@ def resolve(requests: Iterable[Request], placements: Placements) -> tuple[Reques
 
 
 def assign(requests: Iterable[Request], placements: Placements) -> dict[str, Placement]:
-    """Note whose each share is: it stays with who asked for it first, while that one asks."""
+    """Note whose each share is: it stays with who asked for it first, while that one asks.
+
+    And what that one says of its owner, mode and squash.
+    """
     after = dict(placements)
     for name, group in _by_share(requests).items():
         applications = [request.application for request in group]
         before = placements.get(name, Placement())
         is_operators = before.is_manual and not before.application
         if not is_operators and before.application not in applications:
-            after[name] = replace(before, application=applications[0])
+            before = replace(before, application=applications[0])
+        said = [it.permissions for it in group if is_owners(it, before) and not it.error]
+        after[name] = replace(
+            before,
+            permissions=replace(said[0], access="") if said else before.permissions,
+            reading=tuple(it.integration_id for it in group if _is_reading(it, before)),
+        )
     return after
+
+
+def is_owners(request: Request, placement: Placement) -> bool:
+    """Whether a request is of the application whose share it is."""
+    return request.application == placement.application
+
+
+def _is_reading(request: Request, placement: Placement) -> bool:
+    """Whether those that a request lets in may only read."""
+    if request.error:  # It may say so, and can't be read: it stays as it was.
+        return request.integration_id in placement.reading
+    is_asked = request.permissions.access == READ_ONLY
+    return is_asked or request.application in placement.readers
 
 
 def wanted(requests: Iterable[Request], placements: Placements) -> dict[str, Wanted]:
@@ -196,21 +225,82 @@ def _by_share(requests: Iterable[Request]) -> dict[str, list[Request]]:
 
 def _wanted(placement: Placement, requests: Collection[Request]) -> Wanted:
     """Take size and allowlist from whose share it is; of the others, their units alone."""
-    owners = [it for it in requests if it.application == placement.application]
-    guests = [it for it in requests if it.application != placement.application]
-    own = {
-        *placement.grants,
-        *(network for it in owners for network in (*it.allowlist, *it.clients)),
-    }
-    networks = {
-        *own,
-        *(network for it in guests if _are_few(it.clients) for network in it.clients),
-    }
+    owners = [it for it in requests if is_owners(it, placement)]
+    guests = [it for it in requests if not is_owners(it, placement)]
+    own = [(it, str(it) in placement.readers) for it in placement.grants]
+    own += [
+        (network, _is_reading(it, placement))
+        for it in owners
+        for network in (*it.allowlist, *it.clients)
+    ]
+    others = [
+        (network, _is_reading(it, placement))
+        for it in guests
+        if _are_few(it.clients)
+        for network in it.clients
+    ]
+    networks, readers = _divide([*own, *others])
+    own_networks, own_readers = _divide(own)
     return Wanted(
         size=max([placement.size, *(it.size for it in owners)]),
-        networks=collapsed(networks),
-        own_networks=collapsed(own),
+        networks=networks,
+        own_networks=own_networks,
         applications=tuple(dict.fromkeys(it.application for it in (*owners, *guests))),
+        readers=readers,
+        own_readers=own_readers,
+    )
+
+
+def _divide(
+    admitted: Collection[tuple[Network, bool]],
+) -> tuple[tuple[Network, ...], tuple[Network, ...]]:
+    """Give each address one right, the stronger one where it has both.
+
+    Args:
+        admitted: networks, and whether they may only read.
+
+    Returns:
+        All of them, none in another but for anyone's; and those of them that may only read.
+    """
+    writers = collapsed({network for network, is_reading in admitted if not is_reading})
+    readers = collapsed({network for network, is_reading in admitted if is_reading})
+    if not readers:
+        return writers, ()
+    readers = tuple(itertools.islice(_without(readers, writers), _MOST_PARTS))
+    return sorted_networks({*writers, *readers}), readers
+
+
+def _without(networks: Iterable[Network], others: Sequence[Network]) -> Iterator[Network]:
+    """Leave others out of networks, both collapsed, in as few parts as it takes.
+
+    Anyone's stays whole: mountd looks at it last, and it is one word for both versions.
+    """
+    if any(other.prefixlen == 0 for other in others):
+        return
+    begins = [(other.version, int(other[0])) for other in others]
+    for network in networks:
+        if network.prefixlen == 0:
+            yield network
+            continue
+        begin = max(0, bisect.bisect_right(begins, (network.version, int(network[0]))) - 1)
+        end = bisect.bisect_right(begins, (network.version, int(network[-1])))
+        left, last = int(network[0]), int(network[-1])
+        for other in others[begin:end]:
+            if other.version == network.version and int(other[-1]) >= left:
+                yield from _parts(network.version, left, int(other[0]) - 1)
+                left = int(other[-1]) + 1
+        yield from _parts(network.version, left, last)
+
+
+def _parts(version: int, first: int, last: int) -> Iterator[Network]:
+    """Write addresses, the last one included, as networks; none, if the first comes after it."""
+    if first > last:
+        return iter(())
+    if version == 4:
+        ends = ipaddress.IPv4Address(first), ipaddress.IPv4Address(last)
+        return ipaddress.summarize_address_range(*ends)
+    return ipaddress.summarize_address_range(
+        ipaddress.IPv6Address(first), ipaddress.IPv6Address(last)
     )
 
 
@@ -380,12 +470,29 @@ def answer(request: Request, snapshot: Snapshot, answered: Answer) -> Answer:
     address = _report(reports, placement.unit).addresses.get(request.integration_id)
     endpoint = Endpoint(address, path) if address and share.networks else before.endpoint
     size, shrunk = _granted(request, share, before)
-    if request.application == placement.application:
+    if is_owners(request, placement):
         refused = _joined(shrunk, share.refusal)
     else:
         refused = _refused_to_guest(request, placement, share) or shrunk
     error = _joined(request.error, refused, share.error)
-    return Answer(endpoint, size, error, share.networks)
+    permissions = _granted_permissions(request, snapshot.wanted.get(name), share)
+    return Answer(endpoint, size, error, share.networks, permissions)
+
+
+def _granted_permissions(
+    request: Request, wanted: Wanted | None, share: ShareReport
+) -> Permissions:
+    """Find what is in force of the permissions that a client requests."""
+    asked, there = request.permissions.items(), share.permissions.items()
+    if asked["access"] and wanted and share.readers == wanted.readers:
+        writers = {*wanted.networks} - {*wanted.readers}
+        is_writing = any(
+            it.version == other.version and it.overlaps(other)
+            for it in request.clients
+            for other in writers
+        )
+        there["access"] = "" if is_writing else READ_ONLY
+    return Permissions(**{key: text for key, text in there.items() if asked[key]})
 
 
 def _granted(request: Request, share: ShareReport, before: Answer) -> tuple[Size, str]:
@@ -419,6 +526,13 @@ def _refused_to_guest(request: Request, placement: Placement, share: ShareReport
             f"share {request.share} belongs to {owner}: clients from so many addresses are not"
             " admitted"
         )
+    has = placement.permissions.items()
+    for key, text in replace(request.permissions, access="").items().items():
+        if text not in {"", has[key]}:
+            return (
+                f"share {request.share} belongs to {owner}: {key} {text} requested by another is"
+                " not granted"
+            )
     outside = [it for it in request.allowlist if not is_in(it, share.networks)]
     if outside:
         return f"share {request.share} belongs to {owner}: another's allowlist is not granted"

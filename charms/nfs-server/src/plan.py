@@ -5,11 +5,12 @@ Two questions are answered here and nowhere else: may this image be deleted (`wh
 which image is the share of a name (`Plan.images`).
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import placement
 import room
+from charms.storage_libs.v0.nfs_interfaces import Permissions
 from placement import Snapshot
 from values import (
     Export,
@@ -18,7 +19,6 @@ from values import (
     Placements,
     Report,
     ShareReport,
-    Wanted,
     Work,
 )
 
@@ -40,6 +40,8 @@ class Plan:
     missing: tuple[str, ...]
     """Shares that were made here, and whose images are not here any more."""
     exports: Mapping[str, Export]
+    permissions: Mapping[str, Permissions] = field(default_factory=dict[str, Permissions])
+    """Owner and mode of shares that are asked for and were not set so before."""
 
 
 def decide(snapshot: Snapshot, max_entries: int) -> Plan:
@@ -58,7 +60,7 @@ def decide(snapshot: Snapshot, max_entries: int) -> Plan:
         if (it := placements.get(name)) and it.unit == unit and (not it.uuid or name in images)
     }
     work, refusals = room.plan_work(own, images, snapshot.storage)
-    exports, too_many = _exports(wanted, images, snapshot.committed, max_entries)
+    exports, too_many = _exports(snapshot, images, max_entries)
     return Plan(
         images=images,
         work=work,
@@ -75,7 +77,19 @@ def decide(snapshot: Snapshot, max_entries: int) -> Plan:
             if it.unit == unit and it.uuid not in {"", *snapshot.deleted} and name not in images
         ),
         exports=exports,
+        permissions=dict(_permissions(placements, images)),
     )
+
+
+def _permissions(
+    placements: Placements, images: Mapping[str, Image]
+) -> Iterator[tuple[str, Permissions]]:
+    """Find what is asked anew: what clients change after it was set stays as they have it."""
+    for name, image in images.items():
+        asked = placements[name].permissions
+        asked = Permissions(owner=asked.owner, mode=asked.mode)
+        if image.is_mounted and asked != image.permissions:
+            yield name, asked
 
 
 def _is_unused(image: Image, snapshot: Snapshot) -> bool:
@@ -87,24 +101,21 @@ def _is_unused(image: Image, snapshot: Snapshot) -> bool:
 
 
 def _exports(
-    wanted: Mapping[str, Wanted],
-    images: Mapping[str, Image],
-    committed: Placements,
-    max_entries: int,
+    snapshot: Snapshot, images: Mapping[str, Image], max_entries: int
 ) -> tuple[dict[str, Export], dict[str, str]]:
     """Find what is exported, and what is not, as exportfs would take too long with it."""
     exports: dict[str, Export] = {}
     refusals: dict[str, str] = {}
     count = 0
-    for name, share in wanted.items():
+    for name, share in snapshot.wanted.items():
         image = images.get(name)
-        is_sure = image and committed.get(name, Placement()).uuid == image.uuid
+        is_sure = image and snapshot.committed.get(name, Placement()).uuid == image.uuid
         if not image or not is_sure or not share.networks:
             continue
         # Others that have a share must not keep it from whose it is.
-        networks = share.networks
+        networks, readers = share.networks, share.readers
         if count + len(networks) > max_entries and share.own_networks:
-            networks = share.own_networks
+            networks, readers = share.own_networks, share.own_readers
         if count + len(networks) > max_entries:
             refusals[name] = (
                 f"share {name}: {len(networks)} more addresses and networks, and nfs-server"
@@ -112,7 +123,8 @@ def _exports(
             )
             continue
         count += len(networks)
-        exports[name] = Export(name, image.uuid, networks)
+        permissions = snapshot.placement(name).permissions
+        exports[name] = Export(name, image.uuid, networks, readers, permissions)
     return dict(sorted(exports.items())), refusals
 
 
@@ -184,9 +196,14 @@ def _share_report(
     if name not in plan.images:
         return ShareReport(image.uuid, image.size)
     error = f"share {name}: {image.problem}" if image.problem else ""
-    is_exported = image.is_mounted and name in plan.exports
-    networks = plan.exports[name].networks if is_exported else ()
-    return ShareReport(image.uuid, image.size, refusal, error, networks)
+    there = ShareReport(image.uuid, image.size, refusal, error, permissions=image.permissions)
+    export = plan.exports.get(name)
+    if export is None or not image.is_mounted:
+        return there
+    # Who may mount it, in as few words as it takes: not each by what it may do.
+    networks = placement.collapsed(export.networks)
+    permissions = replace(image.permissions, squash=export.permissions.squash)
+    return replace(there, networks=networks, readers=export.readers, permissions=permissions)
 
 
 def first_report(snapshot: Snapshot) -> Report:

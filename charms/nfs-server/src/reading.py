@@ -97,10 +97,11 @@ class Reader:
             decided = plan.decide(snapshot, exports.MAX_ENTRIES)
             said = snapshot.reports.get(self.unit, Report())
             # What failed in an earlier hook, and is still to be done.
+            left = [*(work.name for work in decided.work), *decided.permissions]
             failures = {
-                work.name: share.refusal
-                for work in decided.work
-                if (share := said.shares.get(work.name)) and share.refusal
+                name: share.refusal
+                for name in left
+                if (share := said.shares.get(name)) and share.refusal
             }
             own = replace(plan.report(snapshot, decided, failures), addresses=said.addresses)
             reports = {**snapshot.reports, self.unit: own}

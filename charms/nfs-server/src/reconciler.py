@@ -176,6 +176,7 @@ class Reconciler:
         images.remove_unfinished(directory)
         failures: dict[str, str] = {}
         not_mounted = self._ensure_images(directory, failures)
+        self._set_permissions(failures)
         served = self._note_served(failures)
         not_exported = self._export(served, leaving)
         return replace(
@@ -225,6 +226,15 @@ class Reconciler:
             _, not_mounted = _mount(directory, self._read_again()[1])
             self.reader.forget()
         return not_mounted
+
+    def _set_permissions(self, failures: dict[str, str]) -> None:
+        """Give shares the owner and mode that are asked for, before clients see them."""
+        _, decided = self.reader.read()
+        for name, asked in decided.permissions.items():
+            with _noting(failures, name):
+                images.set_permissions(decided.images[name], asked)
+        if decided.permissions:
+            self.reader.forget()
 
     def _read_again(self) -> tuple[Snapshot, Plan]:
         self.reader.forget()

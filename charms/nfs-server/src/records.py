@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
-from charms.storage_libs.v0.nfs_interfaces import NO_LIMIT, Size
+from charms.storage_libs.v0.nfs_interfaces import NO_LIMIT, Permissions, Size
 from values import Placement, Report, ShareReport, parse_share_name
 
 _T = TypeVar("_T")
@@ -151,6 +151,16 @@ def _plain_size(value: Size) -> int | None:
 
 _NETWORKS = each(lambda plain: ipaddress.ip_network(text(plain)))
 
+
+def _permissions(plain: object) -> Permissions:
+    texts = {key: value for key, value in _object(plain).items() if isinstance(value, str)}
+    return Permissions.parse(texts, [])
+
+
+def _plain_permissions(value: Permissions) -> dict[str, str]:
+    return {key: text for key, text in value.items().items() if text}
+
+
 # The keys are those of the first revision, whatever the attributes are called since.
 PLACEMENT = Record(
     Placement,
@@ -162,6 +172,9 @@ PLACEMENT = Record(
     grants=Field("grants", _NETWORKS, _texts),
     guests=Field("guests", each(text), list),
     unreadable=Field("slips", each(number), list),
+    permissions=Field("permissions", _permissions, _plain_permissions),
+    readers=Field("readers", each(text), list),
+    reading=Field("reading", each(number), list),
 )
 SHARE_REPORT = Record(
     ShareReport,
@@ -170,6 +183,8 @@ SHARE_REPORT = Record(
     refusal=Field("refusal", text),
     error=Field("error", text),
     networks=Field("networks", _NETWORKS, _texts),
+    readers=Field("readers", _NETWORKS, _texts),
+    permissions=Field("permissions", _permissions, _plain_permissions),
 )
 
 

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 import records
-from charms.storage_libs.v0.nfs_interfaces import NO_LIMIT, Size, parse_name, parse_size
+from charms.storage_libs.v0.nfs_interfaces import (
+    NO_LIMIT,
+    SQUASHES,
+    Size,
+    parse_name,
+    parse_size,
+)
 from nfs_charms import machine
 from records import Field, Record
 
@@ -20,7 +26,6 @@ IN_FORCE = Path("/var/lib/nfs-server-charm/settings.json")
 
 MAX_OVERCOMMIT_RATIO = 100.0
 MAX_THREADS = 1024
-SQUASHES = ("none", "root", "all")
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,10 @@ from pathlib import Path
 from charms.storage_libs.v0.nfs_interfaces import (
     NO_LIMIT,
     UNKNOWN,
+    UNSAID,
     Endpoint,
     Network,
+    Permissions,
     Size,
     parse_name,
 )
@@ -85,6 +87,8 @@ class Request:
     """What can't be read, and what is allowed."""
     remark: str = ""
     """What this application can't do, and an operator should know."""
+    permissions: Permissions = UNSAID
+    """Nothing if the request can't be read whole."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,8 @@ class Answer:
     error: str = ""
     admitted: tuple[Network, ...] = ()
     """Who may mount by now."""
+    permissions: Permissions = UNSAID
+    """What is in force of those that it requested."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,12 @@ class Placement:
     """Applications of other models that have it by an action."""
     unreadable: tuple[int, ...] = ()
     """Integrations that have it, and whose request names nothing that can be read now."""
+    permissions: Permissions = UNSAID
+    """Owner, mode and squash, by the request of whose it is, or by an action."""
+    readers: tuple[str, ...] = ()
+    """Of `grants` and `guests`, those that may only read."""
+    reading: tuple[int, ...] = ()
+    """Integrations that may only read: what holds while their request can't be read."""
     extra: Mapping[str, object] = field(default_factory=dict[str, object])
     """What another revision of the charm keeps here."""
 
@@ -135,6 +147,10 @@ class ShareReport:
     """What is wrong with it, for all that have it."""
     networks: tuple[Network, ...] = ()
     """To whom it is exported by now."""
+    readers: tuple[Network, ...] = ()
+    """To whom it is exported for reading alone: addresses of `networks`."""
+    permissions: Permissions = UNSAID
+    """Owner and mode that were set last as they were requested, and the squash it has."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +198,8 @@ class Image:
     """Whether a client may ever have written to it: it was exported, or is of unknown past."""
     problem: str = ""
     """What is wrong with it, for the operator; empty when nothing is."""
+    permissions: Permissions = UNSAID
+    """Owner and mode of its root directory that were set last as they were requested."""
 
     @property
     def is_sparse(self) -> bool:
@@ -239,7 +257,11 @@ class Export:
     name: str
     uuid: str
     networks: tuple[Network, ...]
-    """Collapsed: none is in another."""
+    """None is in another, but for anyone's."""
+    readers: tuple[Network, ...] = ()
+    """Those of `networks` that may only read."""
+    permissions: Permissions = UNSAID
+    """Its squash, if not the server's, and the owner that `all` stands for."""
 
     @property
     def path(self) -> Path:
@@ -259,3 +281,7 @@ class Wanted:
     """Who may by the word of whose it is, and by actions."""
     applications: tuple[str, ...] = ()
     """The applications that have it, its own first."""
+    readers: tuple[Network, ...] = ()
+    """Those of `networks` that may only read."""
+    own_readers: tuple[Network, ...] = ()
+    """The same of `own_networks`."""

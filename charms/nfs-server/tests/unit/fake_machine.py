@@ -13,7 +13,7 @@ import exports as real_exports
 import images as real_images
 import mounts as real_mounts
 import nfs as real_nfs
-from charms.storage_libs.v0.nfs_interfaces import Network
+from charms.storage_libs.v0.nfs_interfaces import Network, Permissions
 from settings import Settings
 from values import GIB, Export, Found, Image, Storage, Work, share_directory, share_id
 
@@ -62,6 +62,8 @@ class FakeMachine:
     filled: set[str] = field(default_factory=set[str])
     """Shares that hold files, whoever wrote them."""
     unfinished: int = 0
+    roots: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
+    """Owner and mode of the shares' root directories, where they aren't those of a new one."""
     mounted: set[str] = field(default_factory=set[str])
     exported: dict[str, Export] = field(default_factory=dict[str, Export])
     paused: set[str] = field(default_factory=set[str])
@@ -199,9 +201,26 @@ class FakeImages:
         before = self._machine.on_storage[image.name]
         self._machine.add(image.name, work.gib if work.is_limited else None)
         self._machine.on_storage[image.name] = replace(
-            self._machine.on_storage[image.name], uuid=before.uuid, is_served=before.is_served
+            self._machine.on_storage[image.name],
+            uuid=before.uuid,
+            is_served=before.is_served,
+            permissions=before.permissions,
         )
         self._set_length(work)
+
+    def set_permissions(self, image: Image, asked: Permissions) -> None:
+        assert image.name in self._machine.mounted
+        self._machine.note(True, f"{image.name} permissions set")
+        if image.name in self._machine.failing:
+            raise real_images.ImagesError(f"share {image.name}: it failed")
+        there = self._machine.on_storage[image.name]
+        owner, mode = self._machine.roots.get(image.name, ("0:0", "0755"))
+        if asked.owner and asked.owner != there.permissions.owner:
+            owner = asked.owner
+        if asked.mode and asked.mode != there.permissions.mode:
+            mode = asked.mode
+        self._machine.roots[image.name] = owner, mode
+        self._machine.on_storage[image.name] = replace(there, permissions=asked)
 
     def reserve(self, image: Image) -> None:
         self._machine.note(True, "reserved")
@@ -216,11 +235,15 @@ class FakeImages:
     def usage(self, image: Image) -> real_images.Usage:
         if not image.is_mounted:
             return real_images.Usage()
-        return real_images.Usage(GIB, 9 * GIB, used_inodes=12, free_inodes=88)
+        owner, mode = self._machine.roots.get(image.name, ("0:0", "0755"))
+        return real_images.Usage(
+            GIB, 9 * GIB, used_inodes=12, free_inodes=88, owner=owner, mode=mode
+        )
 
     def delete(self, image: Image) -> None:
         assert image.name not in self._machine.mounted
         del self._machine.on_storage[image.name]
+        self._machine.roots.pop(image.name, None)
         self._machine.note(True, f"{image.name} deleted")
 
     def check(self, image: Image, *, repair: bool) -> tuple[bool, str]:

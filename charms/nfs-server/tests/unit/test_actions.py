@@ -87,12 +87,16 @@ def test_create_share(machine: FakeMachine, context: Context):
         "size": "10G",
         "path": str(share_directory("/hand")),
         "allowlist": "10.9.0.1",
+        "read-only": "",
+        "squash": "none",
         "granted-by-action": "10.9.0.1",
         "mount": f"mount -t nfs {HOST}:{share_directory('/hand')} /mnt",
         "used-bytes": str(GIB),
         "free-bytes": str(9 * GIB),
         "used-inodes": "12",
         "free-inodes": "88",
+        "owner": "0:0",
+        "mode": "0755",
         "clients": "",
     }
     machine.changes.clear()

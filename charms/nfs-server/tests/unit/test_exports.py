@@ -3,7 +3,7 @@
 
 import errno
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import exports
-from charms.storage_libs.v0.nfs_interfaces import parse_allowlist
+from charms.storage_libs.v0.nfs_interfaces import Permissions, parse_allowlist
 from nfs_charms import machine
 from values import Export, share_id
 
@@ -152,6 +152,66 @@ def test_squash(exportfs: Exportfs, squash: str, words: set[str]):
     (options,) = exports.read_table().values()
     assert {word for word in options if word.endswith("squash")} == words
     assert not exports.ensure([export()], squash)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (Permissions(), {"root_squash", "no_all_squash"}),
+        (Permissions(owner="1000:100"), {"root_squash", "no_all_squash"}),
+        (Permissions(squash="none"), {"no_root_squash", "no_all_squash"}),
+        (Permissions("1000:100", squash="root"), {"root_squash", "no_all_squash"}),
+        (Permissions(squash="all"), {"root_squash", "all_squash"}),
+        (
+            Permissions("1000:100", squash="all"),
+            {"root_squash", "all_squash", "anonuid=1000", "anongid=100"},
+        ),
+    ],
+)
+def test_squash_of_a_share(exportfs: Exportfs, asked: Permissions, words: set[str]):
+    shares = [replace(export(), permissions=asked), export("/other")]
+    exports.ensure(shares, "root")
+    found = exports.read_table()
+    (own,) = (options for (path, _), options in found.items() if path == str(shares[0].path))
+    (other,) = (options for (path, _), options in found.items() if path != str(shares[0].path))
+    assert {it for it in own if it.endswith("squash") or it.startswith("anon")} == words
+    assert {it for it in other if it.endswith("squash")} == {"root_squash", "no_all_squash"}
+    assert not exports.ensure(shares, "root")
+
+
+def test_all_of_the_servers_default_is_the_shares_owner():
+    text = exports.render([replace(export(), permissions=Permissions("7:8"))], "all")
+    assert ",all_squash,anonuid=7,anongid=8," in text
+
+
+def test_who_may_only_read(exportfs: Exportfs):
+    networks = parse_allowlist("10.0.0.1,10.0.0.2,10.1.0.0/16")
+    share = Export("/data", UUID, networks, networks[1:])
+    path = str(share.path)
+    assert exports.ensure([share], "none")
+    found = exports.read_table()
+    assert {host: options & {"rw", "ro"} for (_, host), options in found.items()} == {
+        "10.0.0.1": {"rw"},
+        "10.0.0.2": {"ro"},
+        "10.1.0.0/16": {"ro"},
+    }
+    assert all(options - {"rw", "ro"} == OPTIONS - {"rw"} for options in found.values())
+    assert exports.unexpected([share]) == []
+    exportfs.commands.clear()
+    assert not exports.ensure([share], "none")
+    assert exportfs.commands == []
+    # The right of one changes, here and by another's hand.
+    assert exports.ensure([replace(share, readers=networks[2:])], "none")
+    assert exports.read_table()[path, "10.0.0.2"] == frozenset(OPTIONS)
+    exports.ETAB.write_text(exports.ETAB.read_text().replace("ro,", ""))
+    assert exports.ensure([replace(share, readers=networks[2:])], "none")
+    assert "ro" in exports.read_table()[path, "10.1.0.0/16"]
+
+
+def test_where_all_may_only_read_there_is_one_line():
+    networks = parse_allowlist("0.0.0.0/0")
+    found = parse(exports.render([Export("/data", UUID, networks, networks)], "none"))
+    assert found == {(f"/srv/nfs/{share_id('/data')}", "*"): OPTIONS - {"rw"} | {"ro"}}
 
 
 def test_render_nothing():

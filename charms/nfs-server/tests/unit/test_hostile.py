@@ -20,7 +20,12 @@ from hypothesis import strategies as st
 import exports
 import images
 import mounts
-from charms.storage_libs.v0.nfs_interfaces import parse_allowlist, parse_name, parse_size
+from charms.storage_libs.v0.nfs_interfaces import (
+    Permissions,
+    parse_allowlist,
+    parse_name,
+    parse_size,
+)
 from nfs_charms import machine
 from values import GIB, Export, Work, share_directory, share_id
 
@@ -93,6 +98,25 @@ def test_exports_say_what_is_meant(name: str, allowlist: list[str]):
     assert all(options == OPTIONS for options in found.values())
     meant = {"*" if n.prefixlen == 0 else n for n in networks}
     assert {h if h == "*" else ip_network(h) for _, h in found} == meant
+
+
+_id = st.from_regex(r"[0-9]{1,11}:[0-9]{1,11}", fullmatch=True)
+
+
+@many
+@given(hostile | _id, hostile | st.sampled_from(["none", "root", "all"]))
+@example("1000:1000", "all")
+def test_permissions_say_what_is_meant(owner: str, squash: str):
+    asked = Permissions.parse({"owner": owner, "squash": squash}, [])
+    share = Export("/data", UUID, parse_allowlist("10.0.0.1"), permissions=asked)
+    (options,) = parse_exports(exports.render([share], "none")).values()
+    options -= {"root_squash", "all_squash", "no_root_squash", "no_all_squash"}
+    if options != OPTIONS - {"no_root_squash", "no_all_squash"}:
+        assert squash.strip() == "all"
+        uid, gid = map(int, owner.split(":"))
+        assert options >= {f"anonuid={uid}", f"anongid={gid}"}
+        assert len(options) == len(OPTIONS)
+        assert max(uid, gid) < 2**31, "exportfs would write a negative number"
 
 
 @many

@@ -21,7 +21,7 @@ import pytest
 import images
 import mounts
 import values
-from charms.storage_libs.v0.nfs_interfaces import NO_LIMIT, Size
+from charms.storage_libs.v0.nfs_interfaces import NO_LIMIT, UNSAID, Permissions, Size
 from images import ImagesError
 from nfs_charms import machine
 from values import Found, Image, Work, share_directory, share_id
@@ -934,11 +934,114 @@ def test_make_sparse(host: Host):
     assert image.allocated_bytes < GIB
 
 
+@pytest.fixture
+def root(host: Host, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory for the root of the share, and in it something that is not touched."""
+    path = host.root / "root"
+    (path / "below").mkdir(parents=True)
+    (path / "below/file").touch()
+    path.chmod(0o755)
+    # `trusted` is for root alone (xattr(7)), and so is an owner that isn't oneself.
+    monkeypatch.setattr(images, "ROOT_ATTRIBUTE", "user.nfs-server")
+    made(host)
+    monkeypatch.setattr(images, "share_directory", lambda _: path)
+    host.mounts = {str(path): ("/dev/loop0", str(host.storage / f"{ID}.img"), "rw")}
+    host._write()
+    return path
+
+
+ME = f"{os.getuid()}:{os.getgid()}"
+OWNER = "1000:100" if os.getuid() == 0 else ME
+
+
+def of(path: Path) -> tuple[str, str]:
+    status = path.lstat()
+    return f"{status.st_uid}:{status.st_gid}", f"{status.st_mode & 0o7777:04o}"
+
+
+def test_set_permissions(host: Host, root: Path):
+    before = read(host)["/data"]
+    assert (before.permissions, images.usage(before).owner) == (UNSAID, ME)
+    below = of(root / "below"), of(root / "below/file")
+    asked = Permissions(OWNER, "2770")
+    images.set_permissions(before, asked)
+    assert of(root) == (OWNER, "2770")
+    assert (of(root / "below"), of(root / "below/file")) == below
+    after = read(host)["/data"]
+    assert after.permissions == asked
+    usage = images.usage(after)
+    assert (usage.owner, usage.mode) == (OWNER, "2770")
+
+
+def test_set_permissions_of_what_is_asked_anew_alone(host: Host, root: Path):
+    images.set_permissions(read(host)["/data"], Permissions(OWNER, "0770"))
+    root.chmod(0o711)
+    images.set_permissions(read(host)["/data"], Permissions(ME, "0770"))
+    assert of(root) == (ME, "0711")
+    images.set_permissions(read(host)["/data"], Permissions(mode="1777"))
+    assert of(root) == (ME, "1777")
+    images.set_permissions(read(host)["/data"], UNSAID)
+    assert (of(root), read(host)["/data"].permissions) == ((ME, "1777"), UNSAID)
+    images.set_permissions(read(host)["/data"], Permissions(OWNER, "1777"))
+    assert of(root) == (OWNER, "1777")
+
+
+@pytest.mark.parametrize("at", ["fchown", "fchmod", "fsync", "setxattr"])
+def test_set_permissions_killed(host: Host, root: Path, monkeypatch: pytest.MonkeyPatch, at: str):
+    """Wherever it ends: what is noted was done, and is on the disk."""
+    done: list[str] = []
+
+    def noting(name: str):
+        really = getattr(os, name)
+
+        def call(*arguments: object) -> None:
+            if name == at:
+                raise Killed
+            done.append(name)
+            really(*arguments)
+
+        return call
+
+    for name in ("fchown", "fchmod", "fsync", "setxattr"):
+        monkeypatch.setattr(os, name, noting(name))
+    asked = Permissions(OWNER, "0770")
+    with pytest.raises(Killed):
+        images.set_permissions(read(host)["/data"], asked)
+    assert read(host)["/data"].permissions == UNSAID
+    at = ""
+    done.clear()
+    images.set_permissions(read(host)["/data"], asked)
+    assert done == ["fchown", "fchmod", "fsync", "setxattr", "fsync"]
+    done.clear()
+    images.set_permissions(read(host)["/data"], Permissions(OWNER, "0770"))
+    assert not {"fchown", "fchmod"} & {*done}
+    assert (of(root), read(host)["/data"].permissions) == ((OWNER, "0770"), asked)
+
+
+def test_set_permissions_follows_no_link(
+    host: Host, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    link = tmp_path / "link"
+    link.symlink_to(root)
+    monkeypatch.setattr(images, "share_directory", lambda _: link)
+    with pytest.raises(ImagesError, match="share /data: "):
+        images.set_permissions(read(host)["/data"], Permissions(mode="0777"))
+    assert of(root)[1] == "0755"
+
+
+@pytest.mark.parametrize("text", [b"", b"\xff\0", b"root rwx", b"0 99999 ", b"1:1"])
+def test_what_others_noted_of_permissions(host: Host, root: Path, text: bytes):
+    os.setxattr(root, images.ROOT_ATTRIBUTE, text)
+    image = read(host)["/data"]
+    assert image.permissions == Permissions(owner="1:1" if text == b"1:1" else "")
+
+
 def test_usage(host: Host, monkeypatch: pytest.MonkeyPatch):
     made(host)
     monkeypatch.setattr(images, "share_directory", lambda _: host.root)
     image = replace(read(host)["/data"], is_mounted=True)
     usage = images.usage(image)
+    assert (usage.owner, usage.mode) == of(host.root)
     disk = shutil.disk_usage(host.root)
     assert abs(usage.used_bytes - disk.used) < disk.total / 4
     assert abs(usage.free_bytes - disk.free) < disk.total / 4

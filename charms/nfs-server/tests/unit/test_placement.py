@@ -10,14 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import exports
 import placement
 import plan
 from charms.storage_libs.v0.nfs_interfaces import (
     ANYONE,
     NO_LIMIT,
     UNKNOWN,
+    UNSAID,
     Endpoint,
     Network,
+    Permissions,
     Size,
     is_in,
     parse_allowlist,
@@ -58,6 +61,8 @@ def request(
     application: str = "",
     allowlist: str = "",
     clients: str = "10.0.0.1",
+    access: str = "",
+    permissions: Permissions = UNSAID,
 ) -> Request:
     return Request(
         integration_id,
@@ -67,6 +72,7 @@ def request(
         parse_allowlist(allowlist),
         parse_allowlist(clients),
         error,
+        permissions=replace(permissions, access=access),
     )
 
 
@@ -452,6 +458,166 @@ def test_guests_let_in_nobody_but_themselves(requests: list[Request], networks: 
         assert is_theirs or it.prefixlen >= {4: 8, 6: 32}[it.version]
 
 
+# Who owns a share, and who may only read.
+
+ASKED = Permissions("1000:1000", "0770", "root")
+OTHER = Permissions("7:7", "0700", "all")
+
+
+@pytest.mark.parametrize(
+    ("requests", "before", "after"),
+    [
+        pytest.param([request(2, permissions=OTHER), request(1, permissions=ASKED)], {}, ASKED),
+        pytest.param([request(1), request(2, permissions=OTHER)], {}, UNSAID, id="says nothing"),
+        pytest.param(
+            [request(1, permissions=OTHER), request(2, permissions=ASKED)],
+            {"/data": Placement(A, "u1", "app2")},
+            ASKED,
+            id="stays with whose it is",
+        ),
+        pytest.param(
+            [request(2, permissions=OTHER)],
+            {"/data": Placement(A, "u1", "app1", permissions=ASKED)},
+            OTHER,
+            id="goes to the next",
+        ),
+        pytest.param(
+            [request(1)],
+            {"/data": Placement(A, "u1", "app1", permissions=ASKED)},
+            UNSAID,
+            id="is taken back",
+        ),
+        pytest.param(
+            [request(1, error="mode 'rwx'"), request(2, permissions=OTHER)],
+            {"/data": Placement(A, "u1", "app1", permissions=ASKED)},
+            ASKED,
+            id="can't be read, and stays",
+        ),
+        pytest.param(
+            [request(1, permissions=OTHER)],
+            {"/data": Placement(A, "u1", is_manual=True, permissions=ASKED)},
+            ASKED,
+            id="is the operator's",
+        ),
+    ],
+)
+def test_permissions_are_of_whose_it_is(
+    requests: list[Request], before: dict[str, Placement], after: Permissions
+):
+    assert placement.assign(requests, before)["/data"].permissions == after
+
+
+def test_access_is_each_applications_own():
+    asked = [request(1, access="ro", permissions=ASKED), request(2, clients="10.0.0.2")]
+    noted = placement.assign(asked, {})
+    assert noted["/data"].permissions == ASKED
+    assert noted["/data"].reading == (1,)
+    found = placement.wanted(asked, noted)["/data"]
+    assert found.networks == parse_allowlist("10.0.0.1,10.0.0.2")
+    assert found.readers == parse_allowlist("10.0.0.1")
+    # What can't be read is as it was, for one and for the other.
+    slips = [replace(it, error="access 'r'", permissions=UNSAID) for it in asked]
+    again = placement.assign(slips, noted)
+    assert again == noted
+    assert placement.wanted(slips, again)["/data"].readers == found.readers
+    wrong = [request(1, error="size 'ten'")]
+    assert placement.wanted(wrong, placement.assign(wrong, {}))["/data"].readers == ()
+    # And what is taken back, is.
+    writing = [request(1), request(2, clients="10.0.0.2")]
+    assert placement.assign(writing, noted)["/data"].reading == ()
+    assert placement.wanted(writing, noted)["/data"].readers == ()
+
+
+def test_access_by_actions():
+    readers = ("10.0.0.0/25", "10.5.0.1/32", REMOTE)
+    placed = {
+        "/data": Placement(
+            A, "u1", grants=parse_allowlist("10.0.0.0/24,10.0.0.0/25,10.5.0.1"), guests=(REMOTE,),
+            is_manual=True, readers=readers,
+        )
+    }  # fmt: skip
+    asked = [request(1, application=REMOTE, clients="10.1.0.1")]
+    found = placement.wanted(asked, placed)["/data"]
+    assert found.networks == parse_allowlist("10.0.0.0/24,10.1.0.1,10.5.0.1")
+    assert found.readers == parse_allowlist("10.1.0.1,10.5.0.1")
+    assert found.own_networks == parse_allowlist("10.0.0.0/24,10.5.0.1")
+    assert found.own_readers == parse_allowlist("10.5.0.1")
+
+
+@pytest.mark.parametrize(
+    ("writers", "readers", "left"),
+    [
+        ("10.0.0.1", "10.0.0.1", ""),
+        ("10.0.0.0/24", "10.0.0.1", ""),
+        ("10.0.0.1", "10.0.0.0/30", "10.0.0.0,10.0.0.2/31"),
+        ("10.0.0.0", "10.0.0.0/31", "10.0.0.1"),
+        ("10.0.0.3", "10.0.0.0/30", "10.0.0.0/31,10.0.0.2"),
+        ("10.0.0.1,10.0.0.2", "10.0.0.0/30", "10.0.0.0,10.0.0.3"),
+        ("10.0.0.0/25,10.0.1.0/24", "10.0.0.0/23", "10.0.0.128/25"),
+        ("::1", "10.0.0.1", "10.0.0.1"),
+        ("10.0.0.1", "0.0.0.0/0", "0.0.0.0/0"),
+        ("0.0.0.0/0", "10.0.0.1,fd00::1", ""),
+        ("0.0.0.0/0", "::/0", ""),
+        ("fd00::", "fd00::/127", "fd00::1"),
+    ],
+)
+def test_an_address_has_one_right(writers: str, readers: str, left: str):
+    asked = [request(1, clients=writers), request(2, clients=readers, access="ro")]
+    # As whose it is: others must be few.
+    asked = [replace(it, application="app1") for it in asked]
+    found = placement.wanted(asked, {"/data": Placement(application="app1")})["/data"]
+    assert found.readers == parse_allowlist(left)
+    assert {*found.networks} == {*parse_allowlist(writers), *parse_allowlist(left)}
+
+
+@given(_some_networks, _some_networks)
+def test_rights_are_as_decided_whatever_overlaps(writers: list[Network], readers: list[Network]):
+    """As mountd chooses: of what holds an address either, and `*` if nothing else does."""
+    admitted = [(it, False) for it in writers] + [(it, True) for it in readers]
+    networks, reading = placement._divide(admitted)
+    assert {*reading} <= {*networks}
+    lines = [exports.hosts(it for it in networks if it not in reading), exports.hosts(reading)]
+    assert not {*lines[0]} & {*lines[1]}, "exportfs refuses a host that is said twice"
+    plain = [it for it in networks if it.prefixlen]
+    assert all(not is_in(one, [it for it in plain if it != one]) for one in plain)
+    for it in [*writers, *readers]:
+        for end in int(it.network_address), int(it.broadcast_address):
+            for address in end - 1, end, end + 1:
+                if not 0 <= address < 2**it.max_prefixlen:
+                    continue
+                right = _right(address, it.version, networks, reading)
+                assert right == _granted(address, it.version, writers, readers)
+
+
+def _right(
+    address: int, version: int, networks: Collection[Network], reading: Collection[Network]
+) -> str:
+    """What an address may do by the lines that are exported."""
+    holding = [it for it in networks if it.prefixlen and _matches([it], address, version)]
+    assert len(holding) < 2
+    anyone = [it for it in networks if not it.prefixlen]
+    return "".join({"ro" if it in reading else "rw" for it in holding or anyone})
+
+
+def _granted(
+    address: int, version: int, writers: Collection[Network], readers: Collection[Network]
+) -> str:
+    """What an address may do by what was granted: anyone's network is of both versions."""
+    for right, networks in ("rw", writers), ("ro", readers):
+        if _matches(networks, address, version) or any(not it.prefixlen for it in networks):
+            return right
+    return ""
+
+
+def test_parts_are_bounded_and_then_refused():
+    """Addresses in a large network of IPv6 are a hundred parts each."""
+    apart = [ip_network(f"2001:{n:x}::1") for n in range(1, 1000, 7)]
+    admitted = [*((it, False) for it in apart), (ip_network("2000::/3"), True)]
+    networks, reading = placement._divide(admitted)
+    assert len(reading) == placement._MOST_PARTS > exports.MAX_ENTRIES
+    assert len(networks) == len(reading) + len(apart)
+
+
 # Names of other models.
 
 
@@ -706,6 +872,25 @@ BELONGS = "share /data belongs to app1"
             id="opened",
         ),
         pytest.param(replace(GUEST, allowlist=NETWORKS), Size(10), "", id="who may already"),
+        pytest.param(replace(GUEST, permissions=ASKED), Size(10), "", id="the same permissions"),
+        pytest.param(
+            replace(GUEST, permissions=replace(ASKED, owner="7:7")),
+            Size(10),
+            f"{BELONGS}: owner 7:7 requested by another is not granted",
+            id="another owner",
+        ),
+        pytest.param(
+            replace(GUEST, permissions=Permissions(mode="0777")),
+            Size(10),
+            f"{BELONGS}: mode 0777 requested by another is not granted",
+            id="another mode",
+        ),
+        pytest.param(
+            replace(GUEST, permissions=Permissions(squash="none")),
+            Size(10),
+            f"{BELONGS}: squash none requested by another is not granted",
+            id="another squash",
+        ),
         pytest.param(
             replace(GUEST, clients=ANYONE),
             Size(10),
@@ -717,9 +902,46 @@ BELONGS = "share /data belongs to app1"
 def test_each_gets_an_answer_of_its_own(asked: Request, size: Size, error: str):
     # What whose it is can't have is not for the others.
     there = replace(SERVED, refusal="share /data: 20G requested, 5G free")
-    assert tell(asked, there=there) == Answer(ENDPOINT, size, error, NETWORKS)
+    placed = replace(MADE, permissions=ASKED)
+    made = tell(asked, placed, there=there)
+    assert replace(made, permissions=UNSAID) == Answer(ENDPOINT, size, error, NETWORKS)
     owner = tell(request(size=20), there=there)
     assert owner == Answer(ENDPOINT, Size(10), there.refusal, NETWORKS)
+
+
+def test_permissions_are_said_once_they_are_in_force():
+    asked = request(permissions=ASKED)
+    assert tell(asked).permissions == UNSAID
+    there = replace(SERVED, permissions=Permissions("1000:1000", "0755", "root"))
+    assert tell(asked, there=there).permissions == there.permissions
+    # Who doesn't ask isn't told: its databag is as a server without them would have it.
+    assert tell(request(), there=there).permissions == UNSAID
+    asked = request(permissions=Permissions(squash="none"))
+    assert tell(asked, there=there).permissions == Permissions(squash="root")
+
+
+@pytest.mark.parametrize(
+    ("reader", "writer", "exported", "access"),
+    [
+        pytest.param("10.0.0.1", "10.0.0.2", "10.0.0.1", "ro", id="alone"),
+        pytest.param("10.0.0.1", "10.0.0.2", "", "", id="not exported so yet"),
+        pytest.param("10.0.0.1", "10.0.0.1", "", "", id="on a machine that writes"),
+        pytest.param("10.0.0.1,10.0.0.2", "10.0.0.2", "10.0.0.1", "", id="one unit of it"),
+        pytest.param("10.0.0.0/24", "10.0.1.0/24", "10.0.0.0/24", "ro", id="from a network"),
+    ],
+)
+def test_read_only_is_said_if_it_holds(reader: str, writer: str, exported: str, access: str):
+    asked = request(1, clients=reader, access="ro"), request(2, clients=writer)
+    there = replace(SERVED, readers=parse_allowlist(exported))
+    read = Snapshot(
+        A,
+        requests=asked,
+        placements={"/data": MADE},
+        reports={B: Report(shares={"/data": there}, addresses={1: "10.0.0.9"})},
+        present=(B,),
+    )
+    assert placement.answer(asked[0], read, Answer()).permissions == Permissions(access=access)
+    assert placement.answer(asked[1], read, Answer()).permissions == UNSAID
 
 
 def test_what_is_broken_is_for_all():

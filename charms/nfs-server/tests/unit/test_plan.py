@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import plan
-from charms.storage_libs.v0.nfs_interfaces import NO_LIMIT, Network, Size, parse_allowlist
+from charms.storage_libs.v0.nfs_interfaces import (
+    NO_LIMIT,
+    UNSAID,
+    Network,
+    Permissions,
+    Size,
+    parse_allowlist,
+)
 from placement import Snapshot
 from plan import Plan, Use
 from values import (
@@ -153,6 +160,64 @@ def test_access_by_an_action_exports_too():
     placed = {"/data": replace(MADE["/data"], grants=NETWORKS)}
     made = decide(snapshot(image(), placements=placed))
     assert made.exports == {"/data": Export("/data", "u1", NETWORKS)}
+
+
+ASKED = Permissions("1000:1000", "0770", "all")
+SET = replace(ASKED, squash="")
+
+
+@pytest.mark.parametrize(
+    ("asked", "before", "is_mounted", "is_set"),
+    [
+        pytest.param(UNSAID, UNSAID, True, False, id="nothing is asked"),
+        pytest.param(ASKED, UNSAID, True, True, id="asked"),
+        pytest.param(ASKED, UNSAID, False, False, id="not mounted"),
+        pytest.param(ASKED, SET, True, False, id="set already"),
+        pytest.param(replace(ASKED, mode="0700"), SET, True, True, id="changed"),
+        pytest.param(UNSAID, SET, True, True, id="taken back, to be set when asked again"),
+    ],
+)
+def test_owner_and_mode_are_set_when_they_are_asked(
+    asked: Permissions, before: Permissions, is_mounted: bool, is_set: bool
+):
+    placed = {"/data": replace(MADE["/data"], permissions=asked)}
+    here = replace(image(), permissions=before, is_mounted=is_mounted)
+    made = decide(snapshot(here, placements=placed, requests=(request(),)))
+    assert made.permissions == ({"/data": replace(asked, squash="")} if is_set else {})
+
+
+def test_what_is_exported_has_its_squash_and_is_reported():
+    placed = {"/data": replace(MADE["/data"], permissions=ASKED)}
+    reader = replace(request(2), clients=parse_allowlist("10.0.0.2"))
+    reader = replace(reader, permissions=Permissions(access="ro"))
+    it = snapshot(
+        replace(image(), permissions=SET), placements=placed, requests=(request(), reader)
+    )
+    made = decide(it)
+    both = parse_allowlist("10.0.0.1,10.0.0.2")
+    assert made.exports == {"/data": Export("/data", "u1", both, both[1:], ASKED)}
+    said = plan.report(it, made, {}).shares["/data"]
+    assert said == ShareReport("u1", Size(10), networks=both, readers=both[1:], permissions=ASKED)
+
+
+def test_whom_it_is_exported_to_is_said_whole():
+    """Parts of a network that may only read are no networks to a client."""
+    placed = {"/data": replace(MADE["/data"], grants=NETWORKS)}
+    reader = replace(request(), clients=parse_allowlist("10.0.0.0/30"))
+    reader = replace(reader, permissions=Permissions(access="ro"))
+    it = snapshot(image(), placements=placed, requests=(reader,))
+    said = plan.report(it, decide(it), {}).shares["/data"]
+    assert said.networks == parse_allowlist("10.0.0.0/30")
+    assert said.readers == parse_allowlist("10.0.0.0,10.0.0.2/31")
+
+
+def test_parts_count():
+    reader = replace(request(2), clients=parse_allowlist("10.0.0.0/24"))
+    reader = replace(reader, permissions=Permissions(access="ro"))
+    it = snapshot(image(), placements=MADE, requests=(request(), reader))
+    assert len(decide(it, 9).exports["/data"].networks) == 9
+    # It has more than are left: then whose it is has it alone.
+    assert decide(it, 8).exports == {"/data": Export("/data", "u1", NETWORKS)}
 
 
 def test_exports_are_limited():

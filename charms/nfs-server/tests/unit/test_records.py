@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import records
-from charms.storage_libs.v0.nfs_interfaces import NO_LIMIT, Size
+from charms.storage_libs.v0.nfs_interfaces import NO_LIMIT, SQUASHES, Permissions, Size
 from values import Placement, Report, ShareReport
 
 UNIT = "nfs-server/1"
@@ -28,6 +28,12 @@ _plain = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_texts, inner, max_size=3),
     max_leaves=9,
 )
+_permissions = st.builds(
+    Permissions,
+    owner=st.sampled_from(["", "0:0", "1000:2147483647"]),
+    mode=st.sampled_from(["", "0000", "3777"]),
+    squash=st.sampled_from(["", *SQUASHES]),
+)
 _extra = st.dictionaries(st.text(max_size=9).map("new-{}".format), _plain, max_size=3)
 _placements = st.builds(
     Placement,
@@ -39,10 +45,20 @@ _placements = st.builds(
     grants=_networks,
     guests=st.lists(_texts, max_size=3).map(tuple),
     unreadable=st.lists(st.integers(0, 99), max_size=3).map(tuple),
+    permissions=_permissions,
+    readers=st.lists(_texts, max_size=3).map(tuple),
+    reading=st.lists(st.integers(0, 99), max_size=3).map(tuple),
     extra=_extra,
 )
 _shares = st.builds(
-    ShareReport, uuid=_texts, size=_sizes, refusal=_texts, error=_texts, networks=_networks
+    ShareReport,
+    uuid=_texts,
+    size=_sizes,
+    refusal=_texts,
+    error=_texts,
+    networks=_networks,
+    readers=_networks,
+    permissions=_permissions,
 )
 _reports = st.builds(
     Report,
@@ -153,6 +169,27 @@ def test_what_the_old_revision_does_not_know_stands_beside():
         "on-root": True,
         "shares": {"/a": {"uuid": "u1", "size": 1, "refusal": "no", "error": "bad"}},
     }
+
+
+def test_who_owns_and_who_reads_stands_beside():
+    asked = Permissions("1:2", "0770", "all")
+    plain = {"owner": "1:2", "mode": "0770", "squash": "all"}
+    now = Placement(UNIT, permissions=asked, readers=("10.0.0.1/32", "remote-1"), reading=(3,))
+    assert records.PLACEMENT.write(now) == {
+        "owner": UNIT,
+        "permissions": plain,
+        "readers": ["10.0.0.1/32", "remote-1"],
+        "reading": [3],
+    }
+    said = ShareReport("u1", networks=NETWORKS, readers=NETWORKS[1:], permissions=asked)
+    assert records.SHARE_REPORT.write(said) == {
+        "uuid": "u1",
+        "networks": ["10.0.0.0/8", "2001:db8::1/128"],
+        "readers": ["2001:db8::1/128"],
+        "permissions": plain,
+    }
+    bad = {"owner": "0:0,insecure", "mode": 511, "squash": ["all"], "acl": "x"}
+    assert records.PLACEMENT.read({"permissions": bad}).permissions == Permissions()
 
 
 def test_what_is_written_is_short_and_always_the_same():

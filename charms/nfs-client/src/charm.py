@@ -18,7 +18,7 @@ from charms.storage_libs.v0.nfs_interfaces import NFSRequires, Share, Size
 from config import Config, InvalidConfig, own_share_name, parse_config
 from nfs_charms import machine
 from plan import OwnedMount, Plan, decide, name_unnamed
-from status import LEAVING, Facts, InUse, find_shortfall, show_time, status
+from status import LEAVING, Facts, InUse, find_shortfall, find_ungranted, show_time, status
 from trouble import Trouble
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,10 @@ class NfsClientCharm(ops.CharmBase):
         config, share = parse_config(self.config), self._read_share()
         if share and isinstance(config, Config):
             name = config.share_name or self._name_unnamed(share, owned)
-            self.nfs_share.request_share(share.integration_id, name, config.allowlist, config.size)
+            asked = config.permissions.items()
+            self.nfs_share.request_share(
+                share.integration_id, name, config.allowlist, config.size, **asked
+            )
 
     def _decide(self, owned: tuple[OwnedMount, ...]) -> Plan:
         share = self._read_share()
@@ -234,6 +237,11 @@ class NfsClientCharm(ops.CharmBase):
             stale_users=machine.find_users(wanted.mountpoint) if wanted and is_stale else (),
             failure=mounts.read_failure(wanted) if wanted and is_failing else "",
             shortfall=find_shortfall(asked, share.size) if share else "",
+            ungranted=(
+                find_ungranted(config.permissions, share.permissions)
+                if share and isinstance(config, Config)
+                else ()
+            ),
         )
 
     def _find_in_use(self, plan: Plan, owned: tuple[OwnedMount, ...]) -> tuple[InUse, ...]:

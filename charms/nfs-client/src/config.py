@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from charms.storage_libs.v0 import nfs_interfaces
+from charms.storage_libs.v0.nfs_interfaces import READ_ONLY, UNSAID, Permissions
 from nfs_charms import machine
 
 # What ends up in unit files and on command lines: no blank, quote, percent, backslash, comma.
@@ -42,6 +43,7 @@ class Config:
     """Mount options (mount(8)), each stated one way or the other, so that a remount sets it."""
     allowlist: str = ""
     """Addresses and networks that may mount the share besides the units of the application."""
+    permissions: Permissions = UNSAID
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,12 @@ def parse_config(raw: Mapping[str, str | int | float | bool]) -> Config | Invali
         nfs_interfaces.parse_allowlist(allowlist)
     except ValueError as error:
         problems.append(str(error))
+    said = {key: str(raw.get(key, "")) for key in ("owner", "mode", "squash")}
+    said["access"] = READ_ONLY if raw["read-only"] else ""
+    permissions = Permissions.parse(said, problems)
     if problems:
         return InvalidConfig(tuple(problems), is_unset=not raw.get("mountpoint"))
-    return Config(mountpoint, share_name, size, _flags(raw), allowlist)
+    return Config(mountpoint, share_name, size, _flags(raw), allowlist, permissions)
 
 
 def own_share_name(model: str, application: str) -> str:

@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 
 import ops
 
-from charms.storage_libs.v0.nfs_interfaces import Size
+from charms.storage_libs.v0.nfs_interfaces import Permissions, Size
 from plan import WantedMount
 from trouble import Noted, Trouble
 
@@ -56,6 +56,8 @@ class Facts:
     """What mount(8) said when it failed."""
     shortfall: str = ""
     """What the share has of the size that was requested, where it has less."""
+    ungranted: tuple[str, ...] = ()
+    """The options which the server does not say that it grants."""
 
 
 # A message has to fit a line of `juju status`.
@@ -115,6 +117,8 @@ def _mount_status(facts: Facts, wanted: WantedMount) -> ops.StatusBase:
         return _trouble_status(facts, facts.noted, wanted)
     if facts.is_mounted and facts.shortfall:
         return ops.WaitingStatus(f"{facts.server}: {facts.shortfall}")
+    if facts.is_mounted and facts.ungranted:
+        return ops.ActiveStatus(f"{facts.server} does not grant {', '.join(facts.ungranted)}")
     if facts.is_mounted:
         return ops.ActiveStatus()
     return ops.WaitingStatus(
@@ -153,6 +157,16 @@ def _trouble_status(facts: Facts, noted: Noted, wanted: WantedMount) -> ops.Stat
 def show_time(since_s: float) -> str:
     """Write a time as an operator reads it, wherever the machine is."""
     return datetime.fromtimestamp(since_s, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def find_ungranted(asked: Permissions, granted: Permissions) -> tuple[str, ...]:
+    """Name the options that are set and that the server's answer doesn't repeat."""
+    said = granted.items()
+    return tuple(
+        "read-only" if key == "access" else key
+        for key, text in asked.items().items()
+        if text and text != said[key]
+    )
 
 
 def find_shortfall(asked: Size, granted: Size) -> str:

@@ -249,6 +249,42 @@ def test_asks_again_when_options_change(ctx: testing.Context[NfsClientCharm], fa
     assert asked(out) == {"name": "projects", "size": "50", "allowlist": "127.0.0.1"}
 
 
+def test_asks_for_permissions(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
+    relation = make_relation()
+    options: dict[str, str | bool] = {"owner": "1000:100", "mode": "770", "squash": "root"}
+    options["read_only"] = True
+    state = make_state([relation], True, **options)
+    out = ctx.run(ctx.on.relation_created(relation), state)
+    own = {"name": "model/nfs-client", "size": "-1", "allowlist": "127.0.0.1"}
+    wanted = {"owner": "1000:100", "mode": "0770", "squash": "root", "access": "ro"}
+    assert asked(out) == own | wanted
+    # Taken back, they are no keys any more.
+    out = ctx.run(ctx.on.config_changed(), make_state([out.get_relation(1)]))
+    assert asked(out) == own
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ({}, "nfs-server does not grant owner, read-only"),
+        ({"owner": "1000:100"}, "nfs-server does not grant read-only"),
+        ({"owner": "1000:100", "access": "ro"}, ""),
+    ],
+)
+def test_what_a_server_does_not_grant_is_said(
+    ctx: testing.Context[NfsClientCharm],
+    fake: FakeMounts,
+    answer: dict[str, str],
+    message: str,
+):
+    """One of an older revision ignores it; and the share is used all the same."""
+    relation = make_relation(1, endpoint="nfs://10.0.0.1/srv/nfs/data", **answer)
+    state = make_state([relation], owner="1000:100", read_only=True)
+    out = ctx.run(ctx.on.relation_changed(relation), state)
+    assert out.unit_status == testing.ActiveStatus(message)
+    assert "/data" in fake.mounted
+
+
 def test_only_the_leader_asks(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
     relation = make_relation()
     out = ctx.run(ctx.on.config_changed(), make_state([relation], leader=False))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charms.storage_libs.v0.nfs_interfaces import parse_name
+from charms.storage_libs.v0.nfs_interfaces import Permissions, parse_name
 from config import Config, InvalidConfig, own_share_name, parse_config
 
 DEFAULTS = {"size": -1, "noexec": False, "nosuid": True, "nodev": True, "read-only": False}
@@ -30,7 +30,16 @@ def test_all_options():
         nosuid=False,
         nodev=False,
         read_only=True,
-    ) == Config("/srv/a-b", "projects", 40, ("ro", "suid", "dev", "noexec"))
+        owner="1000:100",
+        mode="770",
+        squash="all",
+    ) == Config(
+        "/srv/a-b",
+        "projects",
+        40,
+        ("ro", "suid", "dev", "noexec"),
+        permissions=Permissions("1000:100", "0770", "all", "ro"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,6 +135,18 @@ BAD_OPTIONS = [
     (
         {"mountpoint": "/data", "share-name": "größe"},
         f"share-name: share name 'gr\\xf6\\xdfe': {LETTERS}",
+    ),
+    (
+        {"mountpoint": "/data", "owner": "bob"},
+        "owner 'bob': use uid:gid, two numbers up to 2147483647, such as 1000:1000",
+    ),
+    (
+        {"mountpoint": "/data", "mode": "4755"},
+        "mode '4755': use three or four octal digits up to 3777, such as 0770",
+    ),
+    (
+        {"mountpoint": "/data", "squash": "root_squash"},
+        "squash 'root_squash': use none, root, all",
     ),
 ]
 

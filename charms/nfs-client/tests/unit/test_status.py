@@ -5,9 +5,16 @@ from dataclasses import replace
 import ops
 import pytest
 
-from charms.storage_libs.v0.nfs_interfaces import NO_LIMIT, UNKNOWN, Endpoint, Size
+from charms.storage_libs.v0.nfs_interfaces import (
+    NO_LIMIT,
+    UNKNOWN,
+    UNSAID,
+    Endpoint,
+    Permissions,
+    Size,
+)
 from plan import WantedMount
-from status import Facts, InUse, find_shortfall, status
+from status import Facts, InUse, find_shortfall, find_ungranted, status
 from trouble import Noted, Trouble
 
 WANTED = WantedMount(
@@ -130,6 +137,16 @@ TABLE = [
         id="smaller than asked",
     ),
     pytest.param(
+        replace(MOUNTED, ungranted=("owner", "read-only")),
+        ops.ActiveStatus("nfs-server does not grant owner, read-only"),
+        id="not as asked",
+    ),
+    pytest.param(
+        replace(MISSING, ungranted=("owner", "read-only")),
+        ops.WaitingStatus("Mounting nfs://10.0.0.1/srv/nfs/data on /data"),
+        id="not as asked, and not mounted yet",
+    ),
+    pytest.param(
         Facts("nfs-client/0", left=("/data: can't remove the mount unit: it failed",)),
         ops.BlockedStatus(f"{NO_SERVER}; /data: can't remove the mount unit: it failed"),
         id="can't be undone",
@@ -168,6 +185,24 @@ TABLE = [
 @pytest.mark.parametrize(("facts", "expected"), TABLE)
 def test_status(facts: Facts, expected: ops.StatusBase):
     assert status(facts) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "granted", "options"),
+    [
+        (UNSAID, UNSAID, ()),
+        (UNSAID, Permissions("1:1", "0770", "all", "ro"), ()),
+        (Permissions("1:1", "0770", "all", "ro"), Permissions("1:1", "0770", "all", "ro"), ()),
+        (Permissions("1:1", squash="root"), Permissions("2:2", squash="root"), ("owner",)),
+        (
+            Permissions("1:1", "0770", "all", "ro"),
+            UNSAID,
+            ("owner", "mode", "squash", "read-only"),
+        ),
+    ],
+)
+def test_ungranted(asked: Permissions, granted: Permissions, options: tuple[str, ...]):
+    assert find_ungranted(asked, granted) == options
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ PACKAGES = "nfs-common", "nfs-kernel-server", "autofs"
 """What the charms install: the sandbox's machines have no other source of packages."""
 BEFORE = "62dc48f"
 """The commit that machines are refreshed from, and back to."""
+WITHOUT_OWNERS = "1d27949"
+"""The last commit that knows no owner, mode, squash and access of a share."""
 GIT_TIMEOUT_S = 60
 PACK_TIMEOUT_S = 600
 

@@ -5,6 +5,7 @@ Every step asks the machines what is there (findmnt, df, exportfs, the files the
 charms what they believe, and raises AssertionError with what it saw instead of what it should.
 """
 
+import base64
 import re
 import shlex
 import time
@@ -67,6 +68,12 @@ class Story:
             returncode, output = error.returncode, error.stdout + error.stderr
         self.say(f"{where}$ {command}\n{output.strip()}")
         return returncode, output.strip()
+
+    def python(self, where: str, program: str, prefix: str = "") -> str:
+        """Run a Python program on a unit's machine as root, by a command; what it printed."""
+        encoded = base64.b64encode(program.encode()).decode()
+        code = f"import base64; exec(base64.b64decode('{encoded}'))"
+        return self.run(where, f'{prefix} /usr/bin/python3 -c "{code}"')
 
     def until(self, where: str, command: str, timeout: float = SETTLE_TIMEOUT_S) -> None:
         """Wait until a command succeeds on a unit's machine."""

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A refresh from an earlier commit and back again, under a writer that holds a lock."""
 
-import base64
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -41,16 +40,10 @@ def before() -> Mapping[str, Path]:
     return charms
 
 
-def _python(story: Story, unit: str, program: str, prefix: str = "") -> str:
-    encoded = base64.b64encode(program.encode()).decode()
-    code = f"import base64; exec(base64.b64decode('{encoded}'))"
-    return story.run(unit, f'{prefix} /usr/bin/python3 -c "{code}"')
-
-
 @pytest.mark.incremental
 def test_deploy(story: Story, before: Mapping[str, Path]):
     replace(story, charms={**story.charms, **before}).begin()
-    _python(story, WRITER_UNIT, WRITER, "systemd-run --quiet --unit=writer")
+    story.python(WRITER_UNIT, WRITER, "systemd-run --quiet --unit=writer")
     story.run(WRITER_UNIT, f"timeout 60 sh -c 'until test -s {LOG}; do sleep 0.1; done'")
 
 
@@ -70,7 +63,7 @@ def _refresh(story: Story, charms: Mapping[str, Path]) -> None:
     lines = int(story.run(WRITER_UNIT, f"wc -l < {LOG}"))
     more = f"until [ $(wc -l < {LOG}) -gt {lines} ]; do sleep 0.1; done"
     story.run(WRITER_UNIT, f"timeout 60 sh -c '{more}' && systemctl is-active writer")
-    assert _python(story, OTHER_UNIT, TRY_LOCK) == "refused"
+    assert story.python(OTHER_UNIT, TRY_LOCK) == "refused"
     story.run(WRITER_UNIT, f"head -n {lines} {LOG} | awk '$1 != NR - 1 {{ exit 1 }}'")
 
 
@@ -86,4 +79,4 @@ def test_and_back(story: Story, before: Mapping[str, Path]):
 def test_the_lock_can_be_lost(story: Story):
     """The other unit gets the lock when the writer is gone: it was the lock that kept it out."""
     story.run(WRITER_UNIT, "systemctl stop writer")
-    assert _python(story, OTHER_UNIT, TRY_LOCK) == "had"
+    assert story.python(OTHER_UNIT, TRY_LOCK) == "had"

@@ -131,6 +131,9 @@ def _stall(story: Story) -> bool:
         _act(story, "grant-access", share=share, allowlist=ADDRESSES)
         _act(story, "revoke-access", share=share, allowlist=ADDRESSES)
         _act(story, "delete-share", share=share, confirm=share)
+        _act(story, "restore-share", share=share)
+        _act(story, "delete-share", share=share, confirm=share)
+        _act(story, "purge-share", share=share, confirm=share)
     busy = _longest_pause(story)
     seconds = time.monotonic() - begun
     _begin_writing(story)

@@ -180,7 +180,7 @@ class Story:
         self.juju.wait(is_gone, delay=POLL_S, timeout=SETTLE_TIMEOUT_S, successes=1)
         self.juju.integrate(f"{client}:nfs-share", SERVER)
 
-    def act(self, unit: str, action: str, **params: Any) -> jubilant.Task:
+    def act(self, unit: str, action: str, /, **params: Any) -> jubilant.Task:
         """Run an action to its end, which may be that it failed."""
         try:
             return self.juju.run(unit, action, params, wait=SETTLE_TIMEOUT_S)

@@ -129,8 +129,9 @@ class PowerCuts:
     def _make_room(self, keep: str) -> None:
         """Take away images that nobody asks for: the storage is to last for all rounds."""
         for name in [name for name in self.granted if name not in (MOUNT, keep)]:
-            task = self.story.act(SERVER_UNIT, "delete-share", share=name, confirm=name)
-            assert task.success, task
+            for action in "delete-share", "purge-share":
+                task = self.story.act(SERVER_UNIT, action, share=name, confirm=name)
+                assert task.success, task
             del self.granted[name]
 
     def _shares_are_served(self) -> None:

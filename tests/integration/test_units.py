@@ -103,7 +103,8 @@ def test_a_leader_that_is_gone_is_a_follower_when_it_is_back(story: Story):
     share = _share(story, other, "/meanwhile")
     assert share["state"] == "kept"
     assert story.run(APP_UNIT, f"cat {DATA}/file {LOGS}/file") == f"{DATA}\n{LOGS}"
-    _do(story, share["unit"], "delete-share", share="/meanwhile", confirm="/meanwhile")
+    for action in "delete-share", "purge-share":
+        _do(story, share["unit"], action, share="/meanwhile", confirm="/meanwhile")
 
 
 def test_a_share_by_hand(story: Story):
@@ -177,6 +178,17 @@ def test_a_share_is_deleted(story: Story):
     said = _refused(story, data_owner, "delete-share", share=DATA, confirm=DATA)
     assert said == f"share {DATA} is requested by {CLIENT}: remove that integration first"
     _do(story, owner, "delete-share", share="/hand", confirm="/hand")
+    other = SECOND if owner == FIRST else FIRST
+    for action in "restore-share", "purge-share":
+        confirm = {"confirm": "/hand"} if action == "purge-share" else {}
+        said = _refused(story, other, action, share="/hand", **confirm)
+        assert said == f"share /hand: deleted, and kept on {owner}: run it there"
+    said = _refused(story, leader, "create-share", share="/hand", size=1)
+    assert said.startswith(f"share /hand: deleted, and kept on {owner}: run restore-share or ")
+    _do(story, owner, "restore-share", share="/hand")
+    becomes(lambda: _share(story, leader, "/hand")["state"], "kept")
+    for action in "delete-share", "purge-share":
+        _do(story, owner, action, share="/hand", confirm="/hand")
     for unit in FIRST, SECOND:
         story.run(unit, "! find / -xdev -path '*shares*' -name 'hand_*' | grep .")
         story.run(unit, "! findmnt --noheadings --output TARGET | grep hand")

@@ -159,6 +159,7 @@ CALLS = {
 }
 FUNCTIONS = {
     SERVER / "images.py": {"_find_problem", "_run_e2fsck"},
+    SERVER / "deleted.py": {"keep", "_refuse_if_there"},
     SERVER / "mounts.py": {"_unmount"},
     SERVER / "reading.py": {"why_not_ready"},
     SERVER / "maintenance.py": {"check_share", "_find_clients"},

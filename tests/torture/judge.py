@@ -81,7 +81,7 @@ async def _look(machines: Machines, ledger: Ledger) -> Seen:
 
 def _faults(ledger: Ledger, seen: Seen) -> list[str]:
     records = {unit: its["records"] for unit, its in seen.servers.items()}
-    faults = ledger.missing(records)
+    faults = ledger.missing(records) + ledger.lingering(records)
     for unit, its in seen.clients.items():
         faults += _errors(ledger, unit, its["errors"])
         faults += _strange_files(ledger, unit, its)

@@ -27,13 +27,15 @@ class Client:
     size: int = 1
     allowlist: str = ""
     is_integrated: bool = False
+    since: int = 0
+    """The number of its integration."""
     units: dict[str, str] = field(default_factory=dict[str, str])
     """Addresses by unit of the principal."""
 
 
 @dataclass
 class Share:
-    """A share, from the moment it is made until its data is deleted."""
+    """A share, from the moment it is made until its data is gone for good."""
 
     id: str
     name: str
@@ -48,7 +50,8 @@ class Share:
     """The storage instance that it was found on."""
     acked: dict[str, int] = field(default_factory=dict[str, int])
     """Records that were acknowledged as synced, by file."""
-    end: Literal["", "forgotten", "deleted"] = ""
+    end: Literal["", "forgotten", "deleted", "purged"] = ""
+    """Deleted: it is kept, and can be restored."""
 
     def file(self, writer: str) -> str:
         """Return the name of the file of whoever writes to it."""
@@ -78,6 +81,10 @@ class Ledger:
     has_charms_before: bool = False
     errors: dict[str, int] = field(default_factory=dict[str, int])
     """How many errors of the programs on each file were looked at."""
+    integrations: int = 0
+    """How many of them there were."""
+    jumps: int = 0
+    """How often a clock was set to another day."""
     tries: int = 0
     """How often somebody tried to mount what he may not."""
 
@@ -91,6 +98,17 @@ class Ledger:
     def find(self, model: str, name: str) -> Share | None:
         """Return the share of that name that applications of a model get."""
         return next((s for s in self.live if (s.model, s.name) == (model, name)), None)
+
+    def kept(self, model: str, name: str) -> Share | None:
+        """Return the deleted share that has a name still: while a unit has it."""
+        return next(
+            (
+                s
+                for s in self.shares
+                if (s.end, s.model, s.name) == ("deleted", model, name) and self.is_served(s)
+            ),
+            None,
+        )
 
     def share_of(self, client: Client) -> Share | None:
         """Return the share that a client has because it is integrated."""
@@ -115,8 +133,9 @@ class Ledger:
 
     def room(self) -> int:
         """Return the GiB that may be asked for still."""
-        kept = sum(share.size for share in self.shares if share.end != "deleted")
-        return MAX_TOGETHER_GIB - kept
+        kept = sum(share.size for share in self.shares if share.end != "purged")
+        told = [it for it in self.clients.values() if it.is_integrated and not self.share_of(it)]
+        return MAX_TOGETHER_GIB - kept - sum(max(0, client.size) for client in told)
 
     # Who may mount it
 
@@ -151,14 +170,29 @@ class Ledger:
             return False
         return self.is_owner(client) or not client.allowlist
 
-    def ask(self, client: Client) -> Share:
-        """Note that an integrated client asks for its name; the share is made if need be."""
+    def integrate(self, client: Client) -> Share | None:
+        """Note that a client is integrated, and asks."""
+        self.integrations += 1
+        client.since = self.integrations
+        return self.ask(client)
+
+    def ask(self, client: Client) -> Share | None:
+        """Note that an integrated client asks for its name; the share is made if need be.
+
+        None is while a deleted one has the name.
+        """
         client.is_integrated = True
         share = self.find(client.model, client.share_name)
-        if share is None:
+        if share is None and not self.kept(client.model, client.share_name):
             share = self.make(client.share_name, client.size, client.model)
             share.owner = client.name
         return share
+
+    def _ask_again(self) -> None:
+        """Note that names may be free which clients ask for."""
+        for client in sorted(self.clients.values(), key=lambda it: it.since):
+            if client.is_integrated and not self.share_of(client):
+                self.ask(client)
 
     def make(self, name: str, size: int, model: str = "") -> Share:
         """Note that a share was made."""
@@ -184,6 +218,19 @@ class Ledger:
 
     # What is taken away
 
+    def purge(self, share: Share) -> None:
+        """Note that a deleted share is gone for good."""
+        share.end = "purged"
+        self._ask_again()
+
+    def restore(self, share: Share, name: str) -> None:
+        """Note that a deleted share is a share again: of its owner, if that one asks for it."""
+        share.end, share.name = "", name
+        askers = sorted(self.askers(share), key=lambda it: it.since)
+        if share.owner and askers and share.owner not in [it.name for it in askers]:
+            share.owner = askers[0].name
+        self._ask_again()
+
     def excuse(self, share: Share) -> None:
         """Allow the programs on a share to fail."""
         self.excused.update(unit for client in self.askers(share) for unit in client.units)
@@ -204,6 +251,7 @@ class Ledger:
         taken = [share for share in self.live if share.storage == storage]
         for share in taken:
             self.excuse(share)
+        self._ask_again()
         return taken
 
     def attach(self, server: str, storage: str) -> None:
@@ -234,7 +282,7 @@ class Ledger:
         wrong: list[str] = []
         for share in self.shares:
             units = [unit for unit, it in self.servers.items() if it == share.storage and it]
-            if share.end == "deleted" or not share.storage or not set(units) & found.keys():
+            if share.end == "purged" or not share.storage or not set(units) & found.keys():
                 continue
             for file, acked in share.acked.items():
                 count = found[units[0]].get(file)
@@ -245,6 +293,16 @@ class Ledger:
                         f" {acked} acknowledged, {what}"
                     )
         return wrong
+
+    def lingering(self, found: dict[str, dict[str, int]]) -> list[str]:
+        """Return what is there still of shares that are gone for good."""
+        purged = {share.id for share in self.shares if share.end == "purged"}
+        return [
+            f"{unit} has {file}, of a share that was purged"
+            for unit, files in found.items()
+            for file in files
+            if file.split(".")[1] in purged
+        ]
 
 
 def _addresses(allowlists: Iterable[str]) -> set[str]:

@@ -166,7 +166,7 @@ class Machines:
         ends = {"a": f"{client.application}:nfs-share", "b": f"{SERVER}:nfs-share"}
         await self.ask("remove_relation", **ends)
 
-    async def act(self, unit: str, name: str, **params: Any) -> Outcome:
+    async def act(self, unit: str, name: str, /, **params: Any) -> Outcome:
         """Run an action; one that is killed is run again, until one ends by itself."""
         was_killed = False
         for _ in range(ACTION_TRIES):

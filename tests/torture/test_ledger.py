@@ -26,7 +26,8 @@ def ledger() -> Ledger:
 
 def asked(ledger: Ledger, *names: str) -> list[Share]:
     """Let clients ask for their shares, which are all found on the first server."""
-    shares = [ledger.ask(ledger.clients[name]) for name in names]
+    found = [ledger.integrate(ledger.clients[name]) for name in names]
+    shares = [share for share in found if share]
     for share in shares:
         share.storage = "shares/0"
     return shares
@@ -72,16 +73,78 @@ def test_what_was_acknowledged_is_to_be_where_the_share_is(ledger: Ledger):
     assert none.endswith("10 acknowledged, no such file")
 
 
-def test_a_deleted_share_has_nothing_and_a_forgotten_one_has_all(ledger: Ledger):
+def test_a_purged_share_has_nothing_and_a_forgotten_or_deleted_one_has_all(ledger: Ledger):
     share = asked(ledger, "alpha")[0]
-    ledger.acknowledge(share.file("alpha-app/0"), 10)
+    file = share.file("alpha-app/0")
+    ledger.acknowledge(file, 10)
     share.end = "forgotten"
     assert ledger.missing({"server/0": {}})
     share.end = "deleted"
+    assert ledger.missing({"server/0": {}})
+    assert ledger.lingering({"server/0": {file: 10}}) == []
+    ledger.leave(ledger.clients["alpha"])
+    ledger.purge(share)
     assert not ledger.missing({"server/0": {}})
+    assert ledger.lingering({"server/0": {}, "server/1": {file: 3}}) == [
+        f"server/1 has {file}, of a share that was purged"
+    ]
     again = ledger.ask(ledger.clients["alpha"])
+    assert again
     assert again is not share
     assert not again.acked
+
+
+def deleted(ledger: Ledger) -> Share:
+    """A share of alpha's that was deleted; alpha and beta ask for its name since."""
+    share = asked(ledger, "alpha")[0]
+    ledger.leave(ledger.clients["alpha"])
+    share.end = "deleted"
+    before = ledger.room()
+    for name in "beta", "alpha":
+        assert ledger.integrate(ledger.clients[name]) is None
+    assert ledger.room() == before - 2  # What they will have if its name is free.
+    assert ledger.mounts() == {}
+    return share
+
+
+def test_a_deleted_share_has_its_name_until_it_is_purged(ledger: Ledger):
+    share = deleted(ledger)
+    ledger.purge(share)
+    (made,) = ledger.live
+    assert (made.owner, ledger.askers(made)) == (
+        "beta",
+        [ledger.clients["alpha"], ledger.clients["beta"]],
+    )
+
+
+def test_a_deleted_share_is_restored_to_whose_it_was(ledger: Ledger):
+    share = deleted(ledger)
+    ledger.restore(share, "data")
+    assert ledger.live == [share]
+    assert (share.owner, set(ledger.mounts())) == ("alpha", {"alpha-app/0", "beta-app/0"})
+
+
+def test_a_deleted_share_is_restored_to_who_asks(ledger: Ledger):
+    share = deleted(ledger)
+    ledger.leave(ledger.clients["alpha"])
+    ledger.restore(share, "data")
+    assert share.owner == "beta"
+
+
+def test_a_deleted_share_that_is_restored_under_another_name_frees_its_own(ledger: Ledger):
+    share = deleted(ledger)
+    ledger.restore(share, "old")
+    assert [(it.name, it.owner) for it in ledger.live] == [("old", "alpha"), ("data", "beta")]
+    assert ledger.askers(share) == []
+
+
+def test_a_deleted_share_that_is_nowhere_has_no_name(ledger: Ledger):
+    share = deleted(ledger)
+    ledger.lose("server/0")
+    (made,) = ledger.live
+    ledger.attach("server/2", "shares/0")
+    assert ledger.kept("", "data") is share
+    assert ledger.live == [made]
 
 
 def test_a_storage_that_nobody_has_takes_its_shares_along(ledger: Ledger):

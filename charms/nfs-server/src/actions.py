@@ -30,6 +30,8 @@ from placement import Snapshot
 from plan import Plan
 from reconciler import Reconciler
 from values import (
+    DeletedReport,
+    DeletedShare,
     Image,
     Placement,
     ShareReport,
@@ -56,6 +58,8 @@ class Actions(ops.Object):
             "list-shares": self._list_shares,
             "check-share": self._check_share,
             "delete-share": self._delete_share,
+            "restore-share": self._restore_share,
+            "purge-share": self._purge_share,
         }
         self._on_leader: Mapping[str, Callable[[Params], Results]] = {
             "create-share": self._create_share,
@@ -96,6 +100,10 @@ class Actions(ops.Object):
         misplaced = placement.misplaced(snapshot.placements, snapshot.reports)
         for unit, report in sorted(snapshot.reports.items()):
             on = f"on-{unit.replace('/', '-')}"
+            results |= {
+                f"deleted-{_key(name)}-{on}": _describe_deleted(name, unit, it)
+                for name, it in sorted(report.restorable.items())
+            }
             found = {
                 f"storage-{on}": "root disk" if report.is_on_root else "",
                 f"misplaced-{on}": " ".join(misplaced[unit]),
@@ -129,7 +137,14 @@ class Actions(ops.Object):
         report = snapshot.reports[before.unit]
         is_short = size.is_limited and size.gib - there.size.gib > report.free
         if is_short or room.is_unbounded(size, is_on_root=report.is_on_root):
-            raise RefusedError(room.refusal(name, size, report.free, is_on_root=report.is_on_root))
+            reason = room.refusal(
+                name,
+                size,
+                report.free,
+                is_on_root=report.is_on_root,
+                has_deleted=bool(report.restorable),
+            )
+            raise RefusedError(reason)
         return self._change(name, replace(before, size=size))
 
     def _grant_access(self, params: Params) -> Results:
@@ -173,10 +188,28 @@ class Actions(ops.Object):
 
     def _delete_share(self, params: Params) -> Results:
         image = self._own(_confirmed(params))
-        maintenance.delete_share(
+        day = maintenance.delete_share(
             self._server, image, ignore_nfsv3=bool(params.get("ignore-nfsv3"))
         )
-        return {"name": image.name, "state": "deleted"}
+        return {"name": image.name, "state": "deleted", **({"kept-until": day} if day else {})}
+
+    def _restore_share(self, params: Params) -> Results:
+        share = self._own_deleted(_parsed(parse_share_name, params["share"]))
+        name = _parsed(parse_share_name, params.get("name", "") or share.image.name)
+        maintenance.restore_share(self._server, share, name)
+        snapshot, _ = self._reader.read()
+        image = snapshot.found.images[name]
+        return {
+            "name": name,
+            "state": image.problem or "restored",
+            "size": str(image.size),
+            "uuid": image.uuid,
+        }
+
+    def _purge_share(self, params: Params) -> Results:
+        share = self._own_deleted(_confirmed(params))
+        maintenance.purge_share(self._server, share)
+        return {"name": share.image.name, "state": "purged", "uuid": share.image.uuid}
 
     def _check_share(self, params: Params) -> Results:
         image = self._own(_parsed(parse_share_name, params["share"]))
@@ -208,6 +241,16 @@ class Actions(ops.Object):
         if unit != snapshot.unit:
             raise RefusedError(f"share {name} is on {unit}: run it there")
         return plan.images[name]
+
+    def _own_deleted(self, name: str) -> DeletedShare:
+        """Find a deleted share, which has to be kept on this unit."""
+        snapshot, _ = self._reader.read()
+        if name in snapshot.found.deleted:
+            return snapshot.found.deleted[name]
+        for unit, report in sorted(snapshot.reports.items()):
+            if name in report.restorable:
+                raise RefusedError(f"share {name}: deleted, and kept on {unit}: run it there")
+        raise RefusedError(f"there is no deleted share {name}: see list-shares")
 
     def _describe(self, name: str, snapshot: Snapshot, plan: Plan) -> Results:
         """Describe a share to an operator; what only its own unit knows, on that alone."""
@@ -248,6 +291,17 @@ def _describe_grants(placed: Placement) -> list[str]:
     granted = [(str(it), exports.host(it)) for it in placed.grants]
     granted += [(it, it) for it in placed.guests]
     return [f"{shown}(ro)" if it in placed.readers else shown for it, shown in granted]
+
+
+def _describe_deleted(name: str, unit: str, share: DeletedReport) -> Results:
+    return {
+        "name": name,
+        "unit": unit,
+        "state": "deleted",
+        "size": str(share.size),
+        "uuid": share.uuid,
+        "kept-until": share.day,
+    }
 
 
 def _state(name: str, snapshot: Snapshot) -> str:

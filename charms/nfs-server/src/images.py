@@ -4,7 +4,7 @@
 An image `ID.img` has its identity beside it in `ID.json`; what lacks one, or has that of another
 file system or application, is foreign and never touched. An image is made under a temporary name
 and renamed, so a regular file whose name ends in `.img` is a whole file system. Nothing here
-formats an image that exists, and `delete` alone deletes one. No ops.
+formats an image that exists, and `delete` alone deletes one, also of a deleted share. No ops.
 """
 
 import contextlib
@@ -110,7 +110,7 @@ def read(directory: Path, application: str) -> Found:
     foreign: list[Path] = []
     for path in sorted(directory.glob("*.img")):
         try:
-            identity, filesystem_bytes = _identify(path, application)
+            identity, filesystem_bytes = identify(path, path.stem, application)
             mount = mounts.get(str(share_directory(identity.name)))
             backing_file = backing_files.get(mount.source) if mount else None
             is_mounted = backing_file == str(path)
@@ -140,8 +140,13 @@ def read_storage(directory: Path, overcommit_ratio: float) -> Storage:
     )
 
 
-def _identify(path: Path, application: str) -> tuple[Identity, int]:
+def identify(path: Path, stem: str, application: str) -> tuple[Identity, int]:
     """Read whose image a file is, and the length of its file system.
+
+    Args:
+        path: the file.
+        stem: the `share_id` of the share that it is to be of.
+        application: the one that it is to be of.
 
     Raises:
         OSError, ValueError: it is none of this application's.
@@ -149,7 +154,7 @@ def _identify(path: Path, application: str) -> tuple[Identity, int]:
     if not stat.S_ISREG(path.lstat().st_mode):
         raise ValueError("not a regular file")
     uuid_there, filesystem_bytes = _read_superblock(path)
-    identity = _read_identity(path)
+    identity = read_identity(path, stem)
     if not identity or identity.uuid != uuid_there:
         raise ValueError("no identity of its own")
     if identity.application not in {"", application}:
@@ -165,8 +170,16 @@ def _inspect(
     *,
     is_mounted: bool,
 ) -> Image:
+    image = inspect(path, filesystem_bytes, identity)
+    permissions = _read_permissions(identity.name) if is_mounted else UNSAID
+    image = replace(image, is_mounted=is_mounted, permissions=permissions)
+    return replace(image, problem=_find_problem(image, mount))
+
+
+def inspect(path: Path, filesystem_bytes: int, identity: Identity) -> Image:
+    """Describe an image, but for its mount."""
     status = path.stat()
-    image = Image(
+    return Image(
         name=identity.name,
         uuid=identity.uuid,
         path=path,
@@ -175,11 +188,8 @@ def _inspect(
         allocated_bytes=status.st_blocks * 512,
         is_limited=identity.is_limited,
         is_overcommitted=identity.is_overcommitted,
-        is_mounted=is_mounted,
         is_served=identity.is_served,
-        permissions=_read_permissions(identity.name) if is_mounted else UNSAID,
     )
-    return replace(image, problem=_find_problem(image, mount))
 
 
 def _read_permissions(name: str) -> Permissions:
@@ -210,8 +220,8 @@ def _is_locked(path: Path) -> bool:
     return re.search(rf"FLOCK .* {device}:{status.st_ino} ", LOCKS.read_text()) is not None
 
 
-def _read_identity(image: Path) -> Identity | None:
-    """Read what stands beside an image; None if that isn't whole, or of another file."""
+def read_identity(image: Path, stem: str) -> Identity | None:
+    """Read what stands beside an image; None if that isn't whole, or of another share."""
     path = image.with_suffix(".json")
     if not stat.S_ISREG(path.lstat().st_mode):
         return None
@@ -219,7 +229,7 @@ def _read_identity(image: Path) -> Identity | None:
     identity = _IDENTITY.read(plain)
     # All that is there has to be understood, or kept: what can't be read might say whose it is.
     is_whole = plain.items() <= _IDENTITY.write(identity, is_whole=True).items()
-    return identity if is_whole and share_id(identity.name) == image.stem else None
+    return identity if is_whole and share_id(identity.name) == stem else None
 
 
 def _read_superblock(image: Path) -> tuple[str, int]:
@@ -298,7 +308,7 @@ def make(directory: Path, work: Work, application: str) -> None:
     with machine.failing_as(ImagesError, f"share {work.name}"):
         try:
             _write_image(temporary, work, identity)
-            _write_identity(image, identity)
+            write_identity(image, identity)
             temporary.rename(image)
         except (machine.CommandError, OSError):
             temporary.unlink(missing_ok=True)
@@ -349,7 +359,8 @@ def _sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _write_identity(image: Path, identity: Identity) -> None:
+def write_identity(image: Path, identity: Identity) -> None:
+    """Write what an image is beside it, whether it is there yet or not."""
     text = records.dump(_IDENTITY.write(identity, is_whole=True)) + "\n"
     machine.write_atomically(image.with_suffix(".json"), text, mode=0o600)
 
@@ -365,10 +376,10 @@ def note_served(image: Image) -> None:
 
 
 def _change_identity(image: Image, **changes: bool) -> None:
-    identity = _read_identity(image.path)
+    identity = read_identity(image.path, image.path.stem)
     if identity is None:
         raise ImagesError(f"share {image.name}: {image.path.with_suffix('.json')} can't be read")
-    _write_identity(image.path, replace(identity, **changes))
+    write_identity(image.path, replace(identity, **changes))
 
 
 def grow(image: Image, work: Work) -> None:

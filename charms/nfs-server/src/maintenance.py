@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One share taken out of service by an operator: to delete it, or to check its file system."""
+"""One share taken out of service by an operator: to delete it, or to check its file system.
+
+And what becomes of one that was deleted.
+"""
 
 from dataclasses import replace
 
+import deleted
 import exports
 import images
 import mounts
@@ -11,15 +15,18 @@ import plan
 from nfs import Holder
 from plan import Plan, Use
 from reconciler import Reconciler
-from values import Image, Report, share_directory
+from values import DeletedShare, Image, Report, share_directory
 
 
 class RefusedError(Exception):
     """Something can't be done as it was asked for; the message says why."""
 
 
-def delete_share(server: Reconciler, image: Image, *, ignore_nfsv3: bool) -> None:
+def delete_share(server: Reconciler, image: Image, *, ignore_nfsv3: bool) -> str:
     """Delete a share, as an operator confirmed; also if clients have it by NFSv3, if told.
+
+    Returns:
+        The day until which it can be restored; empty: it can't.
 
     Raises:
         RefusedError: somebody has it.
@@ -37,6 +44,12 @@ def delete_share(server: Reconciler, image: Image, *, ignore_nfsv3: bool) -> Non
     )
     if reason := plan.why_keep(image, use):
         raise RefusedError(reason)
+    keep_s = reader.settings.keep_deleted_days * deleted.DAY_S
+    if keep_s and image.name in snapshot.found.deleted:
+        raise RefusedError(
+            f"share {image.name}: an earlier one is kept: run purge-share, or restore-share with"
+            " another name, first"
+        )
     _refuse_if_used_here(image)
     others = [it for it in decided.exports.values() if it.name != image.name]
     try:
@@ -44,9 +57,53 @@ def delete_share(server: Reconciler, image: Image, *, ignore_nfsv3: bool) -> Non
         nfs.expire(filter(_is_gone, nfs.holders(share_directory(image.name))))
         # An operator confirmed it, and nobody has it any more.
         mounts.unmount(image, exports.flush)
-        images.delete(image)
+        day = ""
+        if keep_s:
+            day = deleted.keep(image, snapshot.placement(image.name), keep_s)
+        else:
+            images.delete(image)
         own = snapshot.reports.get(reader.unit, Report())
         reader.peers.write_report(replace(own, deleted=(*own.deleted, image.uuid)))
+        return day
+    finally:
+        server.run()
+
+
+def restore_share(server: Reconciler, share: DeletedShare, name: str) -> None:
+    """Have a deleted share be a share again, under its name or another.
+
+    Raises:
+        RefusedError: the name is another's; or somebody on this machine uses the image.
+        ImagesError: it can't be restored.
+    """
+    snapshot, _ = server.reader.read()
+    before, placed = share.image.name, snapshot.placement(name)
+    is_recorded = all(it.uuid != share.image.uuid for it in snapshot.committed.values())
+    if name != before and not is_recorded:
+        raise RefusedError(f"share {before}: its deletion is not recorded yet: try again")
+    if name in snapshot.found.images or (placed.unit and placed.uuid != share.image.uuid):
+        raise RefusedError(f"share {name} exists: give the deleted one another name, name=/other")
+    if name != before and any(name in it.restorable for it in snapshot.reports.values()):
+        raise RefusedError(f"share {name}: a deleted one has that name: use another, name=/other")
+    _refuse_if_used_here(share.image)
+    try:
+        deleted.restore(share, name, server.reader.application)
+    finally:
+        server.run()
+
+
+def purge_share(server: Reconciler, share: DeletedShare) -> None:
+    """Delete what is kept of a deleted share, as an operator confirmed.
+
+    Raises:
+        RefusedError: somebody on this machine uses the image.
+        ImagesError: it can't be deleted.
+    """
+    if reason := plan.why_keep(share.image, Use(is_confirmed=True)):
+        raise RefusedError(reason)
+    _refuse_if_used_here(share.image)
+    try:
+        images.delete(share.image)
     finally:
         server.run()
 

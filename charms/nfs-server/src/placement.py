@@ -49,6 +49,7 @@ _MOST_CLIENTS = {4: 2**24, 6: 2**96}
 # More than a unit exports to (`exports.MAX_ENTRIES`), so that a share with as many is refused. An
 # address left out of a large network of IPv6 makes more than a hundred parts of it.
 _MOST_PARTS = 5000
+_NOTHING = ShareReport()
 
 
 @dataclass(frozen=True)
@@ -102,14 +103,45 @@ def without_deleted(placements: Placements, reports: Reports) -> dict[str, Place
     return {
         name: it
         for name, it in placements.items()
-        if it.uuid not in _report(reports, it.unit).deleted
+        if not _is_deleted(it, _report(reports, it.unit))
     }
+
+
+def _is_deleted(placement: Placement, report: Report) -> bool:
+    """Whether a unit says that it deleted a share, and that was not taken back since."""
+    kept = report.restorable.values()
+    taken_back = {it.uuid for it in kept if it.deletion and it.deletion == placement.restored}
+    return placement.uuid in {*report.deleted} - taken_back
 
 
 def note_gone(gone: Sequence[str], before: Placements, after: Placements) -> tuple[str, ...]:
     """Note which shares have no placement any more since their units deleted them."""
     more = [it.uuid for name, it in before.items() if name not in after]
     return (*gone, *more)[-_MOST_GONE:]
+
+
+def take_back(
+    placements: Placements, reports: Reports, gone: Sequence[str]
+) -> tuple[dict[str, Placement], tuple[str, ...]]:
+    """Place the shares that their units restored, as they were when they were deleted.
+
+    A deletion is taken back once: a report that says so may be older than the next one.
+
+    Returns:
+        The placements, and what is gone.
+    """
+    after, still_gone = dict(placements), list(gone)
+    for unit, report in sorted(reports.items(), key=_by_number):
+        for name, it in sorted(report.restored.items()):
+            before = after.get(name, Placement())
+            is_new = it.uuid in still_gone and it.deletion not in still_gone
+            if before.uuid and before.uuid == it.uuid:  # Nobody has missed it.
+                after[name] = replace(before, restored=it.deletion)
+            elif is_new and not before.uuid and report.shares.get(name, _NOTHING).uuid == it.uuid:
+                placed = replace(it.placement, unit=unit, uuid=it.uuid, restored=it.deletion)
+                after[name] = placed
+                still_gone = [uuid for uuid in still_gone if uuid != it.uuid] + [it.deletion]
+    return after, tuple(still_gone[-_MOST_GONE:])
 
 
 def note_unreadable(
@@ -339,11 +371,14 @@ def decide(
     refusals: dict[str, str] = {}
     free = {unit: report.free for unit, report in sorted(reports.items(), key=_by_number)}
     holders = _holders(reports, gone)
+    not_free = _names_not_free(reports, gone)
     for name in [*shares, *sorted(holders.keys() - shares.keys())]:
         before = placements.get(name, Placement())
         placement = _follow(before, holders.get(name, {}))
         size = shares[name].size if name in shares else UNKNOWN
-        if not placement.uuid:
+        if not placement.uuid and not placement.unit and name in not_free:
+            refusals[name] = not_free[name]
+        elif not placement.uuid:
             placement, refusals[name] = _place(name, size, placement, free, reports)
         _allocate(name, size, placement, reports, free)
         if placement.unit or placement.is_manual:
@@ -368,6 +403,30 @@ def _holders(reports: Reports, gone: Collection[str]) -> dict[str, dict[str, str
             if share.uuid and share.uuid not in gone:
                 found.setdefault(name, {})[unit] = share.uuid
     return found
+
+
+def _names_not_free(reports: Reports, gone: Collection[str]) -> dict[str, str]:
+    """Find the names under which no share is to be made now, and why; empty: wait.
+
+    A unit that reports an image of a deleted share has more to say: whether it keeps that.
+    """
+    late = {
+        name: ""
+        for report in reports.values()
+        for name, share in report.shares.items()
+        if share.uuid in gone
+    }
+    kept = {
+        name: _why_kept(name, unit)
+        for unit, report in sorted(reports.items(), key=_by_number)
+        for name in report.restorable
+    }
+    return late | kept
+
+
+def _why_kept(name: str, unit: str) -> str:
+    """Say that a deleted share has its name still."""
+    return f"share {name}: deleted, and kept on {unit}: run restore-share or purge-share there"
 
 
 def _follow(placement: Placement, holders: Mapping[str, str]) -> Placement:
@@ -400,7 +459,10 @@ def _place(
     if fit:  # The first of equals: the lowest.
         return replace(placement, unit=max(fit, key=lambda unit: free[unit])), ""
     is_on_root = all(report.is_on_root for report in reports.values())
-    reason = room.refusal(name, size, max(free.values()), is_on_root=is_on_root)
+    has_deleted = any(report.restorable for report in reports.values())
+    reason = room.refusal(
+        name, size, max(free.values()), is_on_root=is_on_root, has_deleted=has_deleted
+    )
     return replace(placement, unit=""), reason
 
 

@@ -13,6 +13,8 @@ import room
 from charms.storage_libs.v0.nfs_interfaces import Permissions
 from placement import Snapshot
 from values import (
+    DeletedReport,
+    DeletedShare,
     Export,
     Image,
     Placement,
@@ -42,6 +44,8 @@ class Plan:
     exports: Mapping[str, Export]
     permissions: Mapping[str, Permissions] = field(default_factory=dict[str, Permissions])
     """Owner and mode of shares that are asked for and were not set so before."""
+    expired: tuple[DeletedShare, ...] = ()
+    """Deleted shares that were kept for as long as they were to be."""
 
 
 def decide(snapshot: Snapshot, max_entries: int) -> Plan:
@@ -59,7 +63,8 @@ def decide(snapshot: Snapshot, max_entries: int) -> Plan:
         for name, share in wanted.items()
         if (it := placements.get(name)) and it.unit == unit and (not it.uuid or name in images)
     }
-    work, refusals = room.plan_work(own, images, snapshot.storage)
+    deleted = snapshot.found.deleted_images
+    work, refusals = room.plan_work(own, images, snapshot.storage, deleted)
     exports, too_many = _exports(snapshot, images, max_entries)
     return Plan(
         images=images,
@@ -78,6 +83,11 @@ def decide(snapshot: Snapshot, max_entries: int) -> Plan:
         ),
         exports=exports,
         permissions=dict(_permissions(placements, images)),
+        expired=tuple(
+            it
+            for it in snapshot.found.deleted.values()
+            if it.is_past and not _is_share(it.image, snapshot)
+        ),
     )
 
 
@@ -92,12 +102,16 @@ def _permissions(
             yield name, asked
 
 
+def _is_share(image: Image, snapshot: Snapshot) -> bool:
+    """Whether an image is a share by any word of the leader's."""
+    shares = (*snapshot.placements.values(), *snapshot.committed.values())
+    return any(it.uuid == image.uuid for it in shares)
+
+
 def _is_unused(image: Image, snapshot: Snapshot) -> bool:
     """Whether its share is another image for sure: while none is committed, it may become it."""
-    shares = [*snapshot.placements.values(), *snapshot.committed.values()]
-    is_placed = any(it.uuid == image.uuid for it in shares)
     is_another = snapshot.committed.get(image.name, Placement()).uuid != ""
-    return is_another and not (is_placed or image.is_served)
+    return is_another and not (_is_share(image, snapshot) or image.is_served)
 
 
 def _exports(
@@ -133,7 +147,9 @@ class Use:
     """What speaks for and against an image being deleted."""
 
     is_confirmed: bool = False
-    """An operator ran delete-share and confirmed it."""
+    """An operator ran delete-share or purge-share and confirmed it."""
+    is_expired: bool = False
+    """It is one of `Plan.expired`."""
     is_unused: bool = False
     """It is one of `Plan.unused`."""
     is_empty: bool = False
@@ -147,10 +163,11 @@ class Use:
 def why_keep(image: Image, use: Use) -> str:
     """Say why an image must not be deleted; empty if it may. The one place where that is decided.
 
-    An event may only take back what the charm made and nobody can have used. All else takes an
-    operator's word, and that nobody has the share.
+    An event may only take back what the charm made and nobody can have used, and end what an
+    operator deleted as many days ago as it is kept. All else takes an operator's word, and that
+    nobody has the share.
     """
-    if not use.is_confirmed:
+    if not (use.is_confirmed or use.is_expired):
         is_nobodys = use.is_unused and use.is_empty and not image.is_served
         return "" if is_nobodys else f"share {image.name}: it may hold data"
     if use.applications:
@@ -216,10 +233,15 @@ def first_report(snapshot: Snapshot) -> Report:
         name: it for name, it in placed.items() if snapshot.committed[name].uuid not in known
     }
     return Report(
-        free=room.free_gib(snapshot.storage, images.values()),
+        free=room.free_gib(snapshot.storage, snapshot.found.all_images),
         is_on_root=snapshot.storage.is_root,
         shares={**missing, **shares},
         deleted=snapshot.deleted,
+        restorable={
+            name: DeletedReport(it.image.uuid, it.image.size, it.day, it.deletion)
+            for name, it in snapshot.found.deleted.items()
+        },
+        restored=snapshot.found.restored,
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import ops
 
 import claim
+import deleted
 import exports
 import images
 import nfs
@@ -36,6 +37,7 @@ class Reader:
         self.clients = Clients(charm)
         self.claim = claim.Claim(self.unit, charm.model.uuid, str(charm.charm_dir))
         self._read: tuple[Snapshot, Plan] | None = None
+        self._recorded: Placements | None = None
 
     @property
     def settings(self) -> Settings:
@@ -54,6 +56,11 @@ class Reader:
         except settings.SettingsError as error:
             logger.error("%s", error)  # The status says it too.
             return settings.read_in_force(), str(error)
+
+    @property
+    def recorded(self) -> Placements:
+        """The placements as they were read first in this hook: no failure takes them back."""
+        return self._recorded or {}
 
     @functools.cached_property
     def _goal(self) -> dict[str, str]:
@@ -121,7 +128,10 @@ class Reader:
         if directory := self.directory:
             storage = images.read_storage(directory, self.settings.overcommit_ratio)
             found = images.read(directory, self.application)
+            found = deleted.read(directory, self.application, found)
         committed = self.peers.read_placements()
+        if self._recorded is None:
+            self._recorded = committed
         snapshot = Snapshot(
             unit=self.unit,
             requests=self.clients.requests(self.settings),
@@ -146,6 +156,7 @@ class Reader:
         }
         placements = placement.without_deleted(snapshot.committed, reports)
         gone = placement.note_gone(snapshot.gone, snapshot.committed, placements)
+        placements, gone = placement.take_back(placements, reports, gone)
         placements = placement.note_unreadable(placements, snapshot.requests, answered)
         placements = placement.note_guests(placements, snapshot.requests, answered)
         requests = placement.resolve(snapshot.requests, placements)
@@ -176,8 +187,12 @@ class Reader:
 
 
 def _still_placed(snapshot: Snapshot) -> tuple[str, ...]:
-    """Find which shares this unit deleted, of those that are not here and should be."""
+    """Find which shares this unit deleted, of those that are not here and should be.
+
+    Of an action that was killed, what it kept says so.
+    """
     here = {image.uuid for image in snapshot.found.images.values()}
     missing = {it.uuid for it in snapshot.committed.values() if it.unit == snapshot.unit} - here
     said = snapshot.reports.get(snapshot.unit, Report()).deleted
-    return tuple(uuid for uuid in said if uuid in missing)
+    kept = (it.image.uuid for it in snapshot.found.deleted.values())
+    return tuple(uuid for uuid in dict.fromkeys((*said, *kept)) if uuid in missing)

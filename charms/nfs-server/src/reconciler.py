@@ -14,6 +14,7 @@ from pathlib import Path
 import ops
 
 import claim
+import deleted
 import exports
 import images
 import mounts
@@ -26,7 +27,7 @@ from charms.storage_libs.v0.nfs_interfaces import Network
 from placement import Snapshot
 from plan import Plan, Use
 from reading import Reader
-from values import Answer, Export, Image, Placements, Request
+from values import Answer, DeletedShare, Export, Image, Placements, Request
 
 logger = logging.getLogger(__name__)
 
@@ -73,9 +74,11 @@ class Outcome:
         unit = self.other_unit, self.not_installed, self.not_opened
         settings = self.bad_setting, self.not_as_set
         failed = self.not_mounted, self.not_exported, self.failures, self.unexpected
-        planned = plan.work, plan.missing, plan.misplaced, plan.unused
+        planned = plan.work, plan.missing, plan.misplaced, plan.unused, plan.expired
+        noted = [it for it in snapshot.found.deleted.values() if it.is_count_old]
         is_bad = any(image.problem for image in plan.images.values())
-        left = *unit, *settings, *failed, *planned, snapshot.found.foreign, is_bad
+        left = *unit, *settings, *failed, *planned, noted, snapshot.found.restored
+        left = *left, snapshot.found.foreign, is_bad
         return not any(left)
 
 
@@ -204,8 +207,10 @@ class Reconciler:
         Returns:
             Why nothing can be mounted.
         """
-        _, decided = self.reader.read()
-        is_changed, not_mounted = _mount(directory, decided)
+        snapshot, decided = self.reader.read()
+        is_changed = self._keep_deleted(directory, snapshot, decided)
+        is_mounted, not_mounted = _mount(directory, decided)
+        is_changed |= is_mounted
         for image in decided.images.values():
             if not image.is_sparse and image.allocated_bytes < image.file_bytes:
                 logger.warning("share %s: some of its space was freed: reserving it", image.name)
@@ -235,6 +240,23 @@ class Reconciler:
                 images.set_permissions(decided.images[name], asked)
         if decided.permissions:
             self.reader.forget()
+
+    def _keep_deleted(self, directory: Path, snapshot: Snapshot, decided: Plan) -> bool:
+        """Count how long deleted shares are kept, and end what is past; say if any of it was."""
+        found, application = snapshot.found, self.reader.application
+        deleted.remove_unfinished(directory, application, found)
+        recorded = {it.restored for it in self.reader.recorded.values()}
+        taken_back = [it for it in found.restored.values() if it.deletion in recorded]
+        for restored in taken_back:
+            deleted.forget(restored)
+        uncounted = [
+            it for it in found.deleted.values() if it.is_count_old and it not in decided.expired
+        ]
+        for share in uncounted:
+            with _noting({}, share.image.name):  # It is kept for longer then.
+                deleted.count(share, application)
+        ended = [_end(it) for it in decided.expired]
+        return any(ended) or bool(taken_back or uncounted)
 
     def _read_again(self) -> tuple[Snapshot, Plan]:
         self.reader.forget()
@@ -315,6 +337,19 @@ def _take_back(image: Image) -> bool:
         # Its share was placed here for a moment, and nobody has mounted or filled it.
         mounts.unmount(image, exports.flush)
         images.delete(image)
+        return True
+    return False
+
+
+def _end(share: DeletedShare) -> bool:
+    """Delete the image of a share that was deleted as many days ago as it is kept."""
+    users = tuple(f"in use here by {it}" for it in mounts.users(share.image))
+    if reason := plan.why_keep(share.image, Use(is_expired=True, clients=users)):
+        logger.warning("%s", reason)
+        return False
+    with _noting({}, share.image.name):
+        images.delete(share.image)
+        logger.info("share %s: deleted, and kept until %s", share.image.name, share.day)
         return True
     return False
 

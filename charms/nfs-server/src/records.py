@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
 from charms.storage_libs.v0.nfs_interfaces import NO_LIMIT, Permissions, Size
-from values import Placement, Report, ShareReport, parse_share_name
+from values import (
+    DeletedReport,
+    Placement,
+    Report,
+    Restored,
+    ShareReport,
+    parse_share_name,
+)
 
 _T = TypeVar("_T")
 # What a value that can't be read raises: a nest may be too deep for json to follow, a number too
@@ -42,7 +49,7 @@ class Record(Generic[_T]):
 
     def read(self, plain: object) -> _T:
         """Take what can be read."""
-        rest = _object(plain)
+        rest = members(plain)
         known: dict[str, object] = {}
         for attribute, field in self._fields.items():
             if field.key in rest:
@@ -63,7 +70,7 @@ class Record(Generic[_T]):
 def parse(text: str | bytes) -> dict[str, object]:
     """Read a JSON object; an empty one if it is something else."""
     with contextlib.suppress(*_UNREADABLE):
-        return _object(json.loads(text))
+        return members(json.loads(text))
     return {}
 
 
@@ -72,7 +79,8 @@ def dump(plain: Mapping[str, object]) -> str:
     return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 
-def _object(plain: object) -> dict[str, object]:
+def members(plain: object) -> dict[str, object]:
+    """Read an object; an empty one if it is something else."""
     return {**cast("dict[str, object]", plain)} if isinstance(plain, dict) else {}
 
 
@@ -133,7 +141,7 @@ def mapped(
 
     def read_all(plain: object) -> dict[Any, _T]:
         found: dict[Any, _T] = {}
-        for name, value in _object(plain).items():
+        for name, value in members(plain).items():
             with contextlib.suppress(*_UNREADABLE):
                 found[key(name)] = read(value)
         return found
@@ -153,7 +161,7 @@ _NETWORKS = each(lambda plain: ipaddress.ip_network(text(plain)))
 
 
 def _permissions(plain: object) -> Permissions:
-    texts = {key: value for key, value in _object(plain).items() if isinstance(value, str)}
+    texts = {key: value for key, value in members(plain).items() if isinstance(value, str)}
     return Permissions.parse(texts, [])
 
 
@@ -175,6 +183,7 @@ PLACEMENT = Record(
     permissions=Field("permissions", _permissions, _plain_permissions),
     readers=Field("readers", each(text), list),
     reading=Field("reading", each(number), list),
+    restored=Field("restored", text),
 )
 SHARE_REPORT = Record(
     ShareReport,
@@ -188,8 +197,23 @@ SHARE_REPORT = Record(
 )
 
 
-def _plain_shares(shares: Mapping[str, ShareReport]) -> dict[str, object]:
-    return {name: SHARE_REPORT.write(share) for name, share in shares.items()}
+DELETED_REPORT = Record(
+    DeletedReport,
+    uuid=Field("uuid", text),
+    size=Field("size", size, _plain_size),
+    day=Field("day", text),
+    deletion=Field("deletion", text),
+)
+RESTORED = Record(
+    Restored,
+    uuid=Field("uuid", text),
+    deletion=Field("deletion", text),
+    placement=Field("placement", PLACEMENT.read, PLACEMENT.write),
+)
+
+
+def _plain_mapped(record: Record[_T]) -> Callable[[Mapping[str, _T]], dict[str, object]]:
+    return lambda values: {name: record.write(value) for name, value in values.items()}
 
 
 def _plain_addresses(addresses: Mapping[int, str]) -> dict[str, str]:
@@ -200,7 +224,9 @@ REPORT = Record(
     Report,
     free=Field("free", number),
     is_on_root=Field("on-root", flag),
-    shares=Field("shares", mapped(parse_share_name, SHARE_REPORT.read), _plain_shares),
+    shares=Field(
+        "shares", mapped(parse_share_name, SHARE_REPORT.read), _plain_mapped(SHARE_REPORT)
+    ),
     addresses=Field(
         "addresses",
         mapped(int, lambda plain: str(ipaddress.ip_address(text(plain)))),
@@ -208,6 +234,12 @@ REPORT = Record(
     ),
     foreign=Field("foreign", each(text), list),
     deleted=Field("deleted", each(text), list),
+    restorable=Field(
+        "restorable",
+        mapped(parse_share_name, DELETED_REPORT.read),
+        _plain_mapped(DELETED_REPORT),
+    ),
+    restored=Field("restored", mapped(parse_share_name, RESTORED.read), _plain_mapped(RESTORED)),
 )
 read_placements = mapped(parse_share_name, PLACEMENT.read)
 read_uuids = each(text)

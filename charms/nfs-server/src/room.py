@@ -89,7 +89,10 @@ def needed_bytes(image: Image | None, work: Work) -> tuple[int, int]:
 
 
 def plan_work(
-    wanted: Mapping[str, Wanted], images: Mapping[str, Image], storage: Storage
+    wanted: Mapping[str, Wanted],
+    images: Mapping[str, Image],
+    storage: Storage,
+    deleted: Collection[Image] = (),
 ) -> tuple[tuple[Work, ...], dict[str, str]]:
     """Decide which images to make and to grow, and what to refuse.
 
@@ -97,13 +100,14 @@ def plan_work(
         wanted: the shares that are this unit's to make and to grow, in the order of precedence.
         images: what this unit has of them, by name of the share.
         storage: the room there is.
+        deleted: images of deleted shares, which have their room until they go.
 
     Returns:
         The work, and why a share can't be as it is requested. It may exist all the same.
     """
     work: list[Work] = []
     refusals: dict[str, str] = {}
-    room = _room(storage, images.values())
+    room = _room(storage, (*images.values(), *deleted))
     sizes = {name: _size(share, images.get(name)) for name, share in wanted.items()}
     # What has no limit takes what the others leave.
     for name, size in sorted(sizes.items(), key=lambda item: not item[1].is_limited):
@@ -112,7 +116,13 @@ def plan_work(
         if not size.is_known or needed is None:
             continue
         if is_unbounded(size, is_on_root=storage.is_root) or room.lacks(image, needed):
-            refusals[name] = refusal(name, size, room.free_gib, is_on_root=storage.is_root)
+            refusals[name] = refusal(
+                name,
+                size,
+                room.free_gib,
+                is_on_root=storage.is_root,
+                has_deleted=bool(deleted),
+            )
         else:
             work.append(needed)
             room.give(image, needed)
@@ -156,14 +166,17 @@ def is_unbounded(size: Size, *, is_on_root: bool) -> bool:
     return is_on_root and not size.is_limited
 
 
-def refusal(name: str, size: Size, free: int, *, is_on_root: bool) -> str:
+def refusal(
+    name: str, size: Size, free: int, *, is_on_root: bool, has_deleted: bool = False
+) -> str:
     """Say why a share can't have a size where `free` GiB are left."""
     if is_unbounded(size, is_on_root=is_on_root):
         return (
             f"share {name}: no limit requested, but the shares are on the root disk: request a"
             " size, or give nfs-server a storage"
         )
-    return f"share {name}: {size} requested, {free}G free"
+    said = f"share {name}: {size} requested, {free}G free"
+    return f"{said}; purge-share makes room: see list-shares" if has_deleted else said
 
 
 def is_short(storage: Storage, images: Iterable[Image]) -> bool:
@@ -172,18 +185,23 @@ def is_short(storage: Storage, images: Iterable[Image]) -> bool:
     return takes_room and storage.free_bytes < reserve_bytes(storage)
 
 
-def remark(storage: Storage, images: Collection[Image]) -> str:
+def remark(storage: Storage, shares: Collection[Image], deleted: Collection[Image] = ()) -> str:
     """Say what an operator should know of the room, before it is gone; empty: nothing."""
+    images = (*shares, *deleted)
     allocated, allocatable = allocated_bytes(images), allocatable_bytes(storage, images)
     really = allocatable_bytes(replace(storage, overcommit_ratio=1.0), images)
     # What is reserved can't be short of it; what is sparse can.
     is_sparse = any(image.is_sparse for image in images) and allocated > really
     if is_sparse and storage.free_bytes < 2 * reserve_bytes(storage):
-        return (
+        said = (
             f"Only {storage.free_bytes / GIB:.1f}G of the storage are free, and when none is,"
             " writing to shares fails: add storage, or delete files in shares"
         )
-    is_all_taken = any(not image.is_limited for image in images)
+        return f"{said}, or run purge-share" if deleted else said
+    is_all_taken = any(not image.is_limited for image in shares)
     if not is_all_taken and allocated > ALLOCATED_WARNING_SHARE * allocatable:
-        return f"{allocated / GIB:.0f}G of {allocatable / GIB:.0f}G are allocated to shares"
+        said = f"{allocated / GIB:.0f}G of {allocatable / GIB:.0f}G are allocated to shares"
+        kept_gib = allocated_bytes(deleted) / GIB
+        more = f"{said}; {kept_gib:.0f}G of it to deleted ones: purge-share makes room"
+        return more if deleted else said
     return "Shares are on the root disk" if storage.is_root else ""

@@ -26,6 +26,7 @@ IN_FORCE = Path("/var/lib/nfs-server-charm/settings.json")
 
 MAX_OVERCOMMIT_RATIO = 100.0
 MAX_THREADS = 1024
+MAX_KEEP_DELETED_DAYS = 3650
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,8 @@ class Settings:
     squash: str = "none"
     filesystem_share: str = "filesystem"
     filesystem_size: Size = NO_LIMIT
+    keep_deleted_days: int = 7
+    """For how long a deleted share can be restored; 0: not at all."""
     extra: Mapping[str, object] = field(default_factory=dict[str, object])
     """What another revision of the charm keeps here."""
 
@@ -58,6 +61,7 @@ _RECORD = Record(
     threads=Field("threads", records.number),
     nfsv3=Field("nfsv3", records.flag),
     squash=Field("squash", records.text),
+    keep_deleted_days=Field("keep_deleted_days", records.number),
     filesystem_share=Field("filesystem_share", parse_name),
     filesystem_size=Field("filesystem_size", records.size, lambda value: value.plain),
 )
@@ -74,6 +78,7 @@ def parse(config: Config) -> Settings:
         threads=int(config["threads"]),
         nfsv3=bool(config["nfsv3"]),
         squash=str(config["squash"]),
+        keep_deleted_days=int(config["keep-deleted"]),
         filesystem_share=_parsed(parse_name, config, "filesystem-share"),
         filesystem_size=Size.of(_parsed(parse_size, config, "filesystem-size")),
     )
@@ -83,6 +88,7 @@ def parse(config: Config) -> Settings:
 
 def _check(settings: Settings) -> None:
     ratio, threads, squash = settings.overcommit_ratio, settings.threads, settings.squash
+    days = settings.keep_deleted_days
     if not (math.isfinite(ratio) and 1 <= ratio <= MAX_OVERCOMMIT_RATIO):
         raise SettingsError(
             f"overcommit-ratio {ratio:g}: use a number from 1 to {MAX_OVERCOMMIT_RATIO:g}"
@@ -93,6 +99,10 @@ def _check(settings: Settings) -> None:
         )
     if squash not in SQUASHES:
         raise SettingsError(f"squash {squash[:40]!r}: use {', '.join(SQUASHES)}")
+    if not 0 <= days <= MAX_KEEP_DELETED_DAYS:
+        raise SettingsError(
+            f"keep-deleted {days}: use 1 to {MAX_KEEP_DELETED_DAYS} days, or 0 to delete at once"
+        )
 
 
 def _parsed(parse: Callable[[str], _T], config: Config, option: str) -> _T:

@@ -9,6 +9,7 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+import deleted
 import exports
 import images
 import mounts
@@ -39,17 +40,21 @@ def is_settled(reader: Reader) -> bool:
 def _fingerprint(reader: Reader) -> str:
     """Describe what of the machine the charm looks after."""
     images_here, foreign, remark, free = [], (), "", 0
+    kept = []
     if directory := reader.directory:
         found = images.read(directory, reader.application)
+        found = deleted.read(directory, reader.application, found)
         storage = images.read_storage(directory, reader.settings.overcommit_ratio)
-        remark = room.remark(storage, found.images.values())
-        free = room.free_gib(storage, found.images.values())
+        remark = room.remark(storage, found.images.values(), found.deleted_images)
+        free = room.free_gib(storage, found.all_images)
         # What is written to shares changes what sparse images take; that says `remark`.
         images_here = [
             replace(it, allocated_bytes=0) if it.is_sparse else it for it in found.images.values()
         ]
         foreign = found.foreign
+        # The day changes with the clock, and says nothing.
+        kept = [replace(it, day="") for it in found.deleted.values()]
     files = (*mounts.files(), *nfs.files(), exports.EXPORTS, exports.ETAB)
     stamps = [(str(path), machine.stamp(path)) for path in files]
-    facts = (directory, images_here, foreign, remark, free, nfs.read_state(), stamps)
+    facts = (directory, images_here, kept, foreign, remark, free, nfs.read_state(), stamps)
     return hashlib.sha256(repr(facts).encode(errors="surrogateescape")).hexdigest()

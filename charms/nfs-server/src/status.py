@@ -25,7 +25,7 @@ def unit_status(outcome: Outcome) -> ops.StatusBase:
     if outcome.snapshot is None:
         return ops.MaintenanceStatus("Installing the NFS server")
     images, storage = outcome.snapshot.found.images.values(), outcome.snapshot.storage
-    remark = room.remark(storage, tuple(images))
+    remark = room.remark(storage, tuple(images), outcome.snapshot.found.deleted_images)
     if room.is_short(storage, images):
         return ops.BlockedStatus(remark)
     return ops.ActiveStatus(remark)

@@ -130,6 +130,8 @@ class Placement:
     """Of `grants` and `guests`, those that may only read."""
     reading: tuple[int, ...] = ()
     """Integrations that may only read: what holds while their request can't be read."""
+    restored: str = ""
+    """The deletion that was taken back last."""
     extra: Mapping[str, object] = field(default_factory=dict[str, object])
     """What another revision of the charm keeps here."""
 
@@ -154,6 +156,30 @@ class ShareReport:
 
 
 @dataclass(frozen=True)
+class DeletedReport:
+    """What a unit says of a deleted share that it keeps."""
+
+    uuid: str = ""
+    size: Size = UNKNOWN
+    day: str = ""
+    """The day on which it goes, as it looks now: 2026-12-05, in UTC."""
+    deletion: str = ""
+    """Which deletion it was: each has a name of its own."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A deleted share that was restored, and what was decided of it before."""
+
+    uuid: str = ""
+    deletion: str = ""
+    """Which deletion was taken back."""
+    placement: Placement = field(default_factory=Placement)
+    record: Path = Path()
+    """The file that says so on the storage."""
+
+
+@dataclass(frozen=True)
 class Report:
     """What a unit says to the others."""
 
@@ -168,6 +194,10 @@ class Report:
     """Names of files on its storage that are no shares of this application."""
     deleted: tuple[str, ...] = ()
     """UUIDs of the shares that it has deleted and that still have a placement."""
+    restorable: Mapping[str, DeletedReport] = field(default_factory=dict[str, DeletedReport])
+    """The deleted shares that it keeps, by name."""
+    restored: Mapping[str, Restored] = field(default_factory=dict[str, Restored])
+    """The shares that it restored, by name, until their placement is recorded."""
 
 
 Placements = Mapping[str, Placement]
@@ -213,6 +243,22 @@ class Image:
 
 
 @dataclass(frozen=True)
+class DeletedShare:
+    """A share that an action deleted and that is kept for some days: it can be restored."""
+
+    image: Image
+    """Its image, under another name, and never mounted."""
+    deletion: str = ""
+    """Which deletion it was."""
+    day: str = ""
+    """The day on which it goes, as it looks now."""
+    is_past: bool = False
+    """Whether it was kept for as long as it was to be."""
+    is_count_old: bool = False
+    """Whether the time for which it was kept is to be written beside it."""
+
+
+@dataclass(frozen=True)
 class Found:
     """What is on a storage."""
 
@@ -220,6 +266,20 @@ class Found:
     """The shares, by name."""
     foreign: tuple[Path, ...] = ()
     """What is there under the name of an image, and is no share of this application."""
+    deleted: Mapping[str, DeletedShare] = field(default_factory=dict[str, DeletedShare])
+    """The deleted shares that are kept, by name."""
+    restored: Mapping[str, Restored] = field(default_factory=dict[str, Restored])
+    """Those of the shares that were deleted and restored, by name, until that is recorded."""
+
+    @property
+    def all_images(self) -> tuple[Image, ...]:
+        """All that takes room: what is deleted and kept, too."""
+        return (*self.images.values(), *self.deleted_images)
+
+    @property
+    def deleted_images(self) -> tuple[Image, ...]:
+        """The images of deleted shares."""
+        return tuple(it.image for it in self.deleted.values())
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,13 @@
 
 import asyncio
 import re
+import shlex
 from typing import Any
 
 from tests.torture.ledger import Ledger
 from tests.torture.machines import OUTSIDER, SERVER, Machines, Outcome
-from tests.torture.moves.candidates import share_by_id, shares, unit_of
+from tests.torture.moves.candidates import deleted, share_by_id, shares, unit_of
+from tests.torture.moves.machines import hooks
 from tests.torture.steps import IDLE_TIMEOUT_S, TOLD_TIMEOUT_S, move
 
 MAX_SIZE = 3
@@ -87,7 +89,7 @@ async def revoke_access(machines: Machines, ledger: Ledger, identity: str) -> No
 
 @move(lambda it: shares(it, lambda s: bool(s.storage) and it.is_served(s)), weight=4)
 async def delete_share(machines: Machines, ledger: Ledger, identity: str) -> None:
-    """Refused while somebody asks for it; else it is gone with its data, for good."""
+    """Refused while somebody asks for it; else it is kept, and has its name and its data."""
     share = share_by_id(ledger, identity)
     outcome = await machines.act(
         unit_of(ledger, share), "delete-share", share=share.name, confirm=share.name
@@ -97,6 +99,58 @@ async def delete_share(machines: Machines, ledger: Ledger, identity: str) -> Non
         return
     _completed(outcome, f"delete-share {share.name}")
     share.end = "deleted"
+
+
+@move(lambda it: [(*its, other) for its in deleted(it) for other in (0, 1)], weight=4)
+async def restore_share(machines: Machines, ledger: Ledger, identity: str, other: int) -> None:
+    """Under its name, refused where another has that; or under another name."""
+    share = share_by_id(ledger, identity)
+    name = ledger.new_name() if other else share.name
+    outcome = await machines.act(
+        unit_of(ledger, share), "restore-share", share=share.name, name=name
+    )
+    if ledger.find(share.model, name):
+        assert not outcome.completed, f"restore-share {name}: there is one of that name"
+        return
+    _completed(outcome, f"restore-share {share.name} as {name}")
+    ledger.restore(share, name)
+
+
+@move(deleted)
+async def purge_share(machines: Machines, ledger: Ledger, identity: str) -> None:
+    """Its data is gone, for good, and its name is free."""
+    share = share_by_id(ledger, identity)
+    outcome = await machines.act(
+        unit_of(ledger, share), "purge-share", share=share.name, confirm=share.name
+    )
+    _completed(outcome, f"purge-share {share.name}")
+    ledger.purge(share)
+
+
+# The count of what is kept, as a machine writes it that ran for all of its days.
+PASSED = """
+import glob, json, os, sys
+for path in glob.glob("/var/lib/juju/storage/*/*/*.json"):
+    said = json.load(open(path))
+    if os.path.exists(path.removesuffix("json") + "deleted") and said["name"] == sys.argv[1]:
+        said["deleted"]["counted_s"] = said["deleted"]["keep_s"]
+        with open(path + ".new", "w") as file:
+            json.dump(said, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(path + ".new", path)
+"""
+
+
+@move(deleted)
+async def let_its_day_pass(machines: Machines, ledger: Ledger, identity: str) -> None:
+    """An event ends what was kept for its days."""
+    share = share_by_id(ledger, identity)
+    command = f"python3 -c {shlex.quote(PASSED)} {shlex.quote(share.name)}; sync"
+    await machines.run(unit_of(ledger, share), command)
+    await hooks(machines, ledger)
+    await machines.idle(IDLE_TIMEOUT_S)
+    ledger.purge(share)
 
 
 @move(lambda it: shares(it, lambda s: bool(s.storage)))
@@ -146,3 +200,6 @@ async def list_shares(machines: Machines, ledger: Ledger, unit: str) -> None:
     for share in ledger.live:
         name = f"{share.name}@" if share.model else share.name  # And the UUID of the model.
         assert outcome.was_killed or name in said, f"list-shares has no {name}: {said}"
+    for (identity,) in deleted(ledger):
+        name = share_by_id(ledger, str(identity)).name
+        assert outcome.was_killed or name in said, f"list-shares has no deleted {name}: {said}"

@@ -42,6 +42,12 @@ def shares(ledger: Ledger, condition: Callable[[Share], bool]) -> list[Arguments
     ]
 
 
+def deleted(ledger: Ledger) -> list[Arguments]:
+    """Return deleted shares that a unit keeps."""
+    its = [share for share in ledger.shares if share.end == "deleted"]
+    return [(share.id,) for share in its if ledger.is_served(share)]
+
+
 def free_servers(ledger: Ledger) -> list[Arguments]:
     """Return servers that can go: not the last with a storage, nor one beside the second."""
     with_storage = [unit for unit, storage in ledger.servers.items() if storage]

@@ -3,7 +3,7 @@
 
 import asyncio
 
-from tests.torture.ledger import ANYONE, Client, Ledger
+from tests.torture.ledger import ANYONE, Client, Ledger, Share
 from tests.torture.machines import OUTSIDER, Machines
 from tests.torture.moves.candidates import (
     clients,
@@ -23,12 +23,17 @@ LATE_S = 3.0
 @move(lambda it: clients(it, lambda ledger, client: _can_ask(ledger, client)), weight=8)
 async def integrate(machines: Machines, ledger: Ledger, name: str) -> None:
     client = ledger.clients[name]
-    share = ledger.find(client.model, client.share_name)
+    share = _known(ledger, client, client.share_name)
     if share and share.size != client.size:
         client.size = share.size
         await machines.configure(client.application, size=client.size)
     await machines.integrate(client)
-    ledger.ask(client)
+    ledger.integrate(client)
+
+
+def _known(ledger: Ledger, client: Client, name: str) -> Share | None:
+    """Return the share of a name, or the deleted one that has it still."""
+    return ledger.find(client.model, name) or ledger.kept(client.model, name)
 
 
 def _can_ask(ledger: Ledger, client: Client) -> bool:
@@ -109,7 +114,7 @@ async def ask_what_is_refused(machines: Machines, ledger: Ledger, name: str, siz
 
 async def _rename(machines: Machines, ledger: Ledger, client: Client, name: str) -> None:
     await machines.stop_writing(*client.units)
-    target = ledger.find(client.model, name)
+    target = _known(ledger, client, name)
     is_integrated = client.is_integrated
     ledger.leave(client)
     client.share_name, client.size = name, target.size if target else 1
@@ -127,7 +132,10 @@ async def rename_to_new(machines: Machines, ledger: Ledger, name: str) -> None:
     lambda it: [
         (client.name, name)
         for client in it.clients.values()
-        for name in sorted({share.name for share in it.live} - {client.share_name})
+        for name in sorted(
+            {share.name for share in it.shares if share.end in ("", "deleted")}
+            - {client.share_name}
+        )
         if may_go(it, client) and (it.find(client.model, name) or it.room() > 0)
     ],
     weight=3,
@@ -155,7 +163,7 @@ async def ask_for_all(machines: Machines, ledger: Ledger, name: str) -> None:
 )
 async def ask_for_no_more(machines: Machines, ledger: Ledger, name: str) -> None:
     client = ledger.clients[name]
-    share = ledger.find(client.model, client.share_name)
+    share = _known(ledger, client, client.share_name)
     client.allowlist, client.size = "", share.size if share else 1
     await machines.configure(client.application, allowlist="", size=client.size)
 

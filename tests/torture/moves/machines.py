@@ -4,8 +4,10 @@
 import asyncio
 
 from tests.torture.ledger import Ledger
-from tests.torture.machines import Machines
+from tests.torture.machines import SERVER, Machines
 from tests.torture.steps import Arguments, move
+
+YEAR_S = 366 * 24 * 60 * 60
 
 
 def _client_units(ledger: Ledger) -> list[Arguments]:
@@ -41,3 +43,16 @@ async def unplug_server(machines: Machines, ledger: Ledger, unit: str, seconds: 
     await machines.ask("unplug", machine=unit)
     await asyncio.sleep(seconds)  # That long nobody reaches it.
     await machines.ask("plug", machine=unit)
+
+
+@move(lambda it: [(unit, years) for unit in it.servers for years in (1, -1)], has_fate=False)
+async def jump_clock(machines: Machines, ledger: Ledger, unit: str, years: int) -> None:
+    """A machine's clock is set to another year: nothing that is kept ends by that."""
+    await machines.run(unit, f"date --set=@$(($(date +%s) + {years * YEAR_S}))")
+    await hooks(machines, ledger)
+
+
+async def hooks(machines: Machines, ledger: Ledger) -> None:
+    """Have all servers run a hook that looks at everything."""
+    ledger.jumps += 1
+    await machines.configure(SERVER, keep_deleted=7 + ledger.jumps % 2)

@@ -110,9 +110,11 @@ async def remove_second_server(machines: Machines, ledger: Ledger) -> None:
 def _is_of_old_rules(ledger: Ledger) -> bool:
     """Whether the commit before would do with the shares as the rules are now.
 
-    It knows no models, and would make another share for an application of another one.
+    It knows no models, and would make another share for an application of another one. Nor does it
+    know of deleted shares that have their names still.
     """
-    return all(not it.model and len(ledger.askers(it)) < 2 for it in ledger.live)
+    told = [it for it in ledger.clients.values() if it.is_integrated and not ledger.share_of(it)]
+    return not told and all(not it.model and len(ledger.askers(it)) < 2 for it in ledger.live)
 
 
 @move(

@@ -31,7 +31,8 @@ def main() -> None:
             file = os.path.basename(path)
             records[file] = max(whole(Path(path).read_bytes(), file), records.get(file, 0))
             paths[file.split(".")[1]] = target
-    for image in glob.glob(f"{STORAGE}/*/*/*.img"):
+    images = (*glob.glob(f"{STORAGE}/*/*/*.img"), *glob.glob(f"{STORAGE}/*/*/*.deleted"))
+    for image in images:
         if image not in used:
             records |= {file: n for file, n in in_image(image).items() if file not in records}
     said = {"records": records, "paths": paths, "exports": exports(), "failed": failed()}

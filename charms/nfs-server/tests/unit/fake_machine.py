@@ -9,13 +9,26 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import deleted as real_deleted
 import exports as real_exports
 import images as real_images
 import mounts as real_mounts
 import nfs as real_nfs
 from charms.storage_libs.v0.nfs_interfaces import Network, Permissions
 from settings import Settings
-from values import GIB, Export, Found, Image, Storage, Work, share_directory, share_id
+from values import (
+    GIB,
+    DeletedShare,
+    Export,
+    Found,
+    Image,
+    Placement,
+    Restored,
+    Storage,
+    Work,
+    share_directory,
+    share_id,
+)
 
 TOTAL = 100
 RESERVE = 2
@@ -52,6 +65,10 @@ class FakeMachine:
     nfsv3: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     """Clients that mounted shares by NFSv3."""
     on_storage: dict[str, Image] = field(default_factory=dict[str, Image])
+    deleted: dict[str, DeletedShare] = field(default_factory=dict[str, DeletedShare])
+    """The deleted shares that are kept."""
+    decided: dict[str, Restored] = field(default_factory=dict[str, Restored])
+    """What stands beside them, and is left for a while of those that were restored: by UUID."""
     foreign: tuple[Path, ...] = ()
     is_root: bool = False
     """Whether the storage is the root disk."""
@@ -91,7 +108,8 @@ class FakeMachine:
     @property
     def free_gib(self) -> int:
         """What the storage has left to give."""
-        taken = sum(image.allocated_bytes for image in self.on_storage.values()) // GIB
+        images = (*self.on_storage.values(), *(it.image for it in self.deleted.values()))
+        taken = sum(image.allocated_bytes for image in images) // GIB
         return TOTAL - RESERVE - self.others_gib - taken
 
     def add(
@@ -241,6 +259,11 @@ class FakeImages:
         )
 
     def delete(self, image: Image) -> None:
+        kept = self._machine.deleted.get(image.name)
+        if kept and kept.image.uuid == image.uuid:
+            del self._machine.deleted[image.name], self._machine.decided[image.uuid]
+            self._machine.note(True, f"{image.name} purged")
+            return
         assert image.name not in self._machine.mounted
         del self._machine.on_storage[image.name]
         self._machine.roots.pop(image.name, None)
@@ -251,6 +274,52 @@ class FakeImages:
         if repair:
             self._machine.unclean.discard(image.name)
         return image.name not in self._machine.unclean, "pass 1"
+
+
+class FakeDeleted:
+    """For `deleted`."""
+
+    DAY_S = real_deleted.DAY_S
+
+    def __init__(self, machine: FakeMachine):
+        self._machine = machine
+
+    def read(self, directory: Path, application: str, found: Found) -> Found:
+        decided = self._machine.decided
+        restored = {
+            name: decided[image.uuid]
+            for name, image in found.images.items()
+            if image.uuid in decided
+        }
+        return replace(found, deleted=dict(self._machine.deleted), restored=restored)
+
+    def keep(self, image: Image, placement: Placement, keep_s: int) -> str:
+        assert image.name not in self._machine.mounted
+        assert image.name not in self._machine.deleted
+        self._machine.note(True, f"{image.name} kept for {keep_s // real_deleted.DAY_S} days")
+        deletion = secrets.token_hex(8)
+        share = DeletedShare(self._machine.on_storage.pop(image.name), deletion, "2026-12-05")
+        self._machine.deleted[image.name] = share
+        self._machine.decided[image.uuid] = Restored(image.uuid, deletion, placement)
+        return share.day
+
+    def restore(self, share: DeletedShare, name: str, application: str) -> None:
+        assert name not in self._machine.on_storage
+        self._machine.note(True, f"{share.image.name} restored as {name}")
+        image = self._machine.deleted.pop(share.image.name).image
+        path = image.path.with_name(f"{share_id(name)}.img")
+        self._machine.on_storage[name] = replace(image, name=name, path=path)
+
+    def count(self, share: DeletedShare, application: str) -> None:
+        there = self._machine.deleted[share.image.name]
+        self._machine.deleted[share.image.name] = replace(there, is_count_old=False)
+        self._machine.note(True, f"{share.image.name} counted")
+
+    def remove_unfinished(self, directory: Path, application: str, found: Found) -> None:
+        pass
+
+    def forget(self, restored: Restored) -> None:
+        del self._machine.decided[restored.uuid]
 
 
 def _is_short(image: Image) -> bool:

@@ -23,14 +23,22 @@ from test_charm import (
 
 import records
 from charms.storage_libs.v0.nfs_interfaces import NO_LIMIT, Size, parse_allowlist
-from values import GIB, Placement, Report, ShareReport, share_directory, share_id
+from values import (
+    GIB,
+    DeletedReport,
+    Placement,
+    Report,
+    ShareReport,
+    share_directory,
+    share_id,
+)
 
 OTHER = "nfs-server/1"
 CLIENT = parse_allowlist("10.0.1.1")
 OPEN = replace(HOLDER, address=ip_address("10.9.0.1"), has_locks=False)
 
 
-def do(context: Context, now: testing.State, name: str, **params: Any) -> testing.State:
+def do(context: Context, now: testing.State, name: str, /, **params: Any) -> testing.State:
     return context.run(context.on.action(name, params=params), now)
 
 
@@ -39,7 +47,7 @@ def results(context: Context) -> dict[str, Any]:
     return context.action_results
 
 
-def refused(context: Context, now: testing.State, name: str, **params: Any) -> str:
+def refused(context: Context, now: testing.State, name: str, /, **params: Any) -> str:
     with pytest.raises(testing.ActionFailed) as failure:
         do(context, now, name, **params)
     return failure.value.message
@@ -297,14 +305,209 @@ def test_delete_share(machine: FakeMachine, context: Context):
     assert machine.may_mount() == {"/hand": {"10.9.0.1"}}
     machine.clients = ()
     now = do(context, now, "delete-share", **there)
-    assert results(context) == {"name": "/hand", "state": "deleted"}
+    assert results(context) == {"name": "/hand", "state": "deleted", "kept-until": "2026-12-05"}
     assert (machine.on_storage, machine.mounted, machine.exported) == ({}, set(), {})
+    assert "/hand kept for 7 days" in machine.changes
     assert placements(now) == {}
     assert refused(context, now, "delete-share", **there) == (
         "there is no share /hand: see list-shares"
     )
-    created(context)
+
+
+def test_delete_share_at_once(machine: FakeMachine, context: Context):
+    now = replace(created(context), config={"keep-deleted": 0})
+    now = do(context, now, "delete-share", share="/hand", confirm="/hand")
+    assert results(context) == {"name": "/hand", "state": "deleted"}
+    assert (machine.on_storage, machine.deleted, placements(now)) == ({}, {}, {})
+    now = do(context, now, "create-share", share="/hand", size=10)
     assert machine.sizes() == {"/hand": 10}
+
+
+def deleted(context: Context) -> testing.State:
+    """A share of which no client is left, deleted, and kept."""
+    return do(context, created(context), "delete-share", share="/hand", confirm="/hand")
+
+
+KEPT_HERE = (
+    "share /hand: deleted, and kept on nfs-server/0: run restore-share or purge-share there"
+)
+
+
+def test_list_shares_lists_what_is_kept(machine: FakeMachine, context: Context):
+    now = deleted(context)
+    uuid = machine.deleted["/hand"].image.uuid
+    do(context, now, "list-shares")
+    assert results(context) == {
+        "count": 0,
+        f"deleted-{share_id('/hand').replace('_', '-')}-on-nfs-server-0": {
+            "name": "/hand",
+            "unit": "nfs-server/0",
+            "state": "deleted",
+            "size": "10G",
+            "uuid": uuid,
+            "kept-until": "2026-12-05",
+        },
+    }
+
+
+def test_the_name_of_what_is_kept_is_taken(machine: FakeMachine, context: Context):
+    now = deleted(context)
+    assert refused(context, now, "create-share", share="/hand", size=10) == KEPT_HERE
+    asking = replace(now, relations={*now.relations, client(name="/hand")})
+    now = context.run(context.on.config_changed(), asking)
+    assert answers(now) == {1: {"error": KEPT_HERE}}
+    assert now.app_status == testing.ActiveStatus(f"Refused to app1: {KEPT_HERE}")
+    assert machine.on_storage == {}
+
+
+def test_restore_share(machine: FakeMachine, context: Context):
+    now = created(context)
+    uuid, before = machine.on_storage["/hand"].uuid, placements(now)
+    now = do(context, now, "delete-share", share="/hand", confirm="/hand")
+    now = do(context, now, "restore-share", share="/hand")
+    assert results(context) == {
+        "name": "/hand", "state": "restored", "size": "10G", "uuid": uuid,
+    }  # fmt: skip
+    assert as_before(now) == before
+    assert machine.may_mount() == {"/hand": {"10.9.0.1"}}
+    assert machine.deleted == {}
+    now = context.run(context.on.update_status(), now)
+    assert machine.decided == {}  # It is recorded: nothing is left of the deletion.
+    # And so on, as often as it takes.
+    for _ in range(2):
+        now = do(context, now, "delete-share", share="/hand", confirm="/hand")
+        assert placements(now) == {}
+        now = do(context, now, "restore-share", share="/hand")
+        assert as_before(now) == before
+
+
+def as_before(now: testing.State) -> dict[str, Placement]:
+    """The placements, but for which deletions were taken back."""
+    return {name: replace(it, restored="") for name, it in placements(now).items()}
+
+
+def test_restore_share_under_another_name(machine: FakeMachine, context: Context):
+    now = deleted(context)
+    now = replace(now, relations={*now.relations, client(name="/hand", size="20")})
+    now = context.run(context.on.config_changed(), now)
+    now = do(context, now, "restore-share", share="/hand", name="/old")
+    assert machine.sizes() == {"/old": 10, "/hand": 20}
+    assert machine.may_mount() == {"/old": {"10.9.0.1"}, "/hand": {"10.0.1.1"}}
+    assert answers(now)[1]["endpoint"].endswith(share_id("/hand"))
+
+
+def test_restore_share_that_an_application_asks_for(machine: FakeMachine, context: Context):
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    before = answers(now)
+    now = context.run(context.on.relation_broken(relation_in(now, 1)), now)
+    now = replace(now, relations={now.get_relation(PEERS.id)})
+    now = do(context, now, "delete-share", share="/data", confirm="/data")
+    now = replace(now, relations={*now.relations, client()})
+    now = context.run(context.on.config_changed(), now)
+    assert "endpoint" not in answers(now)[1]
+    now = do(context, now, "restore-share", share="/data")
+    assert answers(now) == before  # It mounts what it had, by the same handles.
+    assert machine.may_mount() == {"/data": {"10.0.1.1"}}
+
+
+def test_restore_share_that_is_damaged(machine: FakeMachine, context: Context):
+    now = deleted(context)
+    machine.damaged = {"/hand"}
+    now = do(context, now, "restore-share", share="/hand")
+    assert results(context)["state"] == "not mounted"
+    assert now.unit_status == testing.BlockedStatus(
+        f"share /hand: not mounted: see journalctl -u '*{share_id('/hand')}*'"
+    )
+    assert machine.sizes() == {"/hand": 10}
+
+
+@pytest.mark.parametrize(
+    ("params", "reason"),
+    [
+        ({"share": "/other"}, "there is no deleted share /other: see list-shares"),
+        ({"share": "../x"}, "share name '../x': '..' is not allowed in it"),
+        (
+            {"share": "/hand", "name": "a b"},
+            "share name 'a b': use 1 to 128 letters, digits and characters of /._:@+-",
+        ),
+        (
+            {"share": "/hand", "name": "/there"},
+            "share /there exists: give the deleted one another name, name=/other",
+        ),
+        (
+            {"share": "/hand", "name": "/far"},
+            "share /far: a deleted one has that name: use another, name=/other",
+        ),
+        ({"share": "/far"}, f"share /far: deleted, and kept on {OTHER}: run it there"),
+    ],
+)
+def test_restore_share_refused(
+    machine: FakeMachine, context: Context, params: dict[str, str], reason: str
+):
+    now = deleted(context)
+    now = do(context, now, "create-share", share="/there", size=10)
+    there = Report(restorable={"/far": DeletedReport("u7", Size(1), "2026-12-05")})
+    machine.goal = {"nfs-server/0": "active", OTHER: "active"}
+    now = with_peers(now, placements(now), there)
+    machine.changes.clear()
+    assert refused(context, now, "restore-share", **params) == reason
+    assert machine.changes == []
+
+
+def test_restore_share_that_is_looked_at(machine: FakeMachine, context: Context):
+    now = deleted(context)
+    machine.busy = {"/hand"}
+    for name, confirm in ("restore-share", {}), ("purge-share", {"confirm": "/hand"}):
+        said = refused(context, now, name, share="/hand", **confirm)
+        assert said == "share /hand is in use on this machine by bash (812): end that"
+    assert list(machine.deleted) == ["/hand"]
+
+
+def test_delete_share_of_which_an_earlier_one_is_kept(machine: FakeMachine, context: Context):
+    """As an older revision, which knows nothing of it, made another one meanwhile."""
+    now = deleted(context)
+    earlier = machine.deleted.pop("/hand")
+    now = do(context, now, "create-share", share="/hand", size=10)
+    machine.deleted["/hand"] = earlier
+    said = refused(context, now, "delete-share", share="/hand", confirm="/hand")
+    assert said == (
+        "share /hand: an earlier one is kept: run purge-share, or restore-share with another"
+        " name, first"
+    )
+    now = replace(now, config={"keep-deleted": 0})
+    do(context, now, "delete-share", share="/hand", confirm="/hand")
+    assert (machine.on_storage, machine.deleted) == ({}, {"/hand": earlier})
+
+
+def test_purge_share(machine: FakeMachine, context: Context):
+    now = deleted(context)
+    uuid = machine.deleted["/hand"].image.uuid
+    said = refused(context, now, "purge-share", share="/hand", confirm="hand")
+    assert said == "confirm: type the name of the share again, confirm=/hand"
+    now = replace(now, relations={*now.relations, client(name="/hand")})
+    now = do(context, now, "purge-share", share="/hand", confirm="/hand")
+    assert results(context) == {"name": "/hand", "state": "purged", "uuid": uuid}
+    assert machine.deleted == {}
+    assert machine.may_mount() == {"/hand": {"10.0.1.1"}}  # A new one, for who asked.
+    assert machine.on_storage["/hand"].uuid != uuid
+    said = refused(context, now, "purge-share", share="/hand", confirm="/hand")
+    assert said == "there is no deleted share /hand: see list-shares"
+
+
+def test_killed_before_the_deletion_is_recorded(machine: FakeMachine, context: Context):
+    """What is on the storage says it; the hook's own words are lost with it."""
+    now = created(context)
+    do(context, now, "delete-share", share="/hand", confirm="/hand")
+    now = context.run(context.on.config_changed(), now)
+    assert (placements(now), now.unit_status) == ({}, testing.ActiveStatus())
+    uuid = machine.deleted["/hand"].image.uuid
+    do(context, now, "restore-share", share="/hand")
+    now = context.run(context.on.config_changed(), now)
+    assert placements(now)["/hand"].uuid == uuid
+    assert machine.may_mount() == {"/hand": {"10.9.0.1"}}
+    assert machine.decided != {}  # Until the next hook finds that recorded.
+    now = context.run(context.on.config_changed(), now)
+    assert machine.decided == {}
 
 
 def test_delete_share_that_a_client_wants(machine: FakeMachine, context: Context):

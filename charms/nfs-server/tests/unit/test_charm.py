@@ -10,7 +10,7 @@ from pathlib import Path
 
 import ops
 import pytest
-from fake_machine import FakeExports, FakeImages, FakeMachine, FakeMounts, FakeNfs
+from fake_machine import FakeDeleted, FakeExports, FakeImages, FakeMachine, FakeMounts, FakeNfs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ops import testing
@@ -18,6 +18,7 @@ from ops import testing
 import actions
 import charm
 import claim
+import deleted
 import exports
 import images
 import leaving
@@ -48,6 +49,7 @@ ENDPOINT = f"nfs://{HOST}/srv/nfs/{share_id('/data')}"
 def put_in(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
     for module in USERS:
         monkeypatch.setattr(module, "images", FakeImages(machine), raising=False)
+        monkeypatch.setattr(module, "deleted", FakeDeleted(machine), raising=False)
         monkeypatch.setattr(module, "mounts", FakeMounts(machine), raising=False)
         monkeypatch.setattr(module, "exports", FakeExports(machine), raising=False)
         monkeypatch.setattr(module, "nfs", FakeNfs(machine), raising=False)
@@ -769,6 +771,7 @@ def test_stop_when_the_package_is_gone(machine: FakeMachine, context: Context):
 
 FAKES: tuple[tuple[type, object, str], ...] = (
     (FakeImages, images, "images"),
+    (FakeDeleted, deleted, "deleted"),
     (FakeMounts, mounts, "mounts"),
     (FakeExports, exports, "exports"),
     (FakeNfs, nfs, "nfs"),

@@ -29,11 +29,13 @@ from placement import Decision, Snapshot
 from values import (
     GIB,
     Answer,
+    DeletedReport,
     Found,
     Image,
     Placement,
     Report,
     Request,
+    Restored,
     ShareReport,
     Storage,
     Wanted,
@@ -164,11 +166,93 @@ def test_a_share_that_was_deleted_is_not_placed_again():
     reports = {A: report(), B: report(data=HERE)}
     assert placement.decide({}, {}, reports, gone=["u1"]).placements == {}
     wanted = {"/data": Wanted(Size(10))}
-    made = placement.decide({}, wanted, reports, gone=["u1"]).placements
+    # Whoever speaks of it has more to say: whether it keeps that.
+    assert placement.decide({}, wanted, reports, gone=["u1"]) == Decision({})
+    made = placement.decide({}, wanted, {**reports, B: report()}, gone=["u1"]).placements
     assert made == {"/data": Placement(A)}
     before, after = {"/data": Placement(B, "u1"), "/b": Placement(A, "u3")}, {}
     assert placement.note_gone(["u0"], before, after) == ("u0", "u1", "u3")
     assert len(placement.note_gone([str(n) for n in range(200)], before, after)) == 100
+
+
+KEPT = {"/data": DeletedReport("u1", Size(10), "2026-12-05", "d1")}
+TAKEN = f"share /data: deleted, and kept on {B}: run restore-share or purge-share there"
+
+
+def test_a_deleted_share_that_is_kept_has_its_name():
+    reports = {A: report(), B: replace(report(), restorable=KEPT)}
+    wanted = {"/data": Wanted(Size(10)), "/other": Wanted(Size(10))}
+    made = placement.decide({}, wanted, reports, gone=["u1"])
+    assert made.refusals == {"/data": TAKEN}
+    assert list(made.placements) == ["/other"]
+    manual = {"/data": Placement(is_manual=True, size=Size(10))}
+    assert placement.decide(manual, wanted, reports).refusals == {"/data": TAKEN}
+    # What has its place already keeps it: the deleted one came later, with its storage.
+    for there in Placement(A), Placement(A, "u2"):
+        made = placement.decide({"/data": there}, wanted, reports)
+        assert made.placements["/data"] == there
+        assert made.refusals == {}
+
+
+def test_room_that_deleted_shares_have_is_told():
+    reports = {A: report(5), B: replace(report(5), restorable=KEPT)}
+    made = placement.decide({}, {"/new": Wanted(Size(10))}, reports)
+    assert made.refusals == {
+        "/new": "share /new: 10G requested, 5G free; purge-share makes room: see list-shares"
+    }
+
+
+PLACED = Placement(
+    A, "u0", "app1", is_manual=True, size=Size(7), grants=parse_allowlist("10.0.0.9")
+)
+TAKEN_BACK = {"/data": Restored("u1", "d1", PLACED)}
+
+
+def test_a_share_that_was_restored_is_placed_as_it_was():
+    said = replace(report(data=HERE), restored=TAKEN_BACK)
+    after, gone = placement.take_back({}, {A: report(), B: said}, ["u0", "u1"])
+    assert after == {"/data": replace(PLACED, unit=B, uuid="u1", restored="d1")}
+    assert gone == ("u0", "d1")
+    # Once: what the unit said then it may be heard to say after the next deletion.
+    assert placement.take_back({}, {B: said}, [*gone, "u1"]) == ({}, (*gone, "u1"))
+    # Who asks for it meanwhile has it.
+    asked = {"/data": Placement(application="app2")}
+    assert placement.take_back(asked, {B: said}, ["u1"])[0]["/data"].uuid == "u1"
+
+
+@pytest.mark.parametrize(
+    ("before", "said", "gone"),
+    [
+        pytest.param(Placement(A, "u2"), report(data=HERE), ["u1"], id="another has its name"),
+        pytest.param(Placement(), report(data=ShareReport("u3")), ["u1"], id="another image"),
+        pytest.param(Placement(), report(), ["u1"], id="no image"),
+    ],
+)
+def test_what_is_not_taken_back(before: Placement, said: Report, gone: list[str]):
+    placements = {"/data": before} if before.uuid else {}
+    said = replace(said, restored=TAKEN_BACK)
+    assert placement.take_back(placements, {B: said}, gone) == (placements, tuple(gone))
+
+
+def test_a_deletion_that_nobody_missed_is_taken_back_too():
+    said = replace(report(data=HERE), restored=TAKEN_BACK)
+    after, gone = placement.take_back({"/data": Placement(B, "u1", "app2")}, {B: said}, ["u0"])
+    assert after == {"/data": Placement(B, "u1", "app2", restored="d1")}
+    assert gone == ("u0",)
+
+
+def test_a_deletion_that_was_taken_back_is_none():
+    """Who was away meanwhile, and leads now, hears of it first as it was before."""
+    there = {"/data": Placement(B, "u1", restored="d1")}
+    said = replace(report(), deleted=("u1",), restorable=KEPT)
+    assert placement.without_deleted(there, {B: said}) == there
+    again = {"/data": replace(KEPT["/data"], deletion="d2")}
+    assert placement.without_deleted(there, {B: replace(said, restorable=again)}) == {}
+    assert placement.without_deleted(there, {B: replace(said, restorable={})}) == {}
+    before = {"/data": Placement(B, "u1")}
+    nameless = {"/data": replace(KEPT["/data"], deletion="")}
+    for kept in KEPT, nameless:
+        assert placement.without_deleted(before, {B: replace(said, restorable=kept)}) == {}
 
 
 def test_request_with_an_error_is_placed_nowhere():

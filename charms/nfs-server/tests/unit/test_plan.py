@@ -23,6 +23,8 @@ from placement import Snapshot
 from plan import Plan, Use
 from values import (
     GIB,
+    DeletedReport,
+    DeletedShare,
     Export,
     Found,
     Image,
@@ -314,11 +316,71 @@ def test_an_image_that_may_be_a_share_is_not_unused(
 UNUSED = Use(is_unused=True, is_empty=True)
 
 
-@given(st.booleans(), st.builds(Use, is_unused=st.booleans(), is_empty=st.booleans()))
-def test_an_event_deletes_only_what_nobody_can_have_used(is_served: bool, use: Use):
+@given(
+    st.booleans(),
+    st.builds(Use, is_unused=st.booleans(), is_empty=st.booleans(), is_expired=st.booleans()),
+)
+def test_an_event_deletes_only_what_nobody_can_have_used_or_what_is_past(
+    is_served: bool, use: Use
+):
     reason = plan.why_keep(image(is_served=is_served), use)
-    assert (reason == "") == (use == UNUSED and not is_served)
+    assert (reason == "") == (use.is_expired or (use == UNUSED and not is_served))
     assert reason in {"", "share /data: it may hold data"}
+
+
+def test_what_is_past_and_looked_at_stays():
+    looked_at = Use(is_expired=True, clients=("in use here by the mount /mnt",))
+    assert plan.why_keep(image(), looked_at).startswith("share /data: in use here by the mount")
+
+
+def deleted(uuid: str = "u1", *, is_past: bool = True) -> DeletedShare:
+    return DeletedShare(image(uuid=uuid), "d1", "2026-12-05", is_past=is_past)
+
+
+def with_deleted(it: Snapshot, share: DeletedShare) -> Snapshot:
+    return replace(it, found=replace(it.found, deleted={share.image.name: share}))
+
+
+def test_expired():
+    assert decide(with_deleted(snapshot(), deleted())).expired == (deleted(),)
+    assert decide(with_deleted(snapshot(), deleted(is_past=False))).expired == ()
+    another = snapshot(placements={"/data": Placement(B, "u2")})
+    assert decide(with_deleted(another, deleted())).expired == (deleted(),)
+
+
+@pytest.mark.parametrize(
+    ("placements", "committed"),
+    [
+        pytest.param({"/data": Placement(A, "u1")}, {}, id="decided"),
+        pytest.param({}, {"/data": Placement(A, "u1")}, id="committed"),
+        pytest.param({"/new": Placement(B, "u1")}, {}, id="of another name"),
+    ],
+)
+def test_a_share_is_never_expired(
+    placements: dict[str, Placement], committed: dict[str, Placement]
+):
+    it = snapshot(placements=placements, committed=committed)
+    assert decide(with_deleted(it, deleted())).expired == ()
+
+
+def test_a_deleted_share_has_its_room():
+    wanted = {"/new": Placement(A, application="app2")}
+    it = snapshot(placements=wanted, requests=(request(2, "/new", 50),))
+    assert decide(it).work == (Work("/new", 50),)
+    it = with_deleted(it, deleted())
+    assert decide(it).work == (Work("/new", 50),)  # Its blocks are not free: that says df.
+    sparse = DeletedShare(replace(image(), allocated_bytes=0, is_overcommitted=True))
+    planned = decide(with_deleted(it, sparse))
+    assert planned.refusals == {
+        "/new": "share /new: 50G requested, 40G free; purge-share makes room: see list-shares"
+    }
+    assert report(with_deleted(it, sparse)).free == 40
+
+
+def test_deleted_shares_are_reported():
+    said = report(with_deleted(snapshot(), deleted()))
+    assert said.restorable == {"/data": DeletedReport("u1", Size(10), "2026-12-05", "d1")}
+    assert said.shares == {}
 
 
 @pytest.mark.parametrize("is_served", [True, False])

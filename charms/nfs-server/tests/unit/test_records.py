@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import records
 from charms.storage_libs.v0.nfs_interfaces import NO_LIMIT, SQUASHES, Permissions, Size
-from values import Placement, Report, ShareReport
+from values import DeletedReport, Placement, Report, Restored, ShareReport
 
 UNIT = "nfs-server/1"
 NETWORKS = ip_network("10.0.0.0/8"), ip_network("2001:db8::1/128")
@@ -48,6 +48,7 @@ _placements = st.builds(
     permissions=_permissions,
     readers=st.lists(_texts, max_size=3).map(tuple),
     reading=st.lists(st.integers(0, 99), max_size=3).map(tuple),
+    restored=_texts,
     extra=_extra,
 )
 _shares = st.builds(
@@ -60,6 +61,8 @@ _shares = st.builds(
     readers=_networks,
     permissions=_permissions,
 )
+_deleted = st.builds(DeletedReport, uuid=_texts, size=_sizes, day=_texts, deletion=_texts)
+_restored = st.builds(Restored, uuid=_texts, deletion=_texts, placement=_placements)
 _reports = st.builds(
     Report,
     free=st.integers(0, 10**9),
@@ -68,6 +71,8 @@ _reports = st.builds(
     addresses=st.dictionaries(st.integers(0, 99), st.ip_addresses().map(str), max_size=3),
     foreign=st.lists(_texts, max_size=3).map(tuple),
     deleted=st.lists(_texts, max_size=3).map(tuple),
+    restorable=st.dictionaries(_names, _deleted, max_size=3),
+    restored=st.dictionaries(_names, _restored, max_size=3),
 )
 
 
@@ -275,11 +280,15 @@ def test_hostile_report():
         },
         "foreign": 7,
         "deleted": ["u1", 7],
+        "restorable": {"/a": {"uuid": 7, "day": []}, "../x": {"uuid": "u1"}, "/b": 7},
+        "restored": {"/a": {"uuid": "u1", "placement": {"grants": ["*(rw)"]}}, "a b": {}},
     }
     assert read_report(json.dumps(plain)) == Report(
         shares={"/a": ShareReport(), "/b": ShareReport()},
         addresses={3: "10.0.0.1"},
         deleted=("u1",),
+        restorable={"/a": DeletedReport(), "/b": DeletedReport()},
+        restored={"/a": Restored("u1")},
     )
 
 

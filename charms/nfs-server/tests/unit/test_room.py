@@ -270,6 +270,52 @@ def test_remark(there: list[Image], on: Storage, says: str, is_short: bool):
     assert room.is_short(on, there) == is_short
 
 
+ALLOCATED = "are allocated to shares"
+KEPT = "to deleted ones: purge-share makes room"
+
+
+@pytest.mark.parametrize(
+    ("there", "deleted", "on", "says"),
+    [
+        pytest.param([], [image("/old")], storage(50), "", id="enough"),
+        pytest.param(
+            [image()],
+            [image("/old", 30)],
+            storage(1),
+            f"40G of 41G {ALLOCATED}; 30G of it {KEPT}",
+            id="9/10",
+        ),
+        pytest.param(
+            [], [UNLIMITED], storage(39),
+            f"40G of 40G {ALLOCATED}; 40G of it {KEPT}",
+            id="no limit",
+        ),
+        pytest.param(
+            [thin()],
+            [image("/old", 1)],
+            storage(1, ratio=9),
+            f"{SCARCE}and when none is, writing to shares fails: add storage, or delete files in"
+            " shares, or run purge-share",
+            id="scarce",
+        ),
+    ],
+)  # fmt: skip
+def test_remark_on_deleted_shares(
+    there: list[Image], deleted: list[Image], on: Storage, says: str
+):
+    assert room.remark(on, there, deleted) == says
+
+
+def test_beside_a_deleted_share_without_limit_nothing_is_left():
+    assert room.free_gib(storage(39), [UNLIMITED]) == 0
+    refusals = room.plan_work({"/data": Wanted(Size(10))}, {}, storage(39), deleted=(UNLIMITED,))[
+        1
+    ]
+    assert refusals == {
+        "/data": "share /data: 10G requested, 0G free; purge-share makes room: see list-shares"
+    }
+
+
 @pytest.mark.parametrize(
     ("total", "free", "available"),
     [

@@ -42,6 +42,8 @@ def test_defaults_are_those_of_the_charm():
         ("threads", -1, "threads -1: use 1 to 1024, or 0 for a number that fits the machine"),
         ("threads", 1025, "threads 1025: use 1 to 1024, or 0 for a number that fits the machine"),
         ("squash", "", "squash '': use none, root, all"),
+        ("keep-deleted", -1, "keep-deleted -1: use 1 to 3650 days, or 0 to delete at once"),
+        ("keep-deleted", 3651, "keep-deleted 3651: use 1 to 3650 days, or 0 to delete at once"),
         ("squash", "all,insecure", "squash 'all,insecure': use none, root, all"),
         ("squash", "x" * 99, f"squash '{'x' * 40}': use none, root, all"),
         (
@@ -79,12 +81,18 @@ def test_good(option: str, value: float | str, parsed: object):
     assert getattr(found, option.replace("-", "_")) == parsed
 
 
+@pytest.mark.parametrize("days", [0, 1, 3650])
+def test_days(days: int):
+    assert settings.parse(DEFAULTS | {"keep-deleted": days}).keep_deleted_days == days
+
+
 @pytest.mark.parametrize(
     "good",
     [
         Settings(),
         Settings(2.5, 7, nfsv3=True, squash="all"),
         Settings(filesystem_share="/hpc", filesystem_size=Size(7)),
+        Settings(keep_deleted_days=0),
     ],
 )
 def test_in_force(good: Settings):

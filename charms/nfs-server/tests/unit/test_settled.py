@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """update-status: nothing is read where nothing happened."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def test_nothing_is_read_when_nothing_happened(
         lambda machine: setattr(machine, "is_running", False),
         lambda machine: setattr(machine, "foreign", (Path("/x.img"),)),
         lambda machine: machine.add("/data", 5),
+        lambda machine: setattr(machine, "foreign", (Path("/y.deleted"),)),
     ],
 )
 def test_update_status_sees_what_happened(machine: FakeMachine, context: Context, happens: Any):
@@ -43,6 +45,28 @@ def test_update_status_sees_what_happened(machine: FakeMachine, context: Context
         machine.mounted == {"/data"} and machine.is_running
     )
     assert not settled.SETTLED.exists() or machine.is_running
+
+
+def test_update_status_ends_what_is_past(machine: FakeMachine, context: Context):
+    now = context.run(context.on.config_changed(), state())
+    now = context.run(context.on.action("create-share", params={"share": "/a", "size": 1}), now)
+    gone = {"share": "/a", "confirm": "/a"}
+    now = context.run(context.on.action("delete-share", params=gone), now)
+    now = context.run(context.on.update_status(), now)
+    machine.changes.clear()
+    machine.deleted["/a"] = replace(machine.deleted["/a"], day="2027-12-05")
+    now = context.run(context.on.update_status(), now)
+    assert machine.changes == []  # The clock alone says nothing.
+    machine.deleted["/a"] = replace(machine.deleted["/a"], is_count_old=True)
+    now = context.run(context.on.update_status(), now)
+    assert machine.changes == ["/a counted"]
+    machine.busy = {"/a"}
+    machine.deleted["/a"] = replace(machine.deleted["/a"], is_past=True)
+    now = context.run(context.on.update_status(), now)
+    assert list(machine.deleted) == ["/a"]
+    machine.busy = set()
+    now = context.run(context.on.update_status(), now)
+    assert (machine.deleted, machine.changes) == ({}, ["/a counted", "/a purged"])
 
 
 def test_what_was_refused_is_granted_when_there_is_room(machine: FakeMachine, context: Context):

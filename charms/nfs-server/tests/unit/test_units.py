@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The charm on several units: each has its machine, and sees what the others committed."""
 
+import contextlib
+import itertools
 from dataclasses import replace
 
 import ops
@@ -90,7 +92,11 @@ class Cluster:
     def add(self, number: int, machine: FakeMachine) -> None:
         """Add a unit with the storage of another."""
         self.machines[number] = FakeMachine(
-            unit=f"nfs-server/{number}", on_storage=dict(machine.on_storage), made=machine.made
+            unit=f"nfs-server/{number}",
+            on_storage=dict(machine.on_storage),
+            deleted=dict(machine.deleted),
+            decided=dict(machine.decided),
+            made=machine.made,
         )
         self.unit_bags[number] = {}
 
@@ -276,7 +282,11 @@ def test_a_new_leader_heard_nothing_of_a_deletion(monkeypatch: pytest.MonkeyPatc
     assert cluster.placed() == {"/a": "nfs-server/0"}
     cluster.ask(1, "/b")
     cluster.hook(2)
+    assert cluster.answers[1] == {}
     cluster.heard.clear()
+    cluster.settle()
+    assert cluster.answers[1] == {"error": KEPT}
+    cluster.hook(1, action="purge-share", share="/b", confirm="/b")
     cluster.settle()
     # One of that name is another one.
     assert cluster.serving() == {"/b": int(cluster.placed()["/b"][-1])}
@@ -327,6 +337,127 @@ def test_deleted_on_a_follower(cluster: Cluster):
     assert "deleted" not in cluster.unit_bags[1]["report"]
 
 
+@pytest.fixture
+def deleted(cluster: Cluster) -> Cluster:
+    """A share on each unit; that of the follower was deleted, and is kept."""
+    cluster.hook(0, action="create-share", share="/a", size=10)
+    cluster.hook(0, action="create-share", share="/b", size=10, allowlist="10.9.0.1")
+    cluster.settle()
+    cluster.hook(1, action="delete-share", share="/b", confirm="/b")
+    cluster.settle()
+    assert cluster.placed() == {"/a": "nfs-server/0"}
+    return cluster
+
+
+KEPT = "share /b: deleted, and kept on nfs-server/1: run restore-share or purge-share there"
+
+
+@pytest.mark.parametrize("leader", [0, 1])
+def test_restored_on_any_unit(deleted: Cluster, leader: int):
+    uuid = deleted.machines[1].deleted["/b"].image.uuid
+    deleted.leader = leader
+    deleted.ask(1, "/b")
+    deleted.settle()
+    assert deleted.answers[1] == {"error": KEPT}
+    deleted.hook(1, action="restore-share", share="/b")
+    deleted.settle()
+    assert deleted.answers[1]["endpoint"] == endpoint(1, "/b")
+    assert "error" not in deleted.answers[1]
+    assert deleted.machines[1].may_mount() == {"/b": {"10.0.1.1", "10.9.0.1"}}
+    assert deleted.machines[1].on_storage["/b"].uuid == uuid
+    assert deleted.machines[1].decided == {}
+    assert all(it == ops.ActiveStatus() for it in deleted.status.values())
+
+
+@pytest.mark.parametrize("killed", [*itertools.product([False, True], repeat=3)])
+def test_deleted_and_restored_before_the_leader_knows(
+    cluster: Cluster, killed: tuple[bool, bool, bool]
+):
+    for name in "/a", "/b":
+        cluster.hook(0, action="create-share", share=name, size=10)
+    cluster.settle()
+    uuid = cluster.machines[1].on_storage["/b"].uuid
+    first, second, third = killed
+    cluster.hook(1, action="delete-share", share="/b", confirm="/b", is_killed=first)
+    cluster.hook(1, action="restore-share", share="/b", is_killed=second)
+    cluster.hook(1, action="delete-share", share="/b", confirm="/b", is_killed=third)
+    cluster.settle()
+    assert cluster.placed() == {"/a": "nfs-server/0"}
+    cluster.hook(1, action="restore-share", share="/b", is_killed=first)
+    cluster.settle()
+    assert cluster.placed() == {"/a": "nfs-server/0", "/b": "nfs-server/1"}
+    assert cluster.machines[1].on_storage["/b"].uuid == uuid
+    assert all(it == ops.ActiveStatus() for it in cluster.status.values())
+
+
+def test_a_new_leader_heard_nothing_of_a_restoration(monkeypatch: pytest.MonkeyPatch):
+    """It was away since the deletion, and hears of what became of that after it leads."""
+    cluster = Cluster(monkeypatch, 3)
+    cluster.settle()
+    for name in "/a", "/b":
+        cluster.hook(0, action="create-share", share=name, size=10)
+        cluster.settle()
+    cluster.hook(1, action="delete-share", share="/b", confirm="/b")
+    cluster.heard[2] = {n: dict(bag) for n, bag in cluster.unit_bags.items()}
+    for number in 0, 1:
+        cluster.hook(number)
+    cluster.hook(1, action="restore-share", share="/b")
+    for number in 0, 1, 0, 1:
+        cluster.hook(number)
+    assert cluster.placed()["/b"] == "nfs-server/1"
+    assert cluster.machines[1].decided == {}
+    cluster.leader = 2
+    cluster.hook(2)
+    cluster.heard.clear()
+    cluster.settle()
+    assert cluster.placed() == {"/a": "nfs-server/0", "/b": "nfs-server/1"}
+    assert all(it == ops.ActiveStatus() for it in cluster.status.values())
+
+
+def test_another_name_waits_for_the_leader(cluster: Cluster):
+    for name in "/a", "/b":
+        cluster.hook(0, action="create-share", share=name, size=10)
+    cluster.settle()
+    cluster.hook(1, action="delete-share", share="/b", confirm="/b")
+    with pytest.raises(testing.ActionFailed, match="its deletion is not recorded yet: try again"):
+        cluster.hook(1, action="restore-share", share="/b", name="/new")
+    cluster.settle()
+    cluster.hook(1, action="restore-share", share="/b", name="/new")
+    cluster.settle()
+    assert cluster.placed() == {"/a": "nfs-server/0", "/new": "nfs-server/1"}
+    assert all(it == ops.ActiveStatus() for it in cluster.status.values())
+
+
+def test_what_is_kept_travels_with_its_storage(deleted: Cluster):
+    machine = deleted.remove(1)
+    deleted.settle()
+    deleted.add(7, machine)
+    deleted.settle()
+    deleted.ask(1, "/b")
+    deleted.settle()
+    assert deleted.answers[1] == {"error": KEPT.replace("/1:", "/7:")}
+    deleted.hook(7, action="restore-share", share="/b")
+    deleted.settle()
+    assert deleted.answers[1]["endpoint"] == endpoint(7, "/b")
+    assert deleted.machines[7].may_mount() == {"/b": {"10.0.1.1", "10.9.0.1"}}
+
+
+def test_a_name_is_free_while_its_deleted_share_is_nowhere(deleted: Cluster):
+    machine = deleted.remove(1)
+    deleted.ask(1, "/b")
+    deleted.settle()
+    assert deleted.serving() == {"/b": 0}
+    deleted.add(7, machine)
+    deleted.settle()
+    assert deleted.serving() == {"/b": 0}
+    assert all(it == ops.ActiveStatus() for it in deleted.status.values())
+    with pytest.raises(testing.ActionFailed, match="share /b exists: give the deleted one"):
+        deleted.hook(7, action="restore-share", share="/b")
+    deleted.hook(7, action="restore-share", share="/b", name="/old")
+    deleted.settle()
+    assert deleted.placed()["/old"] == "nfs-server/7"
+
+
 @pytest.mark.parametrize("text", ["", "{", '{"shares": 7}', "[]", '{"shares":{"/a":{"uuid":[]}}}'])
 def test_a_peer_that_says_nonsense(cluster: Cluster, text: str):
     cluster.ask(1, "/a")
@@ -372,4 +503,69 @@ def test_any_history(monkeypatch: pytest.MonkeyPatch, history: list[tuple[str, i
         deleted = [it for it in machine.changes if it.endswith(" deleted")]
         assert len(machine.on_storage) == len(made) - len(deleted)
     assert sum(len(it.on_storage) for it in cluster.machines.values()) == 3
+    assert all(it == ops.ActiveStatus() for it in cluster.status.values())
+
+
+_deletions = st.tuples(
+    st.sampled_from(
+        ["hook", "killed", "lead", "ask", "leave", "delete-share", "restore-share", "purge-share"]
+    ),
+    st.integers(0, 1),
+    st.integers(1, 2),
+    st.booleans(),
+)
+
+
+@settings(max_examples=25)
+@given(st.lists(_deletions, max_size=14))
+def test_any_history_of_deletions(
+    monkeypatch: pytest.MonkeyPatch, history: list[tuple[str, int, int, bool]]
+):
+    cluster = Cluster(monkeypatch)
+    served: set[str] = set()
+    purged: set[str] = set()
+    for what, unit, share, is_killed in history:
+        name, machine = f"/s{share}", cluster.machines[unit]
+        match what:
+            case "lead":
+                cluster.leader = unit
+            case "ask":
+                cluster.ask(share, name)
+                cluster.settle()
+            case "leave":
+                cluster.requests.pop(share, None)
+                cluster.answers.pop(share, None)
+                cluster.hook(cluster.leader)
+            case "hook" | "killed":
+                cluster.hook(unit, is_killed=what == "killed")
+            case action:
+                kept = machine.deleted.get(name)
+                params = {"share": name} | ({} if what == "restore-share" else {"confirm": name})
+                with contextlib.suppress(testing.ActionFailed):
+                    cluster.hook(unit, action=action, is_killed=is_killed, **params)
+                if what == "purge-share" and kept and name not in machine.deleted:
+                    purged.add(kept.image.uuid)
+        served |= {
+            it.on_storage[name].uuid for it in cluster.machines.values() for name in it.exported
+        }
+    for number in 1, 2:
+        cluster.ask(number, f"/s{number}")
+    cluster.settle()
+    there = [
+        image.uuid
+        for it in cluster.machines.values()
+        for image in (*it.on_storage.values(), *(kept.image for kept in it.deleted.values()))
+    ]
+    assert served - purged <= set(there)
+    assert not purged & set(there)
+    kept = {name: n for n, it in cluster.machines.items() for name in it.deleted}
+    for number in 1, 2:
+        name, answer = f"/s{number}", cluster.answers[number]
+        if name in kept:
+            said = KEPT.replace("/b", name).replace("server/1", f"server/{kept[name]}")
+            assert answer == {"error": said}
+        else:
+            assert answer["endpoint"] == endpoint(cluster.serving()[name], name)
+            assert "error" not in answer
+    assert all(not it.decided.keys() - served for it in cluster.machines.values())
     assert all(it == ops.ActiveStatus() for it in cluster.status.values())

@@ -270,8 +270,8 @@ def test_the_root_disk_takes_no_share_without_a_limit():
     assert place({A: on_root, B: disk}, data=None) == {"/data": B}
     assert place({A: on_root, B: disk}, data=30) == {"/data": A}
     reason = (
-        "share /data: no limit requested, but the shares are on the root disk, which it could"
-        " fill: request a size, or give nfs-server a storage"
+        "share /data: no limit requested, but the shares are on the root disk: request a size, or"
+        " give nfs-server a storage"
     )
     assert decide({}, {A: on_root}, data=None) == Decision({}, {"/data": reason})
     # It has what another storage could give it, and that is full.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import exports
 import images
+import monitoring
 import mounts
 import nfs
 import room
@@ -49,7 +50,9 @@ def _fingerprint(reader: Reader) -> str:
             replace(it, allocated_bytes=0) if it.is_sparse else it for it in found.images.values()
         ]
         foreign = found.foreign
-    files = (*mounts.files(), *nfs.files(), exports.EXPORTS, exports.ETAB)
+    own = (*mounts.files(), *nfs.files(), *monitoring.files())
+    files = (*own, exports.EXPORTS, exports.ETAB)
     stamps = [(str(path), machine.stamp(path)) for path in files]
-    facts = (directory, images_here, foreign, remark, free, nfs.read_state(), stamps)
+    runs = nfs.read_state(), monitoring.is_there() and monitoring.is_listening()
+    facts = (directory, images_here, foreign, remark, free, *runs, stamps)
     return hashlib.sha256(repr(facts).encode(errors="surrogateescape")).hexdigest()

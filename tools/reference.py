@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes into docs/reference.md what each charmcraft.yaml says; with --check, only compares.
+"""Writes into docs/reference.md what each charm says of itself; with --check, only compares.
 
 A part of the page between `<!-- nfs-server options -->` and `<!-- end -->` is made from that
-section of that charm.
+section of that charm's charmcraft.yaml; metrics and alerts are made from its code.
 """
 
 import re
+import runpy
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -27,7 +28,7 @@ def main(arguments: list[str]) -> int:
     if "--check" not in arguments:
         PAGE.write_text(made)
     elif made != page:
-        print("docs/reference.md: differs from charmcraft.yaml; make it anew: tox -e format")
+        print("docs/reference.md: differs from the charms; make it anew: tox -e format")
         return 1
     return 0
 
@@ -92,9 +93,36 @@ def paragraphs(described: Mapping[str, Any]) -> list[str]:
     return described["description"].strip().splitlines()
 
 
+def metrics(project: Project) -> Iterator[str]:
+    """Yield the table of the metrics."""
+    yield "| metric | kind | labels | says |"
+    yield "| --- | --- | --- | --- |"
+    for it in runpy.run_path(str(_source(project) / "metrics.py"))["ALL"]:
+        labels = ", ".join(f"`{label}`" for label in it.labels)
+        yield f"| `{it.name}` | {it.kind} | {labels} | {it.help} |"
+
+
+def alerts(project: Project) -> Iterator[str]:
+    """Yield the table of the alerts."""
+    yield "| alert | severity | after | says |"
+    yield "| --- | --- | --- | --- |"
+    for path in sorted((_source(project) / "prometheus_alert_rules").iterdir()):
+        for group in yaml.safe_load(path.read_text())["groups"]:
+            for it in group["rules"]:
+                summary = re.sub(r"\{\{.*?\}\}", "…", it["annotations"]["summary"])
+                severity = it["labels"]["severity"]
+                yield f"| `{it['alert']}` | {severity} | {it['for']} | {summary} |"
+
+
+def _source(project: Project) -> Path:
+    return ROOT / "charms" / project["name"] / "src"
+
+
 SECTIONS: Mapping[str, Callable[[Project], Iterator[str]]] = {
     "actions": actions,
+    "alerts": alerts,
     "endpoints": endpoints,
+    "metrics": metrics,
     "options": options,
     "storage": storage,
 }

@@ -19,6 +19,7 @@ from typing import Any
 import jubilant
 import pytest
 
+import prometheus
 from machines import GivenMachines, LxdMachines, SandboxMachines, sandbox_model
 from revisions import packed_charm, packed_from
 from sandbox.machines.images import host_release
@@ -87,6 +88,8 @@ def pytest_configure(config: pytest.Config):
     config.option.base = config.option.base or (host_release() if is_sandbox else "24.04")
     config.stash[OFFERED] = {
         *_kind(config).offers,
+        # In the sandbox nothing is left out: what is not there fails.
+        *(["prometheus"] if is_sandbox or prometheus.find("promtool") else []),
         *(["libjuju"] if is_sandbox or version.startswith("3.") else []),
     }
     config.stash[FAILED] = set()
@@ -186,6 +189,12 @@ def charms(pack: Callable[[Path], Path]) -> Mapping[str, Path]:
 def library_03_charm(pack: Callable[[Path], Path]) -> Path:
     """A principal charm that speaks as version 0.3 of the library did, on either side."""
     return pack(ROOT / "tests" / "integration" / "charms" / "library-03")
+
+
+@pytest.fixture(scope="session")
+def collector_charm(pack: Callable[[Path], Path]) -> Path:
+    """A subordinate charm that requires `cos_agent`."""
+    return pack(ROOT / "tests" / "integration" / "charms" / "collector")
 
 
 # The model

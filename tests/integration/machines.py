@@ -8,6 +8,7 @@ skipped before it begins where the machines don't offer it:
     network   unplug, plug
     outsider  a machine outside the model
     hooks     the history of hooks, killing one, choosing a leader (the sandbox's alone)
+    ssh       ssh itself, which can forward a port (the sandbox's alone)
 """
 
 import asyncio
@@ -49,7 +50,7 @@ class SandboxMachines:
     """Machines of the sandbox."""
 
     directory: RunDirectory
-    offers = frozenset({"power", "network", "outsider", "hooks"})
+    offers = frozenset({"power", "network", "outsider", "hooks", "ssh"})
 
     def reboot(self, unit: str) -> None:
         """Reboot a unit's machine in good order; it is up again afterwards."""
@@ -98,6 +99,10 @@ class SandboxMachines:
     def hooks(self, unit: str) -> list[Dispatch]:
         """Return the hooks and actions that a unit ran so far, the first one first."""
         return cast("list[Dispatch]", self.ask("hooks", unit=unit))
+
+    def ssh(self, address: str) -> list[str]:
+        """Return the words that reach a machine by ssh, as root, from within its network."""
+        return [*self.directory.ssh(), f"root@{address}"]
 
     def close(self) -> None:
         """All ends with the model."""

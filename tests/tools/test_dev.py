@@ -56,6 +56,24 @@ def test_nobody_has_to_be_root_where_nothing_is_to_be_installed(dev: Any):
         dev.check_machines()
 
 
+def test_what_is_not_installed_is_unpacked_once(
+    dev: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """By apt-get and dpkg-deb, which are played."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, does in {"apt-get": "touch x.deb", "dpkg-deb": "mkdir -p usr/bin"}.items():
+        (programs / name).write_text(f"#!/bin/sh\n{does}\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    dev.fetch()
+    where = tmp_path / "prometheus"
+    assert [path.name for path in where.iterdir()] == ["usr"]
+    begun = len(dev.children)
+    dev.fetch()
+    assert len(dev.children) == begun
+
+
 def test_what_lint_needs_is_found_without_dpkg(dev: Any):
     dev.DPKG_QUERY = "/nowhere/dpkg-query"
     assert dev.is_installed("python3-venv") == bool(importlib.util.find_spec("ensurepip"))

@@ -75,6 +75,7 @@ def test_one_place_decides_the_name_of_the_repository():
     source = project["links"]["source"]
     owner = source.rpartition("/")[0]
     files = [*PAGES, *ROOT.glob("charms/*/charmcraft.yaml"), *ROOT.glob(".github/**/*.y*ml")]
+    files += ROOT.glob("charms/*/src/prometheus_alert_rules/*")
     for path in files:
         named = re.findall(rf"{re.escape(owner)}/[\w-]+", path.read_text())
         assert set(named) <= {source}, path

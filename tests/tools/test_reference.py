@@ -7,6 +7,7 @@ import reference
 import yaml
 
 PROJECT = """\
+name: a-charm
 provides: {out: {interface: x, optional: true, description: "Gives\\nmuch."}}
 requires: {in: {interface: y, optional: false, description: Takes.}}
 storage: {disk: {type: filesystem, description: Where it is kept.}}
@@ -21,6 +22,18 @@ actions:
     description: Grow.
     params: {by: {type: integer, description: GiB.}, now: {type: boolean, description: At once.}}
     required: [by]
+"""
+METRICS = """\
+from types import SimpleNamespace as Metric
+ALL = [Metric(name="x_total", kind="counter", labels=("a", "b"), help="How often.")]
+"""
+RULES = """\
+groups:
+  - rules:
+      - alert: TooMuch
+        for: 5m
+        labels: {severity: warning}
+        annotations: {summary: "{{ $labels.a }} is at {{ $value | humanize }}"}
 """
 SECTIONS = {
     "options": """\
@@ -56,6 +69,14 @@ At once.""",
 | --- | --- | --- | --- | --- |
 | `out` | provides | `x` | no | Gives much. |
 | `in` | requires | `y` | yes | Takes. |""",
+    "metrics": """\
+| metric | kind | labels | says |
+| --- | --- | --- | --- |
+| `x_total` | counter | `a`, `b` | How often. |""",
+    "alerts": """\
+| alert | severity | after | says |
+| --- | --- | --- | --- |
+| `TooMuch` | warning | 5m | … is at … |""",
     "storage": """\
 ### `disk` (filesystem)
 
@@ -70,6 +91,9 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     charm = tmp_path / "charms" / "a-charm"
     charm.mkdir(parents=True)
     (charm / "charmcraft.yaml").write_text(PROJECT)
+    (charm / "src/prometheus_alert_rules").mkdir(parents=True)
+    (charm / "src/metrics.py").write_text(METRICS)
+    (charm / "src/prometheus_alert_rules/a.yaml").write_text(RULES)
     return tmp_path / "page.md"
 
 
@@ -98,4 +122,6 @@ def test_our_page_has_every_section_of_every_charm():
     for path in reference.ROOT.glob("charms/*/charmcraft.yaml"):
         project = yaml.safe_load(path.read_text())
         wanted = {section for section, key in keys.items() if key in project} | {"endpoints"}
+        if (path.parent / "src/metrics.py").exists():
+            wanted |= {"metrics", "alerts"}
         assert {(project["name"], section) for section in wanted} <= parts

@@ -5,8 +5,11 @@
 import ops
 
 import ballast
+import claim
 import clients
+import cos_agent
 import leaving
+import monitoring
 import nfs
 import settled
 import status
@@ -45,11 +48,16 @@ class NfsServerCharm(ops.CharmBase):
             framework.observe(relation.relation_changed, self._on_event)
             framework.observe(relation.relation_departed, self._on_client_departed)
             framework.observe(relation.relation_broken, self._on_event)
+        collector = self.on[cos_agent.ENDPOINT]
+        framework.observe(collector.relation_created, self._on_event)
+        framework.observe(collector.relation_changed, self._on_event)
+        framework.observe(collector.relation_broken, self._on_event)
         framework.observe(storage.storage_attached, self._on_storage_attached)
         framework.observe(storage.storage_detaching, self._on_storage_detaching)
         framework.observe(self.on.stop, self._on_stop)
         framework.observe(self.on.collect_unit_status, self._on_collect_unit_status)
         framework.observe(self.on.collect_app_status, self._on_collect_app_status)
+        framework.observe(framework.on.commit, self._on_commit)
 
     def _on_install(self, _: ops.InstallEvent) -> None:
         self.unit.status = ops.MaintenanceStatus("Installing the NFS server")
@@ -97,6 +105,10 @@ class NfsServerCharm(ops.CharmBase):
             # Of two that are equally grave the first one counts.
             event.add_status(status.app_status(outcome))
             event.add_status(status.unit_status(outcome))
+
+    def _on_commit(self, _: ops.CommitEvent) -> None:
+        if not claim.find_other(self._reader.claim):
+            monitoring.note_hook()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Generator
 
 import claim
 import exports
+import monitoring
 import mounts
 import nfs
 import plan
@@ -34,6 +35,8 @@ def leave_machine(reader: Reader) -> None:
     """Leave nothing of the charm behind, but for the images."""
     if claim.find_other(reader.claim):
         return
+    with _undoing():
+        monitoring.remove()
     _withdraw()  # Already done, unless Juju didn't wait for the storage.
     if nfs.is_installed():
         with _undoing():
@@ -63,5 +66,5 @@ def _undoing() -> Generator[None, None, None]:
     """Go on where something can't be undone: nobody would be helped by a hook that fails."""
     try:
         yield
-    except (exports.ExportsError, nfs.NfsError) as error:
+    except (exports.ExportsError, nfs.NfsError, monitoring.MonitoringError) as error:
         logger.warning("%s", error)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from charms.storage_libs.v0.nfs_interfaces import Network
+from kernel import STATE
 from nfs_charms import machine
 from settings import Settings
 
@@ -263,7 +264,7 @@ def holders(image_where: Path) -> tuple[Holder, ...]:
     superblock = f"{os.major(device):02x}:{os.minor(device):02x}"
     found: list[Holder] = []
     for path in sorted(CLIENTS.glob("*/states")):
-        held = _STATE.findall(_read(path))
+        held = STATE.findall(_read(path))
         here = {kind for kind, where in held if where == superblock}
         if here:
             info = _read(path.with_name("info"))
@@ -278,13 +279,6 @@ def holders(image_where: Path) -> tuple[Holder, ...]:
                 )
             )
     return tuple(found)
-
-
-# What a client can choose, such as names of files, stands after this in a line, or in lines that
-# say more of that client than is true.
-_STATE = re.compile(
-    r'^- 0x[0-9a-f]+: \{ type: (\w+), [^"\n]*superblock: "([0-9a-f]+:[0-9a-f]+):', re.MULTILINE
-)
 
 
 def _find_address(info: str) -> Address | None:

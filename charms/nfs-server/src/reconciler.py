@@ -17,17 +17,29 @@ import claim
 import deleted
 import exports
 import images
+import monitoring
 import mounts
 import nfs
 import placement
 import plan
+import room
 import settings
 import settled
 from charms.storage_libs.v0.nfs_interfaces import Network
+from cos_agent import CosAgent
+from monitoring import Facts, ShareFacts
 from placement import Snapshot
 from plan import Plan, Use
 from reading import Reader
-from values import Answer, DeletedShare, Export, Image, Placements, Request
+from values import (
+    Answer,
+    DeletedShare,
+    Export,
+    Image,
+    Placements,
+    Request,
+    share_directory,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +65,8 @@ class Outcome:
     """Why the machine takes no mounts of shares."""
     not_exported: str = ""
     """Why the exports could not be put in place."""
+    not_monitored: str = ""
+    """Why the exporter does not run, which a collector was promised."""
     failures: Mapping[str, str] = field(default_factory=dict[str, str])
     """Why work on shares failed."""
     snapshot: Snapshot | None = None
@@ -71,7 +85,7 @@ class Outcome:
         snapshot, plan = self.snapshot, self.plan
         if snapshot is None or plan is None or not (self.has_storage and self.is_running):
             return False
-        unit = self.other_unit, self.not_installed, self.not_opened
+        unit = self.other_unit, self.not_installed, self.not_opened, self.not_monitored
         settings = self.bad_setting, self.not_as_set
         failed = self.not_mounted, self.not_exported, self.failures, self.unexpected
         planned = plan.work, plan.missing, plan.misplaced, plan.unused, plan.expired
@@ -87,6 +101,8 @@ class Reconciler:
 
     def __init__(self, charm: ops.CharmBase, reader: Reader):
         self._unit = charm.unit
+        self._charm_directory = charm.charm_dir
+        self._collector = CosAgent(charm)
         self.reader = reader
         self.outcome: Outcome | None = None
         """What the last run in this hook left; None: there was none."""
@@ -159,7 +175,8 @@ class Reconciler:
         outcome = self.install()
         if not (outcome.other_unit or outcome.not_installed or outcome.not_opened):
             outcome = self._ensure(outcome, leaving)
-        self.outcome = self._say(outcome)
+        outcome = self._say(outcome)
+        self.outcome = replace(outcome, not_monitored=self._ensure_monitoring(outcome))
         if self.outcome.is_settled:
             settled.note(self.reader)
         return self.outcome
@@ -309,6 +326,24 @@ class Reconciler:
             answers = tuple((it, self._answer(it, snapshot)) for it in snapshot.requests)
         return replace(outcome, snapshot=snapshot, plan=decided, answers=answers)
 
+    def _ensure_monitoring(self, outcome: Outcome) -> str:
+        """Have the exporter run while there is a collector; say why it doesn't."""
+        is_ours = not (outcome.other_unit or outcome.not_installed or outcome.not_opened)
+        reason = ""
+        try:
+            if is_ours and self._collector.is_there:
+                facts = _facts(self.reader.directory, *self.reader.read())
+                monitoring.ensure(facts, self._charm_directory)
+            elif is_ours:
+                monitoring.remove()
+        except monitoring.MonitoringError as error:
+            logger.error("%s", error)
+            reason = str(error)
+        # Another's exporter would be taken for this unit's.
+        is_served = is_ours and not reason
+        self._collector.publish(f"{monitoring.ADDRESS}:{monitoring.PORT}" if is_served else "")
+        return reason
+
     def _answer(self, request: Request, snapshot: Snapshot) -> Answer:
         clients = self.reader.clients
         told = clients.answered(request.integration_id)
@@ -316,6 +351,30 @@ class Reconciler:
         if answer is not told:
             clients.answer(request.integration_id, answer)
         return answer
+
+
+def _facts(directory: Path | None, snapshot: Snapshot, decided: Plan) -> Facts:
+    """Say what the exporter can't read for itself."""
+    if not directory:
+        return Facts()
+    wanted = snapshot.wanted
+    return Facts(
+        storage=str(directory),
+        reserve_bytes=room.reserve_bytes(snapshot.storage),
+        allocated_bytes=room.allocated_bytes(snapshot.found.all_images),
+        is_on_root=snapshot.storage.is_root,
+        shares=tuple(
+            ShareFacts(
+                name=name,
+                where=str(share_directory(name)),
+                image=str(images.image_path(directory, name)),
+                applications=",".join(wanted[name].applications if name in wanted else ()),
+                is_sparse=name in decided.images and decided.images[name].is_sparse,
+                is_requested=name in decided.exports,
+            )
+            for name in sorted({*decided.images, *decided.missing})
+        ),
+    )
 
 
 def _mount(directory: Path, decided: Plan) -> tuple[bool, str]:

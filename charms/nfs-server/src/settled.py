@@ -12,6 +12,7 @@ from pathlib import Path
 import deleted
 import exports
 import images
+import monitoring
 import mounts
 import nfs
 import room
@@ -54,7 +55,9 @@ def _fingerprint(reader: Reader) -> str:
         foreign = found.foreign
         # The day changes with the clock, and says nothing.
         kept = [replace(it, day="") for it in found.deleted.values()]
-    files = (*mounts.files(), *nfs.files(), exports.EXPORTS, exports.ETAB)
+    own = (*mounts.files(), *nfs.files(), *monitoring.files())
+    files = (*own, exports.EXPORTS, exports.ETAB)
     stamps = [(str(path), machine.stamp(path)) for path in files]
-    facts = (directory, images_here, kept, foreign, remark, free, nfs.read_state(), stamps)
+    runs = nfs.read_state(), monitoring.is_there() and monitoring.is_listening()
+    facts = (directory, images_here, kept, foreign, remark, free, *runs, stamps)
     return hashlib.sha256(repr(facts).encode(errors="surrogateescape")).hexdigest()

@@ -57,6 +57,8 @@ def _reasons(outcome: Outcome) -> Iterator[str]:
     if outcome.snapshot.found.foreign:
         names = ", ".join(ascii(it.name)[1:-1] for it in outcome.snapshot.found.foreign[:3])
         yield f"Not shares of this application, move them off the storage: {names}"
+    if outcome.not_monitored:
+        yield f"Metrics are not served: {outcome.not_monitored}"
 
 
 def _reasons_of_shares(outcome: Outcome, snapshot: Snapshot, plan: Plan) -> Iterator[str]:

@@ -7,6 +7,7 @@ output "app_name" {
 output "provides" {
   description = "Endpoints that others may require, by their names with `_` for `-`."
   value = {
+    cos_agent  = "cos-agent"
     filesystem = "filesystem"
     nfs_share  = "nfs-share"
   }

@@ -12,6 +12,7 @@ from pathlib import Path
 import deleted as real_deleted
 import exports as real_exports
 import images as real_images
+import monitoring as real_monitoring
 import mounts as real_mounts
 import nfs as real_nfs
 from charms.storage_libs.v0.nfs_interfaces import Network, Permissions
@@ -102,6 +103,12 @@ class FakeMachine:
     """Whether clients go by themselves when they are waited for."""
     waited_s: float = 0
     """How long clients were waited for, at the most."""
+    facts: real_monitoring.Facts | None = None
+    """What the exporter tells of; None: there is none."""
+    is_port_free: bool = True
+    """Whether the exporter can be asked."""
+    noted_hooks: int = 0
+    """How many hooks ran to their end, as the exporter is told."""
     changes: list[str] = field(default_factory=list[str])
     """All that was changed."""
 
@@ -158,6 +165,7 @@ class FakeImages:
     """For `images`."""
 
     ImagesError = real_images.ImagesError
+    image_path = staticmethod(real_images.image_path)
 
     def __init__(self, machine: FakeMachine):
         self._machine = machine
@@ -508,3 +516,38 @@ class FakeNfs:
     def remove(self, *, is_used_by_others: bool) -> None:
         self._machine.is_running &= is_used_by_others or not self._machine.is_installed
         self._machine.is_configured = False
+
+
+class FakeMonitoring:
+    """For `monitoring`."""
+
+    ADDRESS = real_monitoring.ADDRESS
+    PORT = real_monitoring.PORT
+    MonitoringError = real_monitoring.MonitoringError
+
+    def __init__(self, machine: FakeMachine):
+        self._machine = machine
+
+    def files(self) -> tuple[Path, ...]:
+        return ()
+
+    def is_there(self) -> bool:
+        return self._machine.facts is not None
+
+    def is_listening(self) -> bool:
+        return self._machine.is_port_free
+
+    def ensure(self, facts: real_monitoring.Facts, charm_directory: Path) -> bool:
+        changed = self._machine.note(facts != self._machine.facts, "monitored")
+        self._machine.facts = facts
+        if not self._machine.is_port_free:
+            raise real_monitoring.MonitoringError("port 20490 is taken: end who has it, ss -ltnp")
+        return changed
+
+    def remove(self) -> bool:
+        was_there = self.is_there()
+        self._machine.facts = None
+        return self._machine.note(was_there, "not monitored")
+
+    def note_hook(self) -> None:
+        self._machine.noted_hooks += 1

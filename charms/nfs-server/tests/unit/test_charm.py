@@ -10,7 +10,15 @@ from pathlib import Path
 
 import ops
 import pytest
-from fake_machine import FakeDeleted, FakeExports, FakeImages, FakeMachine, FakeMounts, FakeNfs
+from fake_machine import (
+    FakeDeleted,
+    FakeExports,
+    FakeImages,
+    FakeMachine,
+    FakeMonitoring,
+    FakeMounts,
+    FakeNfs,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ops import testing
@@ -23,6 +31,7 @@ import exports
 import images
 import leaving
 import maintenance
+import monitoring
 import mounts
 import nfs
 import peers
@@ -53,6 +62,7 @@ def put_in(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> FakeMachine
         monkeypatch.setattr(module, "mounts", FakeMounts(machine), raising=False)
         monkeypatch.setattr(module, "exports", FakeExports(machine), raising=False)
         monkeypatch.setattr(module, "nfs", FakeNfs(machine), raising=False)
+        monkeypatch.setattr(module, "monitoring", FakeMonitoring(machine), raising=False)
     machine.kept.mkdir(exist_ok=True)
     monkeypatch.setattr(charm_settings, "IN_FORCE", machine.kept / "settings.json")
     monkeypatch.setattr(claim, "CLAIM", machine.kept / "claim.json")
@@ -775,6 +785,7 @@ FAKES: tuple[tuple[type, object, str], ...] = (
     (FakeMounts, mounts, "mounts"),
     (FakeExports, exports, "exports"),
     (FakeNfs, nfs, "nfs"),
+    (FakeMonitoring, monitoring, "monitoring"),
 )
 
 

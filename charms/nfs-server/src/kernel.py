@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernel tells of its NFS server and of shares' file systems, as values. No ops.
+
+Reads files that the kernel makes up as they are read: none of them waits for a disk or a client.
+What isn't there yields nothing: modules come and go, and not every kernel has each file.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+RPC = Path("/proc/net/rpc/nfsd")
+NFSD = Path("/proc/fs/nfsd")
+LOOP_DEVICES = Path("/sys/block")
+EXT4_STATE = Path("/sys/fs/ext4")
+EXT4_OPTIONS = Path("/proc/fs/ext4")
+
+# A client with ten thousands of open files has a long list of them; what is wanted of it, on which
+# shares they are, stands at its beginning too.
+MAX_STATES_BYTES = 2**20
+
+# A line of what a client holds: its type, and the file system that it is on. What a client can
+# choose, such as names of files, stands after this in a line, or in lines that say more of that
+# client than is true.
+STATE = re.compile(
+    r'^- 0x[0-9a-f]+: \{ type: (\w+), [^"\n]*superblock: "([0-9a-f]+:[0-9a-f]+):', re.MULTILINE
+)
+
+# By number: RFC 7530, 8881, 7862 and 8276 for NFSv4, RFC 1813 for NFSv3. The words are
+# node_exporter's.
+_NAMES = {
+    "proc3": """
+        Null GetAttr SetAttr Lookup Access ReadLink Read Write Create MkDir SymLink MkNod Remove
+        RmDir Rename Link ReadDir ReadDirPlus FsStat FsInfo PathConf Commit
+    """,
+    "proc4ops": """
+        - - - Access Close Commit Create DelegPurge DelegReturn GetAttr GetFH Link Lock Lockt Locku
+        Lookup LookupRoot Nverify Open OpenAttr OpenConfirm OpenDgrd PutFH PutPubFH PutRootFH Read
+        ReadDir ReadLink Remove Rename Renew RestoreFH SaveFH SecInfo SetAttr SetClientID
+        SetClientIDConfirm Verify Write RelLockOwner BackchannelCtl BindConnToSession ExchangeID
+        CreateSession DestroySession FreeStateID GetDirDelegation GetDeviceInfo GetDeviceList
+        LayoutCommit LayoutGet LayoutReturn SecInfoNoName Sequence SetSSV TestStateID
+        WantDelegation DestroyClientID ReclaimComplete Allocate Copy CopyNotify Deallocate IOAdvise
+        LayoutError LayoutStats OffloadCancel OffloadStatus ReadPlus Seek WriteSame Clone GetXattr
+        SetXattr ListXattrs RemoveXattr
+    """,
+}
+
+
+def _read(path: Path) -> str:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return path.read_text(errors="surrogateescape")
+    return ""
+
+
+@dataclass(frozen=True)
+class RpcStatistics:
+    """/proc/net/rpc/nfsd (fs/nfsd/stats.c, net/sunrpc/stats.c): numbers by a line's word."""
+
+    lines: Mapping[str, tuple[int, ...]]
+
+    def get(self, word: str, index: int) -> int | None:
+        """Return a number of a line, counted from 0; None: this kernel doesn't tell it."""
+        numbers = self.lines.get(word, ())
+        return numbers[index] if index < len(numbers) else None
+
+    @property
+    def threads(self) -> int:
+        """Threads of nfsd; 0: the server doesn't run."""
+        return self.get("th", 0) or 0
+
+    def requests(self) -> Iterator[tuple[str, str, int]]:
+        """Yield version, procedure or operation, and how often; of those that were used."""
+        for word, names in _NAMES.items():
+            # The first number says how many follow, of which a newer kernel has more.
+            for name, count in zip(names.split(), self.lines.get(word, ())[1:], strict=False):
+                if count and name != "-":
+                    yield word.removeprefix("proc")[0], name, count
+
+
+def read_rpc() -> RpcStatistics:
+    """Read what was requested of nfsd since the machine booted."""
+    lines: dict[str, tuple[int, ...]] = {}
+    for line in _read(RPC).splitlines():
+        word, *numbers = line.split()
+        # The line of threads goes on with what is no number of anything any more.
+        lines[word] = tuple(int(it) for it in numbers if it.isdecimal())
+    return RpcStatistics(lines)
+
+
+def read_versions() -> tuple[str, ...]:
+    """Read which versions are served; "+3 -4.0 +4.1" are 3 and 4.1, and 4 is all of them."""
+    found = _read(NFSD / "versions").split()
+    return tuple(it[1:] for it in found if it.startswith("+") and it != "+4")
+
+
+def read_lease_seconds() -> int | None:
+    """Read how long a client may be silent and keep what it holds."""
+    text = _read(NFSD / "nfsv4leasetime").strip()
+    return int(text) if text else None
+
+
+def read_pools() -> dict[str, int]:
+    """Read how requests came to threads, all pools together (knfsd-stats.rst), by column."""
+    header, *rows = [line.split() for line in _read(NFSD / "pool_stats").splitlines()] or [[]]
+    columns = header[1:]  # Behind a "#".
+    counts = [[int(number) for number in row] for row in rows]
+    return {name: sum(row[index] for row in counts) for index, name in enumerate(columns)}
+
+
+@dataclass(frozen=True)
+class ExportStatistics:
+    """What was done through one entry of the kernel's table of exports, since it was made."""
+
+    path: str
+    domain: str
+    start: int
+    """When the entry was made, by a clock of the kernel's."""
+    stale: int = 0
+    read_bytes: int = 0
+    written_bytes: int = 0
+
+
+# Behind "# " is an entry that mountd is being asked for again (c_show() in net/sunrpc/cache.c).
+_ENTRY = re.compile(r"^(?:# )?(?P<path>/\S*)\s+(?P<domain>\S+)\s+(?P<start>\d+)$")
+
+
+def read_exports() -> tuple[ExportStatistics, ...] | None:
+    """Read what was done through each export; None: this kernel doesn't tell."""
+    text = _read(NFSD / "export_stats")
+    if not text:
+        return None
+    found: list[ExportStatistics] = []
+    entry: re.Match[str] | None = None
+    numbers: dict[str, int] = {}
+    for line in [*text.splitlines(), ""]:
+        name, _, number = line.strip().partition(": ")
+        if line.startswith("\t") and number.isdecimal():
+            numbers[name] = int(number)
+            continue
+        if entry:
+            found.append(
+                ExportStatistics(
+                    path=entry["path"],
+                    domain=entry["domain"],
+                    start=int(entry["start"]),
+                    stale=numbers.get("fh_stale", 0),
+                    read_bytes=numbers.get("io_read", 0),
+                    written_bytes=numbers.get("io_write", 0),
+                )
+            )
+        entry, numbers = _ENTRY.match(line), {}
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Client:
+    """An NFSv4 client that nfsd knows."""
+
+    silent_s: int | None
+    """For how long it has not renewed its lease; None: this kernel (5.15) doesn't tell."""
+    states: Mapping[str, int]
+    """How many opens, locks, delegations and layouts it holds, by type."""
+    devices: frozenset[str]
+    """The file systems that they are on: major and minor number, "07:00"."""
+
+
+def read_clients() -> tuple[Client, ...]:
+    """Read which NFSv4 clients there are, and what they hold."""
+    found: list[Client] = []
+    for directory in sorted((NFSD / "clients").glob("*")):
+        info = _read(directory / "info")
+        if not info:
+            continue  # It has left meanwhile.
+        renewed = re.search(r"^seconds from last renew: (\d+)$", info, re.MULTILINE)
+        states: dict[str, int] = {}
+        devices: set[str] = set()
+        for kind, device in STATE.findall(_read_states(directory / "states")):
+            states[kind] = states.get(kind, 0) + 1
+            devices.add(device)
+        silent_s = int(renewed[1]) if renewed else None
+        found.append(Client(silent_s, states, frozenset(devices)))
+    return tuple(found)
+
+
+def _read_states(path: Path) -> str:
+    with contextlib.suppress(FileNotFoundError), path.open(errors="surrogateescape") as file:
+        return file.read(MAX_STATES_BYTES)
+    return ""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop device."""
+
+    backing_file: str
+    major: int
+    minor: int
+    errors: int
+    """Errors that ext4 met on it."""
+    is_read_only: bool
+    """Whether its file system is: a mount of it may be, and the file system not."""
+
+    @property
+    def device(self) -> str:
+        """What `Client.devices` says of it."""
+        return f"{self.major:02x}:{self.minor:02x}"
+
+    @property
+    def number(self) -> int:
+        """What stat(2) says of it."""
+        return os.makedev(self.major, self.minor)
+
+
+def read_loops() -> dict[str, Loop]:
+    """Read which loop devices have a file, by the path of each: "/dev/loop0"."""
+    found: dict[str, Loop] = {}
+    for path in LOOP_DEVICES.glob("loop*"):
+        backing_file = _read(path / "loop/backing_file").removesuffix("\n")
+        numbers = _read(path / "dev").strip().split(":")
+        if backing_file and len(numbers) == 2:  # Else it is detached.
+            found[f"/dev/{path.name}"] = Loop(
+                backing_file,
+                *map(int, numbers),
+                errors=int(_read(EXT4_STATE / path.name / "errors_count") or 0),
+                is_read_only=_read(EXT4_OPTIONS / path.name / "options").startswith("ro\n"),
+            )
+    return found

@@ -122,7 +122,8 @@ async def _played(machines: Machines, ledger: Ledger, following: Next) -> Histor
         if fault:
             print(f"\nFAULT: {fault}\n{machines.status()}")
             print(*await machines.log(SHOWN_LINES), sep="\n")
-            print(*[await machines.kernel_log(it) for it in ledger.servers], sep="\n")
+            clients = [unit for client in ledger.clients.values() for unit in client.units]
+            print(*[await machines.nfs_log(it) for it in [*ledger.servers, *clients]], sep="\n")
             return History(done, fault)
         print(f"({time.monotonic() - begun:.1f} s)", flush=True)
     return History(done, "")

@@ -377,10 +377,12 @@ class Machines:
         found = cast("list[dict[str, str]]", await self.ask("log", tail=lines))
         return [" ".join(map(str, it.values())) for it in found]
 
-    async def kernel_log(self, unit: str) -> str:
-        """Return what the kernel of a server's machine said last of its NFS server."""
-        command = "journalctl --dmesg --no-pager --output=short-iso | grep NFSD | tail -n 6"
-        return f"{unit}: {await self._ssh(unit, command, RUN_TIMEOUT_S)}"
+    async def nfs_log(self, unit: str) -> str:
+        """Return what a machine's kernel said last of NFS; on a server, who may reclaim, too."""
+        command = "journalctl --dmesg --no-pager --output=short-iso | grep -i nfs | tail -n 20"
+        if unit.startswith(SERVER):
+            command += "; nfsdclddb print"
+        return "\n".join([f"{unit}:", *map(str, await self._ssh(unit, command, RUN_TIMEOUT_S))])
 
     def status(self) -> str:
         """Return what `juju status` prints."""

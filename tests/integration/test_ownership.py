@@ -392,9 +392,7 @@ def test_another_right_is_noticed_by_nobody_else(story: Story, shared: str):
     with _writing(story, WRITING, "/neighbour"):
         for read_only, accesses in ("false", "rw"), ("true", "ro"):
             story.configure(READER, read_only=read_only)
-            story.until(
-                SERVER_UNIT, f"exportfs -s | grep '{_address(story, READING)}({accesses},'"
-            )
+            story.until(SERVER_UNIT, _exported(story, READING, accesses))
             story.settle(SERVER, READER)
             assert story.message(READER_UNIT) == ""
             options = story.run(READING, f"findmnt --noheadings --output OPTIONS {MOUNT}")
@@ -433,9 +431,7 @@ def test_on_the_machine_of_one_that_writes(story: Story, shared: str):
     story.run(WRITING, f"echo more > {MOUNT}/more && rm {MOUNT}/more")
     # When the one that writes is gone, it holds for the machine.
     story.separate()
-    story.until(
-        SERVER_UNIT, f"! exportfs -s | grep '{_address(story, WRITING)}(rw,' | grep shared"
-    )
+    story.until(SERVER_UNIT, f"! {_exported(story, WRITING, 'rw')}")
     becomes(lambda: story.message(f"{BESIDE}/0"), "")
     with _mounted(story, WRITING, shared):
         _can_not_write(story, WRITING, HAND, shared)

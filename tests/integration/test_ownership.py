@@ -17,6 +17,7 @@ import pytest
 from revisions import WITHOUT_OWNERS, packed_at
 from story import APP, CLIENT, DEPLOY_TIMEOUT_S, MOUNT, SERVER, Story, becomes
 
+pytestmark = pytest.mark.slow
 READING_APP, READER, BESIDE, NEIGHBOUR = "reading-app", "reader", "beside", "neighbour"
 SERVER_UNIT, CLIENT_UNIT, READER_UNIT = f"{SERVER}/0", f"{CLIENT}/0", f"{READER}/0"
 WRITING, READING = f"{APP}/0", f"{READING_APP}/0"
@@ -504,7 +505,6 @@ def test_networks_that_overlap(story: Story):
 # A revision that knows nothing of all this.
 
 
-@pytest.mark.slow
 def test_back_and_forth(story: Story, shared: str):
     """Nobody who writes or reads notices; what was set stays, and what was decided is back."""
     if not (before := packed_at(WITHOUT_OWNERS)):

@@ -17,6 +17,7 @@ import pytest
 from revisions import BEFORE, packed_at
 from story import APP, CLIENT, DEPLOY_TIMEOUT_S, MOUNT, SERVER, Story, together
 
+pytestmark = pytest.mark.slow
 APP_UNIT, CLIENT_UNIT = f"{APP}/0", f"{CLIENT}/0"
 HAND = "/hand"
 DISK = "8G"
@@ -186,7 +187,6 @@ def test_under_another_name(story: Story, digest: str):
 
 
 @pytest.mark.needs("hooks")
-@pytest.mark.slow
 def test_killed_at_each_command(story: Story, digest: str):
     """SIGKILL at every command of the actions: the share is there, or it is kept, whole."""
     _away(story)
@@ -241,7 +241,6 @@ def _is_one_of_two(story: Story) -> None:
 
 
 @pytest.mark.needs("power")
-@pytest.mark.slow
 def test_without_power(story: Story, digest: str):
     """The power is cut at any moment of the actions."""
     _away(story)

@@ -175,6 +175,32 @@ def test_locks_outlive_a_start_with_a_late_nfsdcld(story: Story):
     assert story.run(SERVER_UNIT, "systemctl --failed --quiet --plain") == ""
 
 
+HELD, GO = "/run/held", "/run/go"
+HOLDER = f"""\
+exec 9<>{MOUNT}/held; flock 9; touch {HELD}
+until test -e {GO}; do sleep 0.1; done
+echo held >&9 && sync {MOUNT}/held
+"""
+
+
+@pytest.mark.needs("power")
+def test_a_lock_outlives_a_power_cut_right_after_it(story: Story):
+    """That the client may reclaim it is on the server's disk by then."""
+    unit = story.run(APP_UNIT, f"systemd-escape --path --suffix=mount {MOUNT}")
+    story.run(APP_UNIT, f"touch {MOUNT}/held && sync {MOUNT}/held && systemctl stop {unit}")
+    story.settle(SERVER)
+    story.run(
+        APP_UNIT,
+        f"systemctl start {unit} && systemd-run --quiet --remain-after-exit --unit=holder"
+        f" sh -c {shlex.quote(HOLDER)}; until test -e {HELD}; do sleep 0.01; done",
+    )
+    story.machines.power_cut(SERVER_UNIT)
+    story.machines.boot(SERVER_UNIT)
+    story.run(APP_UNIT, f"touch {GO}")
+    story.until(APP_UNIT, "systemctl show --property=SubState holder | grep -v running")
+    story.run(APP_UNIT, f"systemctl is-active holder && grep held {MOUNT}/held")
+
+
 @pytest.mark.usefixtures("often")
 def test_what_cannot_be_put_right_is_in_the_status(story: Story):
     """It is not the charm's to take away what it did not put there."""

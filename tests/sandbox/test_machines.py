@@ -332,9 +332,7 @@ def test_disk_is_attached_at_once_and_stays(runner, machine, bystander, tmp_path
     assert output_of(runner, bystander, "mount /dev/ubdb /mnt; cat /mnt/f") == "kept\n"
 
 
-def test_who_reboots_a_machine_by_hand_reads_no_complaint_and_it_is_to_be_started_again(
-    runner, machine
-):
+def test_a_machine_that_is_rebooted_by_hand_is_to_be_started_again(runner, machine):
     # It ends with the machine, at the latest.
     reboot = ["sh", "-c", "systemctl reboot >/root/said 2>&1; sync"]
     with suppress(machines.MachineError):

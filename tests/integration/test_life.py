@@ -242,6 +242,7 @@ def test_a_removed_server_leaves_every_image_and_nothing_else(story: Story):
     assert story.run(here, "losetup --list") == ""
     assert story.run(here, "exportfs -v") == ""
     story.run(here, "! ls /etc/systemd/system | grep -E 'srv-nfs|nfs-share'")
+    assert story.run(here, "cat /proc/sys/fs/leases-enable") == "1"
     image = f"{storage}/data_*.img"
     story.run(here, f"e2fsck -fn {image}")
     assert story.run(here, f"debugfs -R 'cat file' {image} 2> /dev/null") == "kept"

@@ -99,6 +99,8 @@ class PowerCuts:
         acked = int(self.run(APP_UNIT, f"cat {ACKED}"))
         self.story.machines.boot(SERVER_UNIT)
         self.run(SERVER_UNIT, f"python3 -c {shlex.quote(CHECK)} {acked}")
+        # By its units alone; that the machine is up doesn't say that they have all started.
+        self.story.until(SERVER_UNIT, f"exportfs -s | grep /srv/nfs/{MOUNT[1:]}_")
         self._shares_are_served()
         self.story.until(
             f"{OTHER_APP}/0",

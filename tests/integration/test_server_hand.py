@@ -5,6 +5,7 @@ What a client can do is asked on the client, what the machine does of the machin
 """
 
 import base64
+import contextlib
 import json
 import re
 import shlex
@@ -151,10 +152,15 @@ def test_a_hand_on_the_machine(story: Story, storage: str, hand: str):
     assert any(logged in line for line in story.log(SERVER_UNIT)[lines:])
 
 
+# Opens the file once: in a grace period an open waits for its end.
 LOCKED = f"""\
-exec 9>>{MOUNT}/locked; flock 9
-while echo line >&9 && sync {MOUNT}/locked; do sleep 0.1; done
+import fcntl, os, time
+file = os.open("{MOUNT}/locked", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_DSYNC)
+fcntl.lockf(file, fcntl.LOCK_EX)
+while os.write(file, b"line\\n"):
+    time.sleep(0.1)
 """
+LINES = "timeout 10 cat /srv/nfs/*/locked | wc -l"
 LATE = """\
 dmesg --clear; late=$(pidof nfsdcld); kill -STOP $late
 systemctl --no-block restart nfs-server
@@ -163,16 +169,46 @@ kill -CONT $late
 """
 
 
+@contextlib.contextmanager
+def _locked(story: Story) -> Generator[None, None, None]:
+    """Have a program of the client write to a file that it has locked, and goes on afterwards."""
+    begin = f"systemd-run --quiet --unit=locked python3 -c {shlex.quote(LOCKED)}"
+    story.run(APP_UNIT, begin)
+    _goes_on(story)
+    yield
+    _goes_on(story)
+    story.run(APP_UNIT, "systemctl is-active locked && systemctl stop locked")
+
+
+def _goes_on(story: Story) -> None:
+    story.until(SERVER_UNIT, f"test $({LINES}) -gt {story.run(SERVER_UNIT, LINES)}")
+
+
 def test_locks_outlive_a_start_with_a_late_nfsdcld(story: Story):
     """As on a machine that is busy while it boots: the kernel waits for it for a second only."""
-    story.run(APP_UNIT, f"systemd-run --quiet --unit=locked sh -c {shlex.quote(LOCKED)}")
-    lines = f"wc -l < {MOUNT}/locked"
-    story.until(APP_UNIT, f"test $({lines}) -gt 10")
-    story.run(SERVER_UNIT, LATE)
-    before = story.run(SERVER_UNIT, "cat /srv/nfs/*/locked | wc -l")
-    story.until(APP_UNIT, f"test $({lines}) -gt {before}")
-    story.run(APP_UNIT, "systemctl is-active locked && systemctl stop locked")
+    with _locked(story):
+        story.run(SERVER_UNIT, LATE)
     assert story.run(SERVER_UNIT, "systemctl --failed --quiet --plain") == ""
+
+
+# nfsdcld's note of a client that is gone for good: the grace period lasts as long as it may.
+GONE = """\
+import sqlite3
+notes = sqlite3.connect("/var/lib/nfs/nfsdcld/main.sqlite")
+((epoch,),) = notes.execute("SELECT current FROM grace")
+notes.execute(f'INSERT INTO "rec-{epoch:016x}" (id) VALUES (?)', [b"Linux NFSv4.2 gone"])
+notes.commit()
+"""
+
+
+def test_locks_outlive_a_look_at_the_file_in_the_grace_period(story: Story):
+    """As by a backup on the server. A delegation would be recalled then, and not returned."""
+    in_grace = "grep N /proc/fs/nfsd/v4_end_grace"
+    with _locked(story):
+        story.run(SERVER_UNIT, f"python3 -c {shlex.quote(GONE)} && systemctl restart nfs-server")
+        _goes_on(story)
+        story.run(SERVER_UNIT, in_grace)
+        story.until(SERVER_UNIT, f"! {in_grace}")
 
 
 HELD, GO = "/run/held", "/run/go"

@@ -332,16 +332,16 @@ def test_disk_is_attached_at_once_and_stays(runner, machine, bystander, tmp_path
     assert output_of(runner, bystander, "mount /dev/ubdb /mnt; cat /mnt/f") == "kept\n"
 
 
-def test_who_reboots_a_machine_by_hand_reads_no_complaint_and_it_is_to_be_started_again(
-    runner, machine
-):
+def test_a_machine_that_is_rebooted_by_hand_is_to_be_started_again(runner, machine):
     # It ends with the machine, at the latest.
     reboot = ["sh", "-c", "systemctl reboot >/root/said 2>&1; sync"]
     with suppress(machines.MachineError):
         runner.run(machine.run(reboot))
     assert runner.run(machine.reboots_itself())
     runner.run(machine.boot())
-    assert output_of(runner, machine, "cat /root/said") == ""
+    # dbus may be ended before logind's answer has come, here as on any machine.
+    said = output_of(runner, machine, "cat /root/said")
+    assert said in ("", "Call to Reboot failed: Connection reset by peer\n")
 
 
 def test_power_cut_loses_what_was_not_synced(runner, machine):

@@ -18,6 +18,7 @@ from settings import Settings
 
 PACKAGE = "nfs-kernel-server"
 SERVICE = "nfs-server.service"
+TRACKING_SERVICE = "nfs-server-tracking.service"
 MOUNTD_SERVICE = "nfs-mountd.service"
 
 PORT = 2049
@@ -37,7 +38,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 UNITS = {
     f"{MOUNTD_SERVICE}.d/nfs-server-charm.conf": "nfs-mountd.conf",
     f"{SERVICE}.d/nfs-server-charm.conf": "nfs-server.conf",
-    "nfs-server-tracking.service": "nfs-server-tracking.service",
+    TRACKING_SERVICE: TRACKING_SERVICE,
 }
 NFSCONF = "/usr/sbin/nfsconf"
 DPKG_QUERY = "/usr/bin/dpkg-query"
@@ -214,6 +215,8 @@ def ensure_running(settings: Settings) -> bool:
             logger.warning("%s did not run: starting it", SERVICE)
             _set_lockd_ports(settings.nfsv3)
             machine.systemctl("enable", "--now", SERVICE, timeout_s=START_TIMEOUT_S)
+            # At boot it may be ending and starting the server just now; systemctl waits for it.
+            machine.systemctl("start", TRACKING_SERVICE, timeout_s=START_TIMEOUT_S)
             if not is_running():  # `rpc.nfsd 0` ended it, and to systemd it is active still.
                 machine.systemctl("restart", SERVICE, timeout_s=START_TIMEOUT_S)
         elif not _has_versions(settings.nfsv3):

@@ -29,6 +29,8 @@ class Host:
         """What stands in files that are read after the charm's."""
         self.is_active = False
         """What systemd says of the service."""
+        self.is_tracking = False
+        """Whether nfs-server-tracking.service is at work."""
         self.packages: set[str] = set()
         self.started_with = ""
         """The settings that were there when the server first started."""
@@ -62,6 +64,10 @@ class Host:
             self.stopped.update(units)
             nfs.THREADS.write_text("0\n")
             self.is_active = False
+        elif units == ["nfs-server-tracking.service"]:
+            assert verb == "start"
+            if self.is_tracking:  # Its second command, which systemctl waits for.
+                self._start(argv)
         elif verb in {"enable", "start", "restart"}:
             assert units[-1] == "nfs-server.service"
             # To start what is active already does nothing (systemctl(1)).
@@ -307,6 +313,17 @@ def test_threads_that_another_hand_ended(host: Host):
     nfs.THREADS.write_text("0\n")
     assert nfs.ensure_running(DEFAULTS)
     assert nfs.is_running()
+
+
+def test_a_start_that_is_not_over_yet(host: Host):
+    """At boot: a second start would take from clients the time they have to claim their locks."""
+    apply(DEFAULTS)
+    nfs.THREADS.write_text("0\n")  # nfs-server-tracking.service has said `rpc.nfsd 0`.
+    host.is_tracking = True
+    host.commands.clear()
+    assert nfs.ensure_running(DEFAULTS)
+    assert nfs.is_running()
+    assert not [command for command in host.commands if "restart" in command]
 
 
 def test_ensure_running_fails(host: Host):

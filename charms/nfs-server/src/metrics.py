@@ -36,7 +36,7 @@ SHARE = (
     _of_share("available_bytes", "What users can still write."),
     _of_share("inodes", "Inodes of its file system: how many files it can have."),
     _of_share("used_inodes", "Inodes that are used."),
-    _of_share("image_size_bytes", "Length of its image: what was promised."),
+    _of_share("image_size_bytes", "Length of its image: what is allocated to it."),
     _of_share("image_allocated_bytes", "What the image takes of the storage now."),
     _of_share("sparse", "1 if its image takes room only as it is filled; else it is reserved."),
     _of_share("requested", "1 if somebody is to have it: an integration, or an action."),
@@ -46,7 +46,7 @@ SHARE = (
         "answering", "0 if asking its file system or its image fails, or takes more than a second."
     ),
     _of_share("read_only", "1 if its file system is read-only, as ext4 makes it after an error."),
-    _of_share("filesystem_errors", "Errors that ext4 met in it and no e2fsck has put right."),
+    _of_share("filesystem_errors", "Errors that ext4 met in it and no e2fsck has repaired."),
     _of_share("clients", "NFSv4 clients that hold an open file, a lock or a delegation in it."),
     _of_share("read_bytes_total", "Bytes that clients read since the exporter started."),
     _of_share("written_bytes_total", "Bytes that clients wrote since the exporter started."),

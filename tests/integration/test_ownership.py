@@ -298,8 +298,9 @@ def _can_not_write(story: Story, unit: str, where: str, path: str) -> None:
         found = _ways(story, unit, where, user)
         assert len(found) > 30
         assert {name: it for name, it in found.items() if it not in REFUSED} == {}
-        # The client asks the server before some of them, and makes of its no another error.
-        assert found["write"] == found["mkdir"] == found["rename"] == "EROFS"
+        # The client asks the server before some of them, by NFSv3 before most, and makes of its no
+        # another error.
+        assert "EROFS" in found.values()
     assert story.python(SERVER_UNIT, state) == before
     assert story.run(unit, f"cat {where}/file") == "there"
 

@@ -67,7 +67,7 @@ def stays_nothing(story: Story, where: str) -> None:
     becomes(lambda: listening(story, where), [])
     story.until(where, f"! systemctl is-active {UNITS} && ! systemctl cat {UNITS}")
     story.run(where, "test ! -e /var/lib/nfs-server-charm/monitoring.json")
-    story.run(where, "! pgrep -f src/exporter.py")
+    story.run(where, "! pgrep -f [s]rc/exporter.py")
 
 
 def test_deploy(story: Story, collector_charm: Path):
@@ -86,11 +86,11 @@ def test_deploy(story: Story, collector_charm: Path):
 def test_it_listens_for_its_machine_alone(story: Story):
     """And starts only when it is asked."""
     assert listening(story, SERVER_UNIT) == [f"127.0.0.1:{PORT}"]
-    story.run(SERVER_UNIT, "! pgrep -f src/exporter.py")
+    story.run(SERVER_UNIT, "! pgrep -f [s]rc/exporter.py")
     assert "\nnfs_server_up 1.0\n" in scraped(story)
-    user = story.run(SERVER_UNIT, "ps -o user= -p $(pgrep -f src/exporter.py)")
+    user = story.run(SERVER_UNIT, "ps -o user= -p $(pgrep -f [s]rc/exporter.py)")
     assert user.strip() not in ("root", "nobody", "")
-    within = "nsenter --target $(pgrep -f src/exporter.py) --mount"
+    within = "nsenter --target $(pgrep -f [s]rc/exporter.py) --mount"
     story.run(SERVER_UNIT, f"! {within} ls /etc/shadow && {within} ls /srv/nfs/data_*")
     shown = "systemctl show --property=MemoryCurrent,CPUUsageNSec nfs-server-exporter"
     print(story.run(SERVER_UNIT, shown))

@@ -271,8 +271,10 @@ def remove_unfinished(directory: Path, application: str, found: Found) -> None:
 
 
 def _remove_identity(image: Path, uuid: str) -> None:
-    """Remove the identity of an image that has another name now."""
-    identity = None if os.path.lexists(image) else images.read_identity(image, image.stem)
+    """Remove the identity of an image that has another name now, if there is one."""
+    if os.path.lexists(image) or not os.path.lexists(image.with_suffix(".json")):
+        return
+    identity = images.read_identity(image, image.stem)
     if identity and identity.uuid == uuid:
         image.with_suffix(".json").unlink()
 

@@ -353,6 +353,20 @@ def test_a_killed_deletion_of_what_was_just_restored(machine: Machine):
     assert machine.clean_up().restored["/data"].placement == PLACED
 
 
+@pytest.mark.parametrize("name", [f"/new{number}" for number in range(16)])
+def test_a_killed_restoration_leaves_no_identity(machine: Machine, name: str):
+    kept(machine)
+    names = machine.names()
+    machine.steps.clear()
+    machine.kill = ("after", 6)
+    with pytest.raises(Killed):
+        deleted.restore(machine.read().deleted["/data"], name, APP)
+    machine.kill = None
+    assert f"{share_id(name)}.json" in machine.names()
+    machine.clean_up()
+    assert machine.names() == names
+
+
 def test_what_is_left_of_a_deletion_stays_while_its_share_can_not_be_read(machine: Machine):
     kept(machine)
     deleted.restore(machine.read().deleted["/data"], "/data", APP)

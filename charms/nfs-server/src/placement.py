@@ -549,7 +549,7 @@ def _granted_permissions(
     if asked["access"] and wanted and share.readers == wanted.readers:
         writers = {*wanted.networks} - {*wanted.readers}
         is_writing = any(
-            it.version == other.version and it.overlaps(other)
+            other.prefixlen == 0 or (it.version == other.version and it.overlaps(other))
             for it in request.clients
             for other in writers
         )

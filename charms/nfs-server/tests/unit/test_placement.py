@@ -1028,6 +1028,20 @@ def test_read_only_is_said_if_it_holds(reader: str, writer: str, exported: str, 
     assert placement.answer(asked[1], read, Answer()).permissions == UNSAID
 
 
+@pytest.mark.parametrize("reader", ["10.0.0.1", "2001:db8::1"])
+def test_read_only_is_not_said_where_anyone_writes(reader: str):
+    """All of one version of IP is the same word in /etc/exports as anyone."""
+    placed = replace(MADE, grants=parse_allowlist("0.0.0.0/1,128.0.0.0/1"))
+    read = Snapshot(
+        A,
+        requests=(request(clients=reader, access="ro"),),
+        placements={"/data": placed},
+        reports={B: Report(shares={"/data": SERVED}, addresses={1: "10.0.0.9"})},
+        present=(B,),
+    )
+    assert placement.answer(read.requests[0], read, Answer()).permissions == UNSAID
+
+
 def test_what_is_broken_is_for_all():
     there = replace(SERVED, error="share /data: its file system has errors")
     assert tell(GUEST, there=there).error == tell(request(), there=there).error == there.error

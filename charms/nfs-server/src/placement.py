@@ -216,7 +216,7 @@ def assign(requests: Iterable[Request], placements: Placements) -> dict[str, Pla
         after[name] = replace(
             before,
             permissions=replace(said[0], access="") if said else before.permissions,
-            reading=tuple(it.integration_id for it in group if _is_reading(it, before)),
+            reading=tuple(it.integration_id for it in group if _asks_to_read(it, before)),
         )
     return after
 
@@ -227,11 +227,14 @@ def is_owners(request: Request, placement: Placement) -> bool:
 
 
 def _is_reading(request: Request, placement: Placement) -> bool:
-    """Whether those that a request lets in may only read."""
+    """Whether those that a request lets in may only read, by its word or an action's."""
+    return request.application in placement.readers or _asks_to_read(request, placement)
+
+
+def _asks_to_read(request: Request, placement: Placement) -> bool:
     if request.error:  # It may say so, and can't be read: it stays as it was.
         return request.integration_id in placement.reading
-    is_asked = request.permissions.access == READ_ONLY
-    return is_asked or request.application in placement.readers
+    return request.permissions.access == READ_ONLY
 
 
 def wanted(requests: Iterable[Request], placements: Placements) -> dict[str, Wanted]:

@@ -626,6 +626,12 @@ def test_access_by_actions():
     assert found.readers == parse_allowlist("10.1.0.1,10.5.0.1")
     assert found.own_networks == parse_allowlist("10.0.0.0/24,10.5.0.1")
     assert found.own_readers == parse_allowlist("10.5.0.1")
+    # No word of the reader's own changes that, and none that can't be read.
+    slip = [replace(asked[0], error="size 'ten'")]
+    noted = placement.assign(slip, placed)
+    assert placement.wanted(slip, noted)["/data"].readers == found.readers
+    # It is the action's word, and goes with it.
+    assert noted["/data"].reading == placement.assign(asked, placed)["/data"].reading == ()
 
 
 @pytest.mark.parametrize(

@@ -134,12 +134,15 @@ def take_back(
     for unit, report in sorted(reports.items(), key=_by_number):
         for name, it in sorted(report.restored.items()):
             before = after.get(name, Placement())
-            is_new = it.uuid in still_gone and it.deletion not in still_gone
+            is_new, there = it.deletion not in still_gone, report.shares.get(name, _NOTHING)
             if before.uuid and before.uuid == it.uuid:  # Nobody has missed it.
                 after[name] = replace(before, restored=it.deletion)
-            elif is_new and not before.uuid and report.shares.get(name, _NOTHING).uuid == it.uuid:
+            elif is_new and not before.uuid and there.uuid == it.uuid:
                 placed = replace(it.placement, unit=unit, uuid=it.uuid, restored=it.deletion)
                 after[name] = placed
+            else:
+                continue
+            if is_new:
                 still_gone = [uuid for uuid in still_gone if uuid != it.uuid] + [it.deletion]
     return after, tuple(still_gone[-_MOST_GONE:])
 

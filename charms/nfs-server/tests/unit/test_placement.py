@@ -238,7 +238,17 @@ def test_a_deletion_that_nobody_missed_is_taken_back_too():
     said = replace(report(data=HERE), restored=TAKEN_BACK)
     after, gone = placement.take_back({"/data": Placement(B, "u1", "app2")}, {B: said}, ["u0"])
     assert after == {"/data": Placement(B, "u1", "app2", restored="d1")}
-    assert gone == ("u0",)
+    assert gone == ("u0", "d1")
+    # Once, too.
+    assert placement.take_back({}, {B: said}, [*gone, "u1"]) == ({}, (*gone, "u1"))
+
+
+def test_a_share_is_as_it_was_however_long_ago_it_was_deleted():
+    """What was deleted is forgotten after a hundred more; or it comes with its storage."""
+    said = replace(report(data=HERE), restored=TAKEN_BACK)
+    after, gone = placement.take_back({}, {B: said}, ["u0"])
+    assert after == {"/data": replace(PLACED, unit=B, uuid="u1", restored="d1")}
+    assert gone == ("u0", "d1")
 
 
 def test_a_deletion_that_was_taken_back_is_none():

@@ -414,6 +414,26 @@ def test_a_new_leader_heard_nothing_of_a_restoration(monkeypatch: pytest.MonkeyP
     assert all(it == ops.ActiveStatus() for it in cluster.status.values())
 
 
+def test_a_new_leader_heard_last_of_an_earlier_restoration(monkeypatch: pytest.MonkeyPatch):
+    """One that the leader before it had not missed."""
+    cluster = Cluster(monkeypatch, 3)
+    cluster.settle()
+    for name in "/a", "/b":
+        cluster.hook(0, action="create-share", share=name, size=10)
+        cluster.settle()
+    cluster.hook(1, action="delete-share", share="/b", confirm="/b")
+    cluster.hook(1, action="restore-share", share="/b")
+    cluster.heard[2] = {n: dict(bag) for n, bag in cluster.unit_bags.items()}
+    for number in 0, 1, 0:
+        cluster.hook(number)
+    cluster.hook(1, action="delete-share", share="/b", confirm="/b")
+    cluster.hook(0)
+    assert cluster.placed() == {"/a": "nfs-server/0"}
+    cluster.leader = 2
+    cluster.hook(2)
+    assert cluster.placed() == {"/a": "nfs-server/0"}
+
+
 def test_another_name_waits_for_the_leader(cluster: Cluster):
     for name in "/a", "/b":
         cluster.hook(0, action="create-share", share=name, size=10)

@@ -223,7 +223,7 @@ class Actions(ops.Object):
         snapshot, _ = self._reader.read()
         changed = {**snapshot.placements, name: after}
         wanted = placement.wanted(snapshot.requests, changed)
-        decision = placement.decide(changed, wanted, snapshot.reports)
+        decision = placement.decide(changed, wanted, snapshot.reports, snapshot.gone)
         if reason := decision.refusals.get(name):
             raise RefusedError(reason)
         outcome = self._server.place(decision.placements)

@@ -293,6 +293,26 @@ def test_a_new_leader_heard_nothing_of_a_deletion(monkeypatch: pytest.MonkeyPatc
     assert "error" not in cluster.answers[1]
 
 
+def test_a_new_leader_creates_a_share_of_which_it_heard_no_deletion(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    cluster = Cluster(monkeypatch, 3)
+    cluster.settle()
+    for name in "/a", "/b":
+        cluster.hook(0, action="create-share", share=name, size=10)
+        cluster.settle()
+    cluster.heard[2] = {n: dict(bag) for n, bag in cluster.unit_bags.items()}
+    cluster.hook(1, action="delete-share", share="/b", confirm="/b")
+    cluster.settle()
+    cluster.leader = 2
+    cluster.hook(2, action="create-share", share="/b", size=20)
+    cluster.heard.clear()
+    cluster.settle()
+    cluster.hook(1, action="purge-share", share="/b", confirm="/b")
+    cluster.settle()
+    assert [it.sizes().get("/b") for it in cluster.machines.values()].count(20) == 1
+
+
 def test_a_new_leader_heard_nothing_of_a_new_share(monkeypatch: pytest.MonkeyPatch):
     cluster = Cluster(monkeypatch, 3)
     cluster.settle()

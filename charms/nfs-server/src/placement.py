@@ -376,7 +376,7 @@ def decide(
     after: dict[str, Placement] = {}
     refusals: dict[str, str] = {}
     free = {unit: report.free for unit, report in sorted(reports.items(), key=_by_number)}
-    holders = _holders(reports, gone)
+    holders = _holders(reports, placements, gone)
     not_free = _names_not_free(reports, gone)
     for name in [*shares, *sorted(holders.keys() - shares.keys())]:
         before = placements.get(name, Placement())
@@ -401,12 +401,19 @@ def _report(reports: Reports, unit: str) -> Report:
     return reports.get(unit, Report())
 
 
-def _holders(reports: Reports, gone: Collection[str]) -> dict[str, dict[str, str]]:
-    """Find which units have an image of each share: its UUID by unit, the lowest unit first."""
+def _holders(
+    reports: Reports, placements: Placements, gone: Collection[str]
+) -> dict[str, dict[str, str]]:
+    """Find which units have an image of each share: its UUID by unit, the lowest unit first.
+
+    A unit that reports an image by the name that it had before a deletion has more to say.
+    """
     found: dict[str, dict[str, str]] = {}
+    names = {it.uuid: name for name, it in placements.items()}
     for unit, report in sorted(reports.items(), key=_by_number):
         for name, share in report.shares.items():
-            if share.uuid and share.uuid not in gone:
+            is_named = names.get(share.uuid, name) == name
+            if share.uuid and share.uuid not in gone and is_named:
                 found.setdefault(name, {})[unit] = share.uuid
     return found
 

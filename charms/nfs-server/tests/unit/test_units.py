@@ -454,6 +454,29 @@ def test_a_new_leader_heard_last_of_an_earlier_restoration(monkeypatch: pytest.M
     assert cluster.placed() == {"/a": "nfs-server/0"}
 
 
+def test_a_new_leader_heard_last_of_the_name_before(monkeypatch: pytest.MonkeyPatch):
+    cluster = Cluster(monkeypatch, 3)
+    cluster.settle()
+    for name in "/a", "/b":
+        cluster.hook(0, action="create-share", share=name, size=10)
+        cluster.settle()
+    cluster.heard[2] = {n: dict(bag) for n, bag in cluster.unit_bags.items()}
+    cluster.hook(1, action="delete-share", share="/b", confirm="/b")
+    for number in 0, 1, 0:
+        cluster.hook(number)
+    cluster.hook(1, action="restore-share", share="/b", name="/new")
+    for number in 0, 1, 0:
+        cluster.hook(number)
+    cluster.leader = 2
+    cluster.hook(2)
+    assert cluster.placed() == {"/a": "nfs-server/0", "/new": "nfs-server/1"}
+    cluster.heard.clear()
+    cluster.ask(1, "/b")
+    cluster.settle()
+    assert "error" not in cluster.answers[1]
+    assert cluster.serving() == {"/b": 2}
+
+
 def test_another_name_waits_for_the_leader(cluster: Cluster):
     for name in "/a", "/b":
         cluster.hook(0, action="create-share", share=name, size=10)

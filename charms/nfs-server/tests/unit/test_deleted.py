@@ -239,7 +239,8 @@ def test_a_storage_that_takes_nothing(
     monkeypatch.setattr(os, "open", fail)
     monkeypatch.setattr(Path, "unlink", lambda *_: None)  # What isn't there.
     name = "/new" if what == "rename" else "/data"
-    with pytest.raises(ImagesError, match="No space left"):
+    said = "the storage is full: run purge-share, or set keep-deleted=0 and try again"
+    with pytest.raises(ImagesError, match=said if what == "keep" else "No space left"):
         _ = (
             deleted.keep(image, PLACED, DAYS_S)
             if what == "keep"

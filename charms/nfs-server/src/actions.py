@@ -27,7 +27,7 @@ from charms.storage_libs.v0.nfs_interfaces import (
 )
 from maintenance import RefusedError
 from placement import Snapshot
-from plan import Plan
+from plan import Plan, too_many
 from reconciler import Reconciler
 from values import (
     DeletedReport,
@@ -223,6 +223,10 @@ class Actions(ops.Object):
         snapshot, _ = self._reader.read()
         changed = {**snapshot.placements, name: after}
         wanted = placement.wanted(snapshot.requests, changed)
+        count = len(wanted[name].own_networks)
+        had = len(snapshot.wanted[name].own_networks) if name in snapshot.wanted else 0
+        if count > max(had, exports.MAX_ENTRIES):  # Else nobody could mount it any more.
+            raise RefusedError(too_many(name, count, exports.MAX_ENTRIES))
         decision = placement.decide(changed, wanted, snapshot.reports, snapshot.gone)
         if reason := decision.refusals.get(name):
             raise RefusedError(reason)

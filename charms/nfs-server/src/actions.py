@@ -197,11 +197,13 @@ class Actions(ops.Object):
         share = self._own_deleted(_parsed(parse_share_name, params["share"]))
         name = _parsed(parse_share_name, params.get("name", "") or share.image.name)
         maintenance.restore_share(self._server, share, name)
-        snapshot, _ = self._reader.read()
+        snapshot, plan = self._reader.read()
         image = snapshot.found.images[name]
+        # It is mounted once the leader has placed it.
+        problem = image.problem if name in plan.images else ""
         return {
             "name": name,
-            "state": image.problem or "restored",
+            "state": problem or "restored",
             "size": str(image.size),
             "uuid": image.uuid,
         }

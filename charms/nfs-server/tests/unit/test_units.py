@@ -36,15 +36,22 @@ class Cluster:
         self.heard: dict[int, dict[int, dict[str, str]]] = {}
         """Units to which no change of their peers came since: what they had said by then."""
 
-    def hook(self, number: int, *, is_killed: bool = False, action: str = "", **params: object):
-        """Run a hook, or an action; of a killed hook only the machine keeps something."""
+    def hook(
+        self, number: int, *, is_killed: bool = False, action: str = "", **params: object
+    ) -> dict[str, object] | None:
+        """Run a hook, or an action; of a killed hook only the machine keeps something.
+
+        Returns:
+            What an action says.
+        """
         put_in(self.machines[number], self.monkeypatch)
         context = new_context(f"nfs-server/{number}")
         event = context.on.action(action, params=params) if action else context.on.config_changed()
         out = context.run(event, self.state(number))
         self.check()
+        results = context.action_results if action else None
         if is_killed:
-            return
+            return results
         self.unit_bags[number] = dict(out.get_relation(PEERS.id).local_unit_data)  # pyright: ignore
         self.status[number] = out.unit_status
         if number == self.leader:
@@ -52,6 +59,7 @@ class Cluster:
             self.app_status = out.app_status
             for relation in out.get_relations("nfs-share"):
                 self.answers[relation.id] = dict(relation.local_app_data)
+        return results
 
     def state(self, number: int) -> testing.State:
         leads = number == self.leader
@@ -379,7 +387,9 @@ def test_restored_on_any_unit(deleted: Cluster, leader: int):
     deleted.ask(1, "/b")
     deleted.settle()
     assert deleted.answers[1] == {"error": KEPT}
-    deleted.hook(1, action="restore-share", share="/b")
+    said = deleted.hook(1, action="restore-share", share="/b")
+    assert said
+    assert said["state"] == "restored"  # And mounted, when the leader has placed it.
     deleted.settle()
     assert deleted.answers[1]["endpoint"] == endpoint(1, "/b")
     assert "error" not in deleted.answers[1]

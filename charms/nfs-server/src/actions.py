@@ -27,7 +27,7 @@ from charms.storage_libs.v0.nfs_interfaces import (
 )
 from maintenance import RefusedError
 from placement import Snapshot
-from plan import Plan
+from plan import Plan, too_many
 from reconciler import Reconciler
 from values import (
     DeletedReport,
@@ -197,11 +197,13 @@ class Actions(ops.Object):
         share = self._own_deleted(_parsed(parse_share_name, params["share"]))
         name = _parsed(parse_share_name, params.get("name", "") or share.image.name)
         maintenance.restore_share(self._server, share, name)
-        snapshot, _ = self._reader.read()
+        snapshot, plan = self._reader.read()
         image = snapshot.found.images[name]
+        # It is mounted once the leader has placed it.
+        problem = image.problem if name in plan.images else ""
         return {
             "name": name,
-            "state": image.problem or "restored",
+            "state": problem or "restored",
             "size": str(image.size),
             "uuid": image.uuid,
         }
@@ -223,7 +225,11 @@ class Actions(ops.Object):
         snapshot, _ = self._reader.read()
         changed = {**snapshot.placements, name: after}
         wanted = placement.wanted(snapshot.requests, changed)
-        decision = placement.decide(changed, wanted, snapshot.reports)
+        count = len(wanted[name].own_networks)
+        had = len(snapshot.wanted[name].own_networks) if name in snapshot.wanted else 0
+        if count > max(had, exports.MAX_ENTRIES):  # Else nobody could mount it any more.
+            raise RefusedError(too_many(name, count, exports.MAX_ENTRIES))
+        decision = placement.decide(changed, wanted, snapshot.reports, snapshot.gone)
         if reason := decision.refusals.get(name):
             raise RefusedError(reason)
         outcome = self._server.place(decision.placements)

@@ -12,6 +12,7 @@ because the machine was off or the storage nowhere, is kept longer.
 """
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -196,7 +197,14 @@ def keep(image: Image, placement: Placement, keep_s: int) -> str:
         if identity is None:
             raise ValueError(f"{image.path.with_suffix('.json')} can't be read")
         deletion = _Deletion(secrets.token_hex(8), image.name, keep_s, placement=placement)
-        _write(kept, identity, deletion.counted())
+        try:
+            _write(kept, identity, deletion.counted())
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise ValueError(
+                "the storage is full: run purge-share, or set keep-deleted=0 and try again"
+            ) from error
         _rename(image.path, kept)
         image.path.with_suffix(".json").unlink(missing_ok=True)
         machine.sync_directory(kept.parent)
@@ -271,8 +279,10 @@ def remove_unfinished(directory: Path, application: str, found: Found) -> None:
 
 
 def _remove_identity(image: Path, uuid: str) -> None:
-    """Remove the identity of an image that has another name now."""
-    identity = None if os.path.lexists(image) else images.read_identity(image, image.stem)
+    """Remove the identity of an image that has another name now, if there is one."""
+    if os.path.lexists(image) or not os.path.lexists(image.with_suffix(".json")):
+        return
+    identity = images.read_identity(image, image.stem)
     if identity and identity.uuid == uuid:
         image.with_suffix(".json").unlink()
 

@@ -50,6 +50,10 @@ SQUASH_OPTIONS = {
     "all": "root_squash,all_squash",
 }
 
+# Whose files `all` writes where no owner is requested: the default of exports(5). It is said, so
+# that another one shows in the table.
+NOBODY = "65534:65534"
+
 Entries = dict[tuple[str, str], frozenset[str]]
 """What is exported: path and host -> options."""
 
@@ -97,8 +101,8 @@ def _options(export: Export, squash: str, *, is_paused: bool) -> str:
     asked = export.permissions
     squash = asked.squash or squash
     words = SQUASH_OPTIONS[squash]
-    if squash == "all" and asked.owner:  # Else it is nobody, 65534.
-        uid, gid = asked.owner.split(":")
+    if squash == "all":
+        uid, gid = (asked.owner or NOBODY).split(":")
         words += f",anonuid={uid},anongid={gid}"
     return f"sync,no_subtree_check,{words},secure,sec=sys,{mountpoint},fsid={export.uuid}"
 

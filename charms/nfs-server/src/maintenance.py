@@ -103,6 +103,9 @@ def purge_share(server: Reconciler, share: DeletedShare) -> None:
         raise RefusedError(reason)
     _refuse_if_used_here(share.image)
     try:
+        # What is kept says alone that it was deleted, if delete-share was killed.
+        peers, unit = server.reader.peers, server.reader.unit
+        peers.write_report(server.reader.read()[0].reports[unit])
         images.delete(share.image)
     finally:
         server.run()

@@ -134,12 +134,15 @@ def take_back(
     for unit, report in sorted(reports.items(), key=_by_number):
         for name, it in sorted(report.restored.items()):
             before = after.get(name, Placement())
-            is_new = it.uuid in still_gone and it.deletion not in still_gone
+            is_new, there = it.deletion not in still_gone, report.shares.get(name, _NOTHING)
             if before.uuid and before.uuid == it.uuid:  # Nobody has missed it.
                 after[name] = replace(before, restored=it.deletion)
-            elif is_new and not before.uuid and report.shares.get(name, _NOTHING).uuid == it.uuid:
+            elif is_new and not before.uuid and there.uuid == it.uuid:
                 placed = replace(it.placement, unit=unit, uuid=it.uuid, restored=it.deletion)
                 after[name] = placed
+            else:
+                continue
+            if is_new:
                 still_gone = [uuid for uuid in still_gone if uuid != it.uuid] + [it.deletion]
     return after, tuple(still_gone[-_MOST_GONE:])
 
@@ -216,7 +219,7 @@ def assign(requests: Iterable[Request], placements: Placements) -> dict[str, Pla
         after[name] = replace(
             before,
             permissions=replace(said[0], access="") if said else before.permissions,
-            reading=tuple(it.integration_id for it in group if _is_reading(it, before)),
+            reading=tuple(it.integration_id for it in group if _asks_to_read(it, before)),
         )
     return after
 
@@ -227,11 +230,14 @@ def is_owners(request: Request, placement: Placement) -> bool:
 
 
 def _is_reading(request: Request, placement: Placement) -> bool:
-    """Whether those that a request lets in may only read."""
+    """Whether those that a request lets in may only read, by its word or an action's."""
+    return request.application in placement.readers or _asks_to_read(request, placement)
+
+
+def _asks_to_read(request: Request, placement: Placement) -> bool:
     if request.error:  # It may say so, and can't be read: it stays as it was.
         return request.integration_id in placement.reading
-    is_asked = request.permissions.access == READ_ONLY
-    return is_asked or request.application in placement.readers
+    return request.permissions.access == READ_ONLY
 
 
 def wanted(requests: Iterable[Request], placements: Placements) -> dict[str, Wanted]:
@@ -370,7 +376,7 @@ def decide(
     after: dict[str, Placement] = {}
     refusals: dict[str, str] = {}
     free = {unit: report.free for unit, report in sorted(reports.items(), key=_by_number)}
-    holders = _holders(reports, gone)
+    holders = _holders(reports, placements, gone)
     not_free = _names_not_free(reports, gone)
     for name in [*shares, *sorted(holders.keys() - shares.keys())]:
         before = placements.get(name, Placement())
@@ -395,12 +401,19 @@ def _report(reports: Reports, unit: str) -> Report:
     return reports.get(unit, Report())
 
 
-def _holders(reports: Reports, gone: Collection[str]) -> dict[str, dict[str, str]]:
-    """Find which units have an image of each share: its UUID by unit, the lowest unit first."""
+def _holders(
+    reports: Reports, placements: Placements, gone: Collection[str]
+) -> dict[str, dict[str, str]]:
+    """Find which units have an image of each share: its UUID by unit, the lowest unit first.
+
+    A unit that reports an image by the name that it had before a deletion has more to say.
+    """
     found: dict[str, dict[str, str]] = {}
+    names = {it.uuid: name for name, it in placements.items()}
     for unit, report in sorted(reports.items(), key=_by_number):
         for name, share in report.shares.items():
-            if share.uuid and share.uuid not in gone:
+            is_named = names.get(share.uuid, name) == name
+            if share.uuid and share.uuid not in gone and is_named:
                 found.setdefault(name, {})[unit] = share.uuid
     return found
 
@@ -549,7 +562,7 @@ def _granted_permissions(
     if asked["access"] and wanted and share.readers == wanted.readers:
         writers = {*wanted.networks} - {*wanted.readers}
         is_writing = any(
-            it.version == other.version and it.overlaps(other)
+            other.prefixlen == 0 or (it.version == other.version and it.overlaps(other))
             for it in request.clients
             for other in writers
         )

@@ -131,15 +131,20 @@ def _exports(
         if count + len(networks) > max_entries and share.own_networks:
             networks, readers = share.own_networks, share.own_readers
         if count + len(networks) > max_entries:
-            refusals[name] = (
-                f"share {name}: {len(networks)} more addresses and networks, and nfs-server"
-                f" exports to {max_entries} at most: use networks instead of addresses"
-            )
+            refusals[name] = too_many(name, len(networks), max_entries)
             continue
         count += len(networks)
         permissions = snapshot.placement(name).permissions
         exports[name] = Export(name, image.uuid, networks, readers, permissions)
     return dict(sorted(exports.items())), refusals
+
+
+def too_many(name: str, count: int, max_entries: int) -> str:
+    """Say that a share has so many addresses and networks more than can be exported."""
+    return (
+        f"share {name}: {count} more addresses and networks, and nfs-server exports to"
+        f" {max_entries} at most: use networks instead of addresses"
+    )
 
 
 @dataclass(frozen=True)

@@ -510,6 +510,15 @@ def test_killed_before_the_deletion_is_recorded(machine: FakeMachine, context: C
     assert machine.decided == {}
 
 
+def test_purged_before_the_deletion_is_recorded(machine: FakeMachine, context: Context):
+    now = created(context)
+    do(context, now, "delete-share", share="/hand", confirm="/hand")  # Killed.
+    now = do(context, now, "purge-share", share="/hand", confirm="/hand")
+    assert (placements(now), now.unit_status) == ({}, testing.ActiveStatus())
+    now = do(context, now, "create-share", share="/hand", size=10)
+    assert machine.sizes() == {"/hand": 10}
+
+
 def test_delete_share_that_a_client_wants(machine: FakeMachine, context: Context):
     now = context.run(context.on.relation_changed(c := client()), state(c))
     said = refused(context, now, "delete-share", share="/data", confirm="/data")

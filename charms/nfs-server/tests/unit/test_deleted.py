@@ -239,7 +239,8 @@ def test_a_storage_that_takes_nothing(
     monkeypatch.setattr(os, "open", fail)
     monkeypatch.setattr(Path, "unlink", lambda *_: None)  # What isn't there.
     name = "/new" if what == "rename" else "/data"
-    with pytest.raises(ImagesError, match="No space left"):
+    said = "the storage is full: run purge-share, or set keep-deleted=0 and try again"
+    with pytest.raises(ImagesError, match=said if what == "keep" else "No space left"):
         _ = (
             deleted.keep(image, PLACED, DAYS_S)
             if what == "keep"
@@ -351,6 +352,20 @@ def test_a_killed_deletion_of_what_was_just_restored(machine: Machine):
         deleted.keep(machine.read().images["/data"], PLACED, DAYS_S)
     machine.kill = None
     assert machine.clean_up().restored["/data"].placement == PLACED
+
+
+@pytest.mark.parametrize("name", [f"/new{number}" for number in range(16)])
+def test_a_killed_restoration_leaves_no_identity(machine: Machine, name: str):
+    kept(machine)
+    names = machine.names()
+    machine.steps.clear()
+    machine.kill = ("after", 6)
+    with pytest.raises(Killed):
+        deleted.restore(machine.read().deleted["/data"], name, APP)
+    machine.kill = None
+    assert f"{share_id(name)}.json" in machine.names()
+    machine.clean_up()
+    assert machine.names() == names
 
 
 def test_what_is_left_of_a_deletion_stays_while_its_share_can_not_be_read(machine: Machine):

@@ -161,7 +161,10 @@ def test_squash(exportfs: Exportfs, squash: str, words: set[str]):
         (Permissions(owner="1000:100"), {"root_squash", "no_all_squash"}),
         (Permissions(squash="none"), {"no_root_squash", "no_all_squash"}),
         (Permissions("1000:100", squash="root"), {"root_squash", "no_all_squash"}),
-        (Permissions(squash="all"), {"root_squash", "all_squash"}),
+        (
+            Permissions(squash="all"),
+            {"root_squash", "all_squash", "anonuid=65534", "anongid=65534"},
+        ),
         (
             Permissions("1000:100", squash="all"),
             {"root_squash", "all_squash", "anonuid=1000", "anongid=100"},
@@ -177,6 +180,16 @@ def test_squash_of_a_share(exportfs: Exportfs, asked: Permissions, words: set[st
     assert {it for it in own if it.endswith("squash") or it.startswith("anon")} == words
     assert {it for it in other if it.endswith("squash")} == {"root_squash", "no_all_squash"}
     assert not exports.ensure(shares, "root")
+
+
+def test_an_owner_that_is_taken_back_is_exported_no_more(exportfs: Exportfs):
+    """Also if the hook was killed when it had written the file, and no more."""
+    owned = replace(export(), permissions=Permissions("7:8", squash="all"))
+    exports.ensure([owned], "none")
+    share = replace(export(), permissions=Permissions(squash="all"))
+    exports.EXPORTS.write_text(exports.render([share], "none"))
+    assert exports.ensure([share], "none")
+    assert "anonuid=7" not in exports.ETAB.read_text()
 
 
 def test_all_of_the_servers_default_is_the_shares_owner():

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Owner, mode, squash and access: what shares and clients are left with."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -250,6 +251,24 @@ def test_access_to_read_by_an_action(machine: FakeMachine, context: Context):
     assert machine.may_mount() == {"/hand": {"10.9.0.2"}}
     said = refused(context, now, "grant-access", **grant, access="rw")
     assert said == "access 'rw': use ro, or nothing to read and write"
+
+
+def test_too_many_parts_are_refused_before_they_cost_anybody_access(
+    machine: FakeMachine, context: Context
+):
+    writers = ",".join(f"10.{n}.{3 * n % 256}.{7 * n % 256}" for n in range(200))
+    now = created(context, allowlist=writers)
+    before = machine.may_mount()
+    assert len(before["/hand"]) == 200
+    said = refused(
+        context, now, "grant-access", share="/hand", allowlist="10.0.0.0/8", access="ro"
+    )
+    assert re.fullmatch(
+        r"share /hand: 3\d+ more addresses and networks, and nfs-server exports to 3000 at most:"
+        " use networks instead of addresses",
+        said,
+    )
+    assert machine.may_mount() == before
 
 
 def test_the_servers_squash_is_for_those_that_say_none(machine: FakeMachine, context: Context):

@@ -238,7 +238,17 @@ def test_a_deletion_that_nobody_missed_is_taken_back_too():
     said = replace(report(data=HERE), restored=TAKEN_BACK)
     after, gone = placement.take_back({"/data": Placement(B, "u1", "app2")}, {B: said}, ["u0"])
     assert after == {"/data": Placement(B, "u1", "app2", restored="d1")}
-    assert gone == ("u0",)
+    assert gone == ("u0", "d1")
+    # Once, too.
+    assert placement.take_back({}, {B: said}, [*gone, "u1"]) == ({}, (*gone, "u1"))
+
+
+def test_a_share_is_as_it_was_however_long_ago_it_was_deleted():
+    """What was deleted is forgotten after a hundred more; or it comes with its storage."""
+    said = replace(report(data=HERE), restored=TAKEN_BACK)
+    after, gone = placement.take_back({}, {B: said}, ["u0"])
+    assert after == {"/data": replace(PLACED, unit=B, uuid="u1", restored="d1")}
+    assert gone == ("u0", "d1")
 
 
 def test_a_deletion_that_was_taken_back_is_none():
@@ -626,6 +636,12 @@ def test_access_by_actions():
     assert found.readers == parse_allowlist("10.1.0.1,10.5.0.1")
     assert found.own_networks == parse_allowlist("10.0.0.0/24,10.5.0.1")
     assert found.own_readers == parse_allowlist("10.5.0.1")
+    # No word of the reader's own changes that, and none that can't be read.
+    slip = [replace(asked[0], error="size 'ten'")]
+    noted = placement.assign(slip, placed)
+    assert placement.wanted(slip, noted)["/data"].readers == found.readers
+    # It is the action's word, and goes with it.
+    assert noted["/data"].reading == placement.assign(asked, placed)["/data"].reading == ()
 
 
 @pytest.mark.parametrize(
@@ -1026,6 +1042,20 @@ def test_read_only_is_said_if_it_holds(reader: str, writer: str, exported: str, 
     )
     assert placement.answer(asked[0], read, Answer()).permissions == Permissions(access=access)
     assert placement.answer(asked[1], read, Answer()).permissions == UNSAID
+
+
+@pytest.mark.parametrize("reader", ["10.0.0.1", "2001:db8::1"])
+def test_read_only_is_not_said_where_anyone_writes(reader: str):
+    """All of one version of IP is the same word in /etc/exports as anyone."""
+    placed = replace(MADE, grants=parse_allowlist("0.0.0.0/1,128.0.0.0/1"))
+    read = Snapshot(
+        A,
+        requests=(request(clients=reader, access="ro"),),
+        placements={"/data": placed},
+        reports={B: Report(shares={"/data": SERVED}, addresses={1: "10.0.0.9"})},
+        present=(B,),
+    )
+    assert placement.answer(read.requests[0], read, Answer()).permissions == UNSAID
 
 
 def test_what_is_broken_is_for_all():

@@ -36,15 +36,22 @@ class Cluster:
         self.heard: dict[int, dict[int, dict[str, str]]] = {}
         """Units to which no change of their peers came since: what they had said by then."""
 
-    def hook(self, number: int, *, is_killed: bool = False, action: str = "", **params: object):
-        """Run a hook, or an action; of a killed hook only the machine keeps something."""
+    def hook(
+        self, number: int, *, is_killed: bool = False, action: str = "", **params: object
+    ) -> dict[str, object] | None:
+        """Run a hook, or an action; of a killed hook only the machine keeps something.
+
+        Returns:
+            What an action says.
+        """
         put_in(self.machines[number], self.monkeypatch)
         context = new_context(f"nfs-server/{number}")
         event = context.on.action(action, params=params) if action else context.on.config_changed()
         out = context.run(event, self.state(number))
         self.check()
+        results = context.action_results if action else None
         if is_killed:
-            return
+            return results
         self.unit_bags[number] = dict(out.get_relation(PEERS.id).local_unit_data)  # pyright: ignore
         self.status[number] = out.unit_status
         if number == self.leader:
@@ -52,6 +59,7 @@ class Cluster:
             self.app_status = out.app_status
             for relation in out.get_relations("nfs-share"):
                 self.answers[relation.id] = dict(relation.local_app_data)
+        return results
 
     def state(self, number: int) -> testing.State:
         leads = number == self.leader
@@ -293,6 +301,26 @@ def test_a_new_leader_heard_nothing_of_a_deletion(monkeypatch: pytest.MonkeyPatc
     assert "error" not in cluster.answers[1]
 
 
+def test_a_new_leader_creates_a_share_of_which_it_heard_no_deletion(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    cluster = Cluster(monkeypatch, 3)
+    cluster.settle()
+    for name in "/a", "/b":
+        cluster.hook(0, action="create-share", share=name, size=10)
+        cluster.settle()
+    cluster.heard[2] = {n: dict(bag) for n, bag in cluster.unit_bags.items()}
+    cluster.hook(1, action="delete-share", share="/b", confirm="/b")
+    cluster.settle()
+    cluster.leader = 2
+    cluster.hook(2, action="create-share", share="/b", size=20)
+    cluster.heard.clear()
+    cluster.settle()
+    cluster.hook(1, action="purge-share", share="/b", confirm="/b")
+    cluster.settle()
+    assert [it.sizes().get("/b") for it in cluster.machines.values()].count(20) == 1
+
+
 def test_a_new_leader_heard_nothing_of_a_new_share(monkeypatch: pytest.MonkeyPatch):
     cluster = Cluster(monkeypatch, 3)
     cluster.settle()
@@ -359,7 +387,9 @@ def test_restored_on_any_unit(deleted: Cluster, leader: int):
     deleted.ask(1, "/b")
     deleted.settle()
     assert deleted.answers[1] == {"error": KEPT}
-    deleted.hook(1, action="restore-share", share="/b")
+    said = deleted.hook(1, action="restore-share", share="/b")
+    assert said
+    assert said["state"] == "restored"  # And mounted, when the leader has placed it.
     deleted.settle()
     assert deleted.answers[1]["endpoint"] == endpoint(1, "/b")
     assert "error" not in deleted.answers[1]
@@ -412,6 +442,49 @@ def test_a_new_leader_heard_nothing_of_a_restoration(monkeypatch: pytest.MonkeyP
     cluster.settle()
     assert cluster.placed() == {"/a": "nfs-server/0", "/b": "nfs-server/1"}
     assert all(it == ops.ActiveStatus() for it in cluster.status.values())
+
+
+def test_a_new_leader_heard_last_of_an_earlier_restoration(monkeypatch: pytest.MonkeyPatch):
+    """One that the leader before it had not missed."""
+    cluster = Cluster(monkeypatch, 3)
+    cluster.settle()
+    for name in "/a", "/b":
+        cluster.hook(0, action="create-share", share=name, size=10)
+        cluster.settle()
+    cluster.hook(1, action="delete-share", share="/b", confirm="/b")
+    cluster.hook(1, action="restore-share", share="/b")
+    cluster.heard[2] = {n: dict(bag) for n, bag in cluster.unit_bags.items()}
+    for number in 0, 1, 0:
+        cluster.hook(number)
+    cluster.hook(1, action="delete-share", share="/b", confirm="/b")
+    cluster.hook(0)
+    assert cluster.placed() == {"/a": "nfs-server/0"}
+    cluster.leader = 2
+    cluster.hook(2)
+    assert cluster.placed() == {"/a": "nfs-server/0"}
+
+
+def test_a_new_leader_heard_last_of_the_name_before(monkeypatch: pytest.MonkeyPatch):
+    cluster = Cluster(monkeypatch, 3)
+    cluster.settle()
+    for name in "/a", "/b":
+        cluster.hook(0, action="create-share", share=name, size=10)
+        cluster.settle()
+    cluster.heard[2] = {n: dict(bag) for n, bag in cluster.unit_bags.items()}
+    cluster.hook(1, action="delete-share", share="/b", confirm="/b")
+    for number in 0, 1, 0:
+        cluster.hook(number)
+    cluster.hook(1, action="restore-share", share="/b", name="/new")
+    for number in 0, 1, 0:
+        cluster.hook(number)
+    cluster.leader = 2
+    cluster.hook(2)
+    assert cluster.placed() == {"/a": "nfs-server/0", "/new": "nfs-server/1"}
+    cluster.heard.clear()
+    cluster.ask(1, "/b")
+    cluster.settle()
+    assert "error" not in cluster.answers[1]
+    assert cluster.serving() == {"/b": 2}
 
 
 def test_another_name_waits_for_the_leader(cluster: Cluster):

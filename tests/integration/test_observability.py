@@ -210,10 +210,10 @@ def test_each_query_of_the_dashboard(story: Story, watch: Prometheus):
 
 
 def test_the_server_is_stopped_and_an_image_unmounted(story: Story, watch: Prometheus):
-    unit = "$(systemctl list-units --plain --no-legend 'srv-nfs-*.mount' | cut -d' ' -f1)"
+    unit = "$(basename -a /etc/systemd/system/srv-nfs-*.mount)"
     story.run(SERVER_UNIT, f"systemctl stop nfs-server && systemctl stop {unit}")
     watch.until_fires("NfsServerDown", "NfsShareNotMounted")
-    story.run(SERVER_UNIT, "systemctl start nfs-server")
+    story.run(SERVER_UNIT, f"systemctl start {unit} && systemctl start nfs-server")
     watch.until_silent("NfsServerDown", "NfsShareNotMounted")
     story.run(APP_UNIT, f"timeout 100 ls {MOUNT}")
 

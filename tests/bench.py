@@ -4,7 +4,8 @@
 dispatch: update-status of nfs-server, of nfs-client, and of an empty ops charm on the same
 machine. stall: the longest pause of a client that writes, while other shares come, grow and go,
 beside that of the same time with nothing happening. scale: what a share more costs, and an
-update-status, with 200 shares of 10 addresses each, beside the unit's first and second share.
+update-status, with 200 shares of 10 addresses each, beside the unit's first and second share; and
+what a scrape of their metrics costs.
 relations: update-status and leader-elected of a leader with 1,000 integrations, beside 1 and 100:
 seconds, hook commands, and which of those asked the same twice.
 """
@@ -45,6 +46,24 @@ SERVER_UNIT, APP_UNIT = f"{SERVER}/0", f"{APP}/0"
 SHARES = 200
 ADDRESSES = ",".join(f"192.0.2.{number}" for number in range(1, 11))
 MAX_GROWTH = 2.0
+COLLECTOR = "collector"
+SCRAPES = 10
+# Prometheus's own default, of which a scrape may take a hundredth of a core.
+SCRAPE_INTERVAL_S = 60
+MAX_SCRAPE_S = 1.0
+SCRAPED = f"""
+import subprocess, time, urllib.request
+def scrape():
+    urllib.request.urlopen("http://127.0.0.1:20490/metrics").read()
+def used():
+    show = ["systemctl", "show", "--property=CPUUsageNSec", "--value", "nfs-server-exporter"]
+    return int(subprocess.check_output(show)) / 1e9
+scrape()  # Starts it.
+before, began = used(), time.monotonic()
+for _ in range({SCRAPES}):
+    scrape()
+print((time.monotonic() - began) / {SCRAPES}, (used() - before) / {SCRAPES})
+"""
 OTHERS = [f"/stall/{letter}" for letter in "bcdefghijk"]
 LONGEST = "/run/longest"
 # 4 KiB and fsync, again and again; notes the longest pause so far.
@@ -175,6 +194,21 @@ def _scale(story: Story) -> bool:
     print(
         f"update-status: {quiet:.2f} s with 1 share, {busy:.2f} s with {SHARES + 1},"
         f" {status:.2f} times (targets: the same commands, {MAX_GROWTH} times, {_met(is_met)})"
+    )
+    return _scrape(story) and is_met
+
+
+def _scrape(story: Story) -> bool:
+    story.juju.deploy(packed_charm(COLLECTOR), COLLECTOR)
+    story.juju.integrate(f"{COLLECTOR}:cos-agent", f"{SERVER}:cos-agent")
+    story.settle(SERVER, COLLECTOR, timeout=DEPLOY_TIMEOUT_S)
+    scraped = f"python3 -c {shlex.quote(SCRAPED)}"
+    seconds, cpu = (float(it) for it in story.run(SERVER_UNIT, scraped).split())
+    core = cpu / SCRAPE_INTERVAL_S
+    is_met = seconds < MAX_SCRAPE_S and core < 0.01
+    print(
+        f"scrape of {SHARES + 1} shares: {seconds:.2f} s, and once a minute {core:.2%} of a core"
+        f" (targets: {MAX_SCRAPE_S} s, 1%, {_met(is_met)})"
     )
     return is_met
 

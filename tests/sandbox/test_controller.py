@@ -18,7 +18,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, closing, nullcontext
+from contextlib import asynccontextmanager, closing, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +71,7 @@ class DirectoryMachine:
         # What it is just starting is known after that.
         async with self._starting:
             for process in self._running:
-                os.killpg(process.pid, signal.SIGKILL)
+                _kill(process)
         # As with a machine, who ran something has been told before it can boot.
         while self._running:
             await asyncio.sleep(0.001)
@@ -143,7 +143,7 @@ class DirectoryMachine:
             finally:
                 self._running.discard(process)
                 if process.returncode is None:
-                    os.killpg(process.pid, signal.SIGKILL)
+                    _kill(process)
                     await talk
         if not self.is_running:
             raise machines.MachineError(f"{self.name} stopped")
@@ -174,6 +174,12 @@ class DirectoryMachine:
                 writer.write(f"{result.returncode}\0{result.stdout}\0{result.stderr}".encode())
 
         return await asyncio.start_unix_server(answer, path)
+
+
+def _kill(process):
+    """End a process and its children; it may have ended, and asyncio not have heard of that."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 @dataclass

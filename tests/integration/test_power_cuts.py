@@ -18,7 +18,7 @@ from machines import machine_of
 from story import APP, CLIENT, DEPLOY_TIMEOUT_S, MOUNT, SERVER, Story
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("power")]
-ROUNDS = 10
+ROUNDS = 6
 OTHER_CLIENT, OTHER_APP = "other-client", "other-app"
 SERVER_UNIT, APP_UNIT = f"{SERVER}/0", f"{APP}/0"
 ACKED = "/var/tmp/acked"  # noqa: S108 - on the client's machine, which is ours.

@@ -245,7 +245,7 @@ def test_without_power(story: Story, digest: str):
     """The power is cut at any moment of the actions."""
     _away(story)
     kept = ""
-    for number in range(8):
+    for number in range(6):
         action = "restore-share" if _listed(story)["state"] == "deleted" else "delete-share"
         if action == "restore-share":
             kept = _digest_of_kept(story)

@@ -24,10 +24,9 @@ from prometheus_client.registry import Collector
 import kernel
 import metrics
 import monitoring
+from kernel import ETAB
 from monitoring import Facts, ShareFacts
 from nfs_charms import machine
-
-ETAB = Path("/var/lib/nfs/etab")
 
 # Of one share, and of all together: a scrape has 10 s by default.
 ANSWER_TIMEOUT_S = 1.0

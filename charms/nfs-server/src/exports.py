@@ -15,12 +15,12 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from charms.storage_libs.v0.nfs_interfaces import Network
+from kernel import ETAB
 from nfs_charms import machine
 from values import EXPORT_ROOT, Export
 
 EXPORTS = Path("/etc/exports")
 EXPORTS_D = Path("/etc/exports.d")
-ETAB = Path("/var/lib/nfs/etab")
 EXPORTFS = "/usr/sbin/exportfs"
 SYSTEMD_RUN = "/usr/bin/systemd-run"
 TEMPLATE = Path(__file__).parent / "templates/exports.j2"

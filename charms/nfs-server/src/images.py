@@ -22,6 +22,7 @@ from pathlib import Path
 
 import records
 from charms.storage_libs.v0.nfs_interfaces import UNSAID, Permissions
+from kernel import EXT4_STATE, LOOP_DEVICES
 from nfs_charms import machine
 from records import Field, Record
 from values import (
@@ -52,8 +53,6 @@ IMAGE_TIMEOUT_S = 300.0
 CHECK_TIMEOUT_S = 3600.0
 
 LOCKS = Path("/proc/locks")
-LOOP_DEVICES = Path("/sys/block")
-EXT4_STATE = Path("/sys/fs/ext4")
 # What `make` calls an image that isn't whole yet. Copies that people make have other names.
 _UNFINISHED = re.compile(r"[a-z0-9_]+\.img\.[0-9a-f]{8}\.tmp")
 

@@ -17,6 +17,8 @@ NFSD = Path("/proc/fs/nfsd")
 LOOP_DEVICES = Path("/sys/block")
 EXT4_STATE = Path("/sys/fs/ext4")
 EXT4_OPTIONS = Path("/proc/fs/ext4")
+# exportfs's own table (exportfs(8)).
+ETAB = Path("/var/lib/nfs/etab")
 
 # A client with ten thousands of open files has a long list of them; what is wanted of it, on which
 # shares they are, stands at its beginning too.

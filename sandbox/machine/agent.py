@@ -57,11 +57,11 @@ class Request(TypedDict):
     kill_at_exec: int | None
 
 
-def main() -> None:
-    """Serve each connection in a process of its own."""
+def main(address: str = "") -> None:
+    """Serve each connection to an address, or to any, in a process of its own."""
     # Served connections are nobody's children to wait for.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    listener = socket.create_server(("", PORT), backlog=32)
+    listener = socket.create_server((address, PORT), backlog=32)
     while True:
         connection, _ = listener.accept()
         if os.fork() == 0:

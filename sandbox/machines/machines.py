@@ -270,7 +270,7 @@ class Machine:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         for pid in children or [str(process.pid)]:
             os.kill(int(pid), 9)
-        await end
+        await asyncio.wait({end})
 
     async def reboot(self) -> None:
         """Shut the machine down in order and start it again; returns when its agent answers."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The controller with machines that are directories: real dispatches, no virtual machine.
+"""The controller with machines that are namespaces of this computer, with a real agent in each.
 
 The dispatch of the charms here sources a shell script named after the hook (or unit and hook)
 from a directory, if the test has put one there.
@@ -7,18 +7,16 @@ from a directory, if the test has put one there.
 
 import asyncio
 import functools
-import io
 import json
 import os
 import select
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, closing, nullcontext, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +33,9 @@ from sandbox.rules.model import Model
 from sandbox.rules.operations import OperationError, Remote
 
 WAIT_S = 30.0
+REPOSITORY = Path(__file__).resolve().parents[2]
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces are made by root")
+pytestmark = needs_root
 DISPATCH = """#!/bin/sh
 hook=$(basename "${JUJU_DISPATCH_PATH}")
 unit=$(echo "$JUJU_UNIT_NAME" | tr / -)
@@ -44,142 +45,59 @@ done
 """
 
 
-class DirectoryMachine:
-    """A stand-in for machines.Machine: a directory, in which /var/lib/juju is elsewhere."""
+class NoNetwork(machines.Network):
+    """All of these machines are on the loopback of this computer."""
+
+    async def add_tap(self, tap: str, address: str, mac: str):
+        pass
+
+    async def unplug(self, tap: str):
+        pass
+
+    async def plug(self, tap: str):
+        pass
+
+
+class DirectoryMachine(machines.Machine):
+    """A machine of a few processes, for which /var/lib is a directory."""
 
     def __init__(self, name: str, root: Path):
-        self.name = name
+        super().__init__(name, NoNetwork(), root / "none.img", root)
+        # Of this process alone: other tests may run beside it.
+        pid = os.getpid()
+        self.address = f"127.{pid >> 7 & 0x7F}.{pid & 0x7F}.{self.address.rpartition('.')[2]}"
         self.root = root / name
-        self.is_running = False
-        self.is_plugged = True
         self.boots = 0
-        self.by_hand = asyncio.Event()
-        self._running: set[asyncio.subprocess.Process] = set()
-        self._starting = asyncio.Lock()
-
-    def local(self, text: str) -> str:
-        text = text.replace("/var/lib/juju", str(self.root))
-        return str(self.root.parent / "hook_command") if text == agent.HOOK_COMMAND else text
+        self.is_cut = False
 
     async def boot(self):
-        self.root.mkdir(exist_ok=True)
+        if not self.boots:
+            (self.root / "juju").mkdir(parents=True)
+            os.link(self.root.parent / "hook_command", self.root / "hook_command")
         self.boots += 1
-        self.is_running = True
+        self.is_cut = False
+        await super().boot()
+
+    async def shutdown(self):
+        await self.power_cut()
 
     async def power_cut(self):
-        self.is_running = False
-        # What it is just starting is known after that.
-        async with self._starting:
-            for process in self._running:
-                _kill(process)
-        # As with a machine, who ran something has been told before it can boot.
-        while self._running:
-            await asyncio.sleep(0.001)
+        self.is_cut = True
+        await super().power_cut()
 
-    async def reboot(self):
-        await self.power_cut()
-        await self.boot()
+    @property
+    def is_running(self):
+        # The end of a process ends its connections. A machine says nothing more.
+        return super().is_running and not self.is_cut
 
-    async def reboots_itself(self):
-        await self.by_hand.wait()
-        self.by_hand.clear()
-        return True
-
-    async def unplug(self):
-        self.is_plugged = False
-
-    async def plug(self):
-        self.is_plugged = True
-
-    async def unpack(self, archive: bytes, directory: str):
-        with zipfile.ZipFile(io.BytesIO(archive)) as packed:
-            for info in packed.infolist():
-                path = Path(packed.extract(info, self.local(directory)))
-                path.chmod(info.external_attr >> 16 or 0o644)
-
-    async def run(
-        self,
-        argv,
-        *,
-        env=None,
-        cwd="/",
-        stdin="",
-        timeout_s=60.0,
-        on_hook_command=None,
-        on_output=None,
-        kill_at_exec=None,
-    ):
-        if not self.is_running:
-            raise machines.MachineError(f"{self.name} isn't running")
-        env = {key: self.local(value) for key, value in (env or os.environ).items()}
-        broken = asyncio.get_running_loop().create_future()
-        listening = (
-            closing(await self._listen(env, on_hook_command, broken))
-            if on_hook_command
-            else nullcontext()
-        )
-        with listening:
-            async with self._starting:
-                process = await asyncio.create_subprocess_exec(
-                    *map(self.local, argv),
-                    env=env,
-                    cwd=self.local(cwd),
-                    stdin=asyncio.subprocess.PIPE,
-                    stdout=asyncio.subprocess.PIPE,
-                    stderr=asyncio.subprocess.PIPE,
-                    start_new_session=True,
-                )
-                self._running.add(process)
-            try:
-                talk = asyncio.ensure_future(process.communicate(stdin.encode()))
-                ended = await asyncio.wait(
-                    {talk, broken}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
-                )
-                if broken.done():
-                    broken.result()
-                if not ended[0]:
-                    raise TimeoutError(f"{argv[0]} took longer than {timeout_s} s")
-                output, errors = talk.result()
-            finally:
-                self._running.discard(process)
-                if process.returncode is None:
-                    _kill(process)
-                    await talk
-        if not self.is_running:
-            raise machines.MachineError(f"{self.name} stopped")
-        for stream, data in (("stdout", output), ("stderr", errors)):
-            if on_output and data:
-                on_output(stream, data.decode())
-        return machines.Result(process.returncode, output.decode(), errors.decode())
-
-    async def _listen(self, env, on_hook_command, broken):
-        path = Path(env["JUJU_AGENT_SOCKET_ADDRESS"])
-        path.unlink(missing_ok=True)
-
-        async def answer(reader, writer):
-            with closing(writer):
-                try:
-                    length = int.from_bytes(await reader.readexactly(4), "big")
-                    count, rest = (await reader.readexactly(length)).split(b"\0", 1)
-                except asyncio.IncompleteReadError:
-                    # The hook command was killed before it had said all.
-                    return
-                context, *argv, stdin = rest.decode().split("\0", int(count))
-                try:
-                    result = await on_hook_command(machines.HookCall(context, tuple(argv), stdin))
-                except Exception as error:
-                    # As with a machine, it is raised by run().
-                    broken.set_exception(error)
-                    return
-                writer.write(f"{result.returncode}\0{result.stdout}\0{result.stderr}".encode())
-
-        return await asyncio.start_unix_server(answer, path)
-
-
-def _kill(process):
-    """End a process and its children; it may have ended, and asyncio not have heard of that."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    def _command_line(self):
+        serve = f"from sandbox.machine import agent; agent.main('{self.address}')"
+        return [
+            *("/usr/bin/env", "--unset=LD_PRELOAD", f"--chdir={REPOSITORY}"),
+            *("/usr/bin/unshare", "--pid", "--mount-proc", "--fork", "--kill-child"),
+            *("/bin/sh", "-ec", 'mount --bind "$0" /var/lib && exec "$@"', str(self.root)),
+            *(sys.executable, "-c", serve),
+        ]
 
 
 @dataclass
@@ -230,7 +148,7 @@ class World:
         return [(h["hook"], h["returncode"]) for h in self.controller.hooks(unit)]
 
     def file(self, machine: str, path: str) -> Path:
-        return self.root / machine / path
+        return self.root / machine / "juju" / path
 
     async def act(self, unit: str, name: str, **params: object) -> dict:
         return await self.controller.wait_action(
@@ -259,12 +177,14 @@ async def world(juju="3.6", retry_base_s=0.05, seed=0) -> AsyncGenerator[World, 
         controller = Controller(
             Model("test", juju, seed), root, new_machine, tasks, retry_base_s=retry_base_s
         )
-        try:
-            yield World(controller, root, made)
-        finally:
-            await tasks.end()
-            for machine in made.values():
-                await machine.power_cut()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(agent, "HOOK_COMMAND", "/var/lib/hook_command")
+            try:
+                yield World(controller, root, made)
+            finally:
+                await tasks.end()
+                for machine in made.values():
+                    await machine.power_cut()
 
 
 class Tasks:
@@ -663,8 +583,8 @@ async def test_a_reboot_runs_start_on_every_unit_of_the_machine():
 async def test_a_machine_that_is_rebooted_by_hand_starts_again():
     async with world() as it:
         await it.deployed()
+        it.machines["0"].console.write_text(images.REBOOTS)
         await it.machines["0"].power_cut()
-        it.machines["0"].by_hand.set()
         await it.until(lambda: it.ran("a/0") == [*STARTUP, ("start", 0)])
         assert it.machines["0"].boots == 2
 
@@ -905,10 +825,6 @@ async def test_a_charm_written_with_ops(juju):
         )
 
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces are made by root")
-
-
-@needs_root
 def test_start_gives_a_controller_that_ends_with_its_owner():
     with start(name="test-start", base=Path("/nowhere"), seed=5) as directory:
         asyncio.run(_talk(directory))
@@ -938,7 +854,6 @@ async def _talk(directory: RunDirectory):
         await ask_at_once("status", wrong=1)
 
 
-@needs_root
 def test_the_controller_goes_when_its_owner_is_killed_and_the_next_start_clears_up():
     owner = (
         "import time; from pathlib import Path; from sandbox.controller.controller import start\n"
@@ -956,7 +871,6 @@ def test_the_controller_goes_when_its_owner_is_killed_and_the_next_start_clears_
         assert not directory.exists()
 
 
-@needs_root
 def test_a_kept_controller_stays_until_it_is_destroyed():
     with start(name="test-kept", base=Path("/nowhere"), keep=True) as directory:
         pass
@@ -969,7 +883,6 @@ def test_a_kept_controller_stays_until_it_is_destroyed():
         shutil.rmtree(directory.path)
 
 
-@needs_root
 def test_a_controller_that_does_not_come_up_says_why():
     with (
         pytest.raises(ControllerError, match=r"argument --juju: invalid choice: '2\.9'"),

@@ -15,7 +15,7 @@ from pathlib import Path
 import jubilant
 import pytest
 import yaml
-from test_controller import DirectoryMachine, World, asynchronous, world
+from test_controller import WAIT_S, DirectoryMachine, World, asynchronous, needs_root, world
 
 from sandbox.command import juju as juju_command
 from sandbox.command import line as juju_line
@@ -24,6 +24,7 @@ from sandbox.controller import uniter
 from sandbox.controller.client import RUN, RunDirectory
 from sandbox.controller.connection import call
 
+pytestmark = needs_root
 JUJU = Path(__file__).resolve().parents[2] / "sandbox" / "bin" / "juju"
 # The coroutines of a connection to the controller: asyncio's, and the controller's.
 TALKS = ("_accept_connection2", "_converse")
@@ -465,7 +466,9 @@ async def test_what_somebody_asked_for_who_hangs_up_is_ended():
         )
         await juju.world.until(begun.exists)
         asked.cancel()
-        await juju.world.until(lambda: not juju.world.machines["0"]._running)
+        async with asyncio.timeout(WAIT_S):
+            while not (await juju.world.machines["0"].run(["pgrep", "sleep"])).returncode:
+                pass
 
 
 @asynchronous

@@ -3,11 +3,10 @@
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
-from typing import cast
+from collections.abc import Sequence
 
 from sandbox.command.line import CommandError, model_named
-from sandbox.controller.client import ControllerError, RunDirectory, ask, running_models
+from sandbox.controller.client import ControllerError, ask, running_models
 
 # Booting a machine takes its time on a computer that has much to do.
 _ANSWER_TIMEOUT_S = 600.0
@@ -26,7 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given.command == "destroy":
             return _destroy(given.name or given.model, is_all=given.all)
-        return _do(model_named(given.model), given)
+        method = given.command.replace("-", "_")
+        model = model_named(given.model)
+        ask(model, method, answer_timeout_s=_ANSWER_TIMEOUT_S, machine=given.where)
+        return 0
     except (CommandError, ControllerError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -40,32 +42,10 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=text).add_argument(
             "where", help="a unit, or a machine's id"
         )
-    commands.add_parser("bystander", help="boot a machine beside the model, and print its id")
-    run = commands.add_parser("run", help="run a shell command as root, whatever the agents do")
-    run.add_argument("where", help="a unit, or the id of a machine or bystander")
-    run.add_argument("words", nargs=argparse.REMAINDER, help="the command")
     destroy = commands.add_parser("destroy", help="end a model and its machines")
     destroy.add_argument("name", nargs="?", default="", help="else the one in focus")
     destroy.add_argument("--all", action="store_true", help="end every model")
     return parser
-
-
-def _do(model: RunDirectory, given: argparse.Namespace) -> int:
-    def asked(method: str, **params: object) -> object:
-        return ask(model, method, answer_timeout_s=_ANSWER_TIMEOUT_S, **params)
-
-    if given.command == "bystander":
-        sys.stdout.write(f"{asked('add_bystander')}\n")
-    elif given.command == "run":
-        command = " ".join(given.words)
-        done = asked("ssh", machine=given.where, command=command, timeout_s=_ANSWER_TIMEOUT_S)
-        result = cast("Mapping[str, object]", done)
-        sys.stdout.write(str(result["stdout"]))
-        sys.stderr.write(str(result["stderr"]))
-        return cast("int", result["returncode"])
-    else:
-        asked(given.command.replace("-", "_"), machine=given.where)
-    return 0
 
 
 def _destroy(name: str, *, is_all: bool) -> int:

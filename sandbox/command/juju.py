@@ -6,18 +6,16 @@ that are slow to import are imported where they are needed.
 """
 
 import fnmatch
-import itertools
 import json
 import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sandbox.command.line import (
-    CURRENT,
     Call,
     CommandError,
     dump,
@@ -89,24 +87,6 @@ def _status(call: Call) -> None:
     call.take()
     if not call.write(call.status, "tabular"):
         print(table(call.status))
-
-
-@_command("format=")
-def _show_unit(call: Call) -> None:
-    names = call.take("an unit name must be supplied", more=True)
-    call.write({name: call.ask("show_unit", unit=name) for name in names}, "yaml")
-
-
-@_command()
-def _switch(call: Call) -> None:
-    before = f"sandbox:admin/{call.model.name}"
-    if not call.words:
-        print(before)
-        return
-    (name,) = call.take("")
-    chosen = model_named(name).name
-    CURRENT.write_text(chosen)
-    _say(f"{before} -> sandbox:admin/{chosen}")
 
 
 @_command("no-prompt destroy-storage")
@@ -184,46 +164,19 @@ def _remove_relation(call: Call) -> None:
 def _config(call: Call) -> None:
     app, *words = call.take("no application name specified", more=True)
     if not _sets(words):
-        _show_config(call, app, words)
+        options = call.ask("get_config", name=app).items()
+        known = {n: {k: v for k, v in it.items() if v is not None} for n, it in options}
+        call.write({"application": app, "settings": known}, "yaml")
         return
-    options = call.ask("get_config", application=app)
-    given = values(words)
-    for key, value in given.items():
-        if key in options and _text(options[key]["value"]) == value:
-            _say(f'WARNING the configuration setting "{key}" already has the value "{value}"')
-    call.ask("set_config", application=app, values=given)
+    call.ask("set_config", name=app, values=values(words))
 
 
 def _sets(words: Sequence[str]) -> bool:
-    """Whether the words set values; if not, there is at most one, which is to be shown."""
-    sets = sum("=" in word for word in words)
-    if 0 < sets < len(words):
-        raise UsageError("cannot set and retrieve values simultaneously")
-    if not sets and len(words) > 1:
-        raise UsageError("can only retrieve a single value, or all values")
-    return bool(sets)
-
-
-def _show_config(call: Call, app: str, words: Sequence[str]) -> None:
-    options = call.ask("get_config", application=app)
-    if not words:
-        found = call.status["applications"][app]
-        trust = {"default": False, "source": "default", "type": "bool", "value": False}
-        shown = {
-            "application": app,
-            "application-config": {"trust": trust},
-            "charm": found.get("charm-name", found["charm"]),
-            "settings": {
-                name: {key: value for key, value in option.items() if value is not None}
-                for name, option in options.items()
-            },
-        }
-        call.write(shown, "yaml")
-    elif words[0] in options:
-        print(_text(options[words[0]]["value"]))
-    else:
-        where = f'"{app}" application config or charm settings.'
-        raise CommandError(f'key "{words[0]}" not found in {where}')
+    """Whether the words set values; without any, all values are shown."""
+    for word in words:
+        if "=" not in word:
+            raise UsageError(f"the sandbox shows all values, not {word} alone: try that on Juju")
+    return bool(words)
 
 
 @_command("format=")
@@ -245,86 +198,54 @@ def _add_unit(call: Call) -> None:
     (app,) = call.take("no application specified")
     call.ask(
         "add_unit",
-        application=app,
+        app=app,
         count=call.number("num-units", 1),
         to=call.many("to") or None,
         attach=call.many("attach-storage"),
     )
 
 
-@_command("no-prompt destroy-storage force")
+@_command("no-prompt destroy-storage")
 def _remove_unit(call: Call) -> None:
-    for name in call.take("no units specified", more=True):
+    names = call.take("no units specified", more=True)
+    for name in names:
         if not re.fullmatch(r"[a-z][a-z0-9-]*/\d+", name):
             raise UsageError(f'invalid unit name "{name}"')
-
-    def remove(name: str) -> None:
-        machine = call.units[name]["machine"] if name in call.units else ""
-        state = call.status["machines"].get(machine, {"juju-status": {"current": ""}})
-        if call.has("force") and state["juju-status"]["current"] == "down":
-            call.ask("lose_unit", unit=name)
-        else:
-            call.ask("remove_unit", units=[name], destroy_storage=call.has("destroy-storage"))
-
-    _remove(call, "unit", lambda name: _storage_lines(call, [name]), remove)
+    _remove(call, "unit", {name: [] for name in names})
 
 
 @_command("no-prompt destroy-storage")
 def _remove_application(call: Call) -> None:
-    call.take("no application specified", more=True)
-    destroys = call.has("destroy-storage")
-
-    def lines(app: str) -> list[str]:
-        own = [name for name, it in call.units.items() if it["application"] == app]
-        return [*(f"- will remove unit {name}" for name in own), *_storage_lines(call, own)]
-
-    def remove(app: str) -> None:
-        call.ask("remove_application", application=app, destroy_storage=destroys)
-
-    _remove(call, "application", lines, remove)
+    units = {
+        app: [name for name, it in call.units.items() if it["application"] == app]
+        for app in call.take("no application specified", more=True)
+    }
+    _remove(call, "application", units)
 
 
-def _storage_lines(call: Call, names: Sequence[str]) -> list[str]:
-    """Say what becomes of the storage of units."""
-    found = [it for it in call.ask("storage") if it["owner"] in names]
-    goes = {True: "remove", False: "detach"}
-    return [
-        f"- will {goes[call.has('destroy-storage') or it['pool'] == 'rootfs']} storage {it['id']}"
-        for it in found
-    ]
-
-
-def _remove(
-    call: Call, kind: str, lines: Callable[[str], list[str]], remove: Callable[[str], None]
-) -> None:
-    """Say what goes, ask unless told not to, and let it go."""
-    plan = {name: [f"will remove {kind} {name}", *lines(name)] for name in call.words}
+def _remove(call: Call, kind: str, units: Mapping[str, Sequence[str]]) -> None:
+    """Say what goes, with its units, ask unless told not to, and let it go."""
+    plan = {
+        name: "\n- will remove unit ".join([f"will remove {kind} {name}", *its])
+        for name, its in units.items()
+    }
     is_asked = not call.has("no-prompt")
     if is_asked:
         _say("WARNING This command will perform the following actions:")
-        print(*itertools.chain(*plan.values()), sep="\n", flush=True)
+        print(*plan.values(), sep="\n", flush=True)
         sys.stderr.write("\nContinue [y/N]? ")
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise CommandError(f"{kind} removal: aborted")
-
-    def one(name: str) -> None:
-        remove(name)
-        if not is_asked:
-            print(*plan[name], sep="\n")
-
-    _each(call.words, one, f"ERROR removing {kind} {{}} failed: {{}}")
-
-
-def _each(names: Iterable[str], do: Callable[[str], None], failure: str) -> None:
-    """Do the same to each of some things, say of which it was refused, and fail if any was."""
     refused = False
-    for name in names:
+    for name, text in plan.items():
         try:
-            do(name)
+            call.ask(f"remove_{kind}", name=name, destroy_storage=call.has("destroy-storage"))
         except ControllerError as error:
             refused = True
-            _say(failure.format(name, error))
+            _say(f"ERROR removing {kind} {name} failed: {error}")
+        else:
+            print("" if is_asked else f"{text}\n", end="")
     if refused:
         raise CommandError
 
@@ -357,7 +278,7 @@ def _storage(call: Call) -> None:
         [
             it["owner"] or "",
             it["id"],
-            it["kind"],
+            "filesystem",
             it["pool"],
             f"{it['size'] / 1024:.1f} GiB" if it["size"] >= 1024 else f"{it['size']:.1f} MiB",
             it["status"],
@@ -366,33 +287,19 @@ def _storage(call: Call) -> None:
         for it in call.ask("storage")
     ]
     titles = ["Unit", "Storage ID", "Type", "Pool", "Size", "Status", "Message"]
-    rows.sort(key=lambda row: _natural(row[0] + " " + row[1]))
     print(columns(titles, rows) or "No storage to display.")
 
 
 @_command()
 def _add_storage(call: Call) -> None:
     missing = "add-storage requires a unit and a storage directive"
-    unit, *words = call.take(missing, missing, more=True)
-    directives = pairs(words)
-
-    def add(name: str) -> None:
-        for it in call.ask("add_storage", unit=unit, name=name, directive=directives[name]):
-            _say(f"added storage {it} to {unit}")
-
-    _each(directives, add, f'failed to add storage "{{}}" to {unit}: {{}}')
-
-
-@_command()
-def _attach_storage(call: Call) -> None:
-    missing = "attach-storage requires a unit ID and at least one storage ID"
-    unit, *ids = call.take(missing, missing, more=True)
-
-    def attach(identity: str) -> None:
-        call.ask("attach_storage", id=identity, unit=unit)
-        _say(f"attaching {identity} to {unit}")
-
-    _each(ids, attach, f"failed to attach {{}} to {unit}: {{}}")
+    unit, directive = call.take(missing, missing)
+    name, _, text = directive.partition("=")
+    try:
+        identity = call.ask("add_storage", unit_name=unit, name=name, directive=text)
+    except ControllerError as error:
+        raise CommandError(f'failed to add storage "{name}" to {unit}: {error}') from error
+    _say(f"added storage {identity} to {unit}")
 
 
 # -- Actions and commands
@@ -431,11 +338,7 @@ def _params(call: Call, texts: Sequence[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals:
             raise UsageError(f'argument "{text}" must be of the form key.key.key...=value')
-        *outer, last = key.split(".")
-        inner = params
-        for name in outer:
-            inner = inner.setdefault(name, {})
-        inner[last] = lazy_yaml().safe_load(value)
+        params[key] = lazy_yaml().safe_load(value)
     return params
 
 
@@ -587,17 +490,6 @@ def _ssh(call: Call) -> None:
 def _tag(name: str) -> str:
     """Return a unit's name as logs show it."""
     return "unit-" + name.replace("/", "-") if "/" in name else name
-
-
-def _text(value: object) -> str:
-    """Return a config value as Go prints it."""
-    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort a/10 after a/9."""
-    parts = re.split(r"(\d+)", name)
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def _say(text: str) -> None:

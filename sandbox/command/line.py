@@ -4,7 +4,6 @@
 import functools
 import json
 import os
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,9 +15,6 @@ from sandbox.rules.gnuflag import UsageError
 from sandbox.rules.status import PlacedUnit, Status, units
 
 _FORMATS = ("json", "yaml", "tabular", "plain", "smart")
-
-CURRENT = RUN.parent / "current-model"
-"""Where `juju switch` notes the model that it chose."""
 
 
 class CommandError(Exception):
@@ -66,15 +62,14 @@ class Call:
     def wait_s(self, default_s: float) -> float:
         """Read --wait: "90s", "1m30s"."""
         text = self.one("wait")
-        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|h|m|s)", text)
-        if "".join(number + unit for number, unit in parts) != text:
-            raise UsageError(f'invalid value "{text}" for option --wait: time: invalid duration')
-        seconds = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-        return sum(float(number) * seconds[unit] for number, unit in parts) or default_s
+        try:
+            return gnuflag.duration_s(text) if text else default_s
+        except UsageError as error:
+            raise UsageError(f'invalid value "{text}" for option --wait: {error}') from error
 
     @functools.cached_property
     def model(self) -> RunDirectory:
-        """The model that -m, JUJU_MODEL or `juju switch` names, or that was started last."""
+        """The model that -m or JUJU_MODEL names, or that was started last."""
         return model_named(self.one("model"))
 
     def ask(self, method: str, **params: object) -> Any:
@@ -135,17 +130,12 @@ def parse(command: str, spec: str, words: Sequence[str]) -> Call:
 
 
 def model_named(name: str = "") -> RunDirectory:
-    """Return a running model: the one of a name, or the one in focus.
-
-    That is the one that JUJU_MODEL or `juju switch` names, or that was started last.
-    """
+    """Return a running model: that of a name or of JUJU_MODEL, or the one started last."""
     if name := name or os.environ.get("JUJU_MODEL", ""):
         directory = RunDirectory(RUN / name.rpartition(":")[2].rpartition("/")[2])
         if not directory.is_running():
             raise CommandError(f"model sandbox:admin/{directory.name} not found")
         return directory
-    if CURRENT.exists() and (chosen := RunDirectory(RUN / CURRENT.read_text())).is_running():
-        return chosen
     if running := running_models():
         return max(running, key=lambda model: model.socket.stat().st_mtime)
     raise CommandError("No model in focus.\n\nNone is running: ./dev demo --keep leaves one.")
@@ -166,11 +156,7 @@ def values(words: Iterable[str]) -> dict[str, Any]:
 
 def read_yaml(path: str) -> dict[str, Any]:
     """Read a mapping from a file."""
-    try:
-        text = Path(path).read_text()
-    except OSError as error:
-        raise CommandError(f"open {path}: {(error.strerror or '').lower()}") from error
-    return lazy_yaml().safe_load(text) or {}
+    return lazy_yaml().safe_load(Path(path).read_text()) or {}
 
 
 def dump(value: object) -> str:

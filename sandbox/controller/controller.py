@@ -39,9 +39,9 @@ from sandbox.controller.uniter import (
 )
 from sandbox.machines import machines
 from sandbox.rules import charm as charms
-from sandbox.rules import hooks, operations
+from sandbox.rules import gnuflag, hooks, operations
 from sandbox.rules.context import JUJU_VERSIONS, Action
-from sandbox.rules.full_status import full_status, unit_info
+from sandbox.rules.full_status import full_status
 from sandbox.rules.model import Model, Profile, Status, Storage
 from sandbox.rules.status import Status as FullStatus
 
@@ -62,7 +62,13 @@ _POLL_S = 0.05
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 # What somebody asks for that cannot be done. Anything else that is raised is a fault of ours.
-_REFUSALS = (operations.OperationError, charms.CharmError, machines.MachineError, TimeoutError)
+_REFUSALS = (
+    operations.OperationError,
+    charms.CharmError,
+    gnuflag.UsageError,
+    machines.MachineError,
+    TimeoutError,
+)
 
 NewMachine = Callable[[str], machines.Machine]
 
@@ -132,51 +138,11 @@ class Controller:
         self._changed()
         return name, found.name
 
-    def add_unit(
-        self,
-        application: str,
-        count: int = 1,
-        to: Sequence[str] | None = None,
-        attach: Sequence[str] = (),
-    ) -> list[str]:
-        """Add units; return their names."""
-        names = operations.add_unit(self._model, application, count, to, attach)
+    def change(self, operation: str, **params: object) -> object:
+        """Do one of CHANGES; return what it gives."""
+        result = CHANGES[operation](self._model, **params)
         self._changed()
-        return names
-
-    def remove_unit(self, units: Sequence[str], destroy_storage: bool = False) -> None:
-        """Begin to remove units."""
-        operations.remove_unit(self._model, units, destroy_storage=destroy_storage)
-        self._changed()
-
-    def lose_unit(self, unit: str) -> None:
-        """Remove a unit whose machine has no power, as `juju remove-unit --force` does."""
-        operations.lose_unit(self._model, unit)
-        self._changed()
-
-    def remove_application(self, application: str, destroy_storage: bool = False) -> None:
-        """Begin to remove an application."""
-        operations.remove_application(self._model, application, destroy_storage=destroy_storage)
-        self._changed()
-
-    def integrate(self, a: str, b: str) -> None:
-        """Relate two applications."""
-        operations.integrate(self._model, a, b)
-        self._changed()
-
-    def remove_relation(self, a: str, b: str) -> None:
-        """Begin to remove a relation."""
-        operations.remove_relation(self._model, a, b)
-        self._changed()
-
-    def set_config(self, application: str, values: Mapping[str, object]) -> None:
-        """Set an application's options."""
-        operations.set_config(self._model, application, values)
-        self._changed()
-
-    def get_config(self, application: str) -> dict[str, dict[str, charms.Value | None]]:
-        """Return an application's options."""
-        return operations.get_config(self._model, application)
+        return result
 
     def refresh(self, application: str, charm: str) -> None:
         """Give an application another packed charm."""
@@ -239,16 +205,13 @@ class Controller:
         """Return what `juju status --format=json` tells."""
         return full_status(self._model, JUJU_VERSIONS[self._model.juju])
 
-    def show_unit(self, unit: str) -> dict[str, object]:
-        """Return what `juju show-unit` tells of a unit."""
-        return unit_info(self._model, operations.unit(self._model, unit))
-
     def set_model_config(self, values: Mapping[str, object]) -> None:
         """Set the interval of update-status, whether failed hooks are retried, what is logged."""
         for key in values.keys() - DEFAULT_MODEL_CONFIG.keys():
             raise operations.OperationError(f'model config "{key}" is not one of the sandbox\'s')
         if "update-status-hook-interval" in values:
-            self._update_status_interval_s = _seconds(str(values["update-status-hook-interval"]))
+            interval_s = gnuflag.duration_s(str(values["update-status-hook-interval"]))
+            self._update_status_interval_s = interval_s
             self._interval_changed.set()
         if "automatically-retry-hooks" in values:
             self._retries_hooks = str(values["automatically-retry-hooks"]).lower() == "true"
@@ -268,37 +231,23 @@ class Controller:
         operations.unit(self._model, unit)
         self._uniters[unit].resolve(retry=retry)
 
+    def get_config(self, name: str) -> dict[str, dict[str, charms.Value | None]]:
+        """Return an application's options."""
+        return operations.get_config(self._model, name)
+
     def storage(self) -> list[dict[str, object]]:
         """Return the storage instances."""
         return [
             {
                 "id": storage.id,
                 "owner": storage.owner,
-                "kind": storage.kind,
                 "pool": storage.pool,
-                "life": storage.life,
                 "location": storage.location,
                 "size": storage.size_mib,
                 "status": _storage_status(storage),
             }
             for storage in self._model.storage.values()
         ]
-
-    def add_storage(self, unit: str, name: str, directive: str) -> list[str]:
-        """Add storage to a unit; return its ids."""
-        added = operations.add_storage(self._model, unit, name, directive)
-        self._changed()
-        return added
-
-    def attach_storage(self, unit: str, id: str) -> None:  # noqa: A002  Juju's name for it.
-        """Attach a detached disk to a unit."""
-        operations.attach_storage(self._model, unit, id)
-        self._changed()
-
-    def detach_storage(self, id: str) -> None:  # noqa: A002  Juju's name for it.
-        """Begin to detach a disk from its unit."""
-        operations.detach_storage(self._model, id)
-        self._changed()
 
     def destroy(self) -> None:
         """End everything, at once."""
@@ -369,11 +318,6 @@ class Controller:
     def set_lease(self, seconds: float) -> None:
         """Set for how long a leader keeps the lead after its machine was last heard of."""
         self._lease_s = seconds
-
-    def lead(self, unit: str) -> None:
-        """Make a unit the leader of its application."""
-        operations.lead(self._model, unit)
-        self._changed()
 
     def integrate_many(
         self, unit: str, endpoint: str, charm: str, remotes: Sequence[operations.Remote]
@@ -570,15 +514,32 @@ class Controller:
 
     async def call(self, method: str, params: Mapping[str, object]) -> object:
         """Do what one request asks."""
+        if method in CHANGES:
+            return self.change(method, **params)
         if method not in METHODS:
             raise operations.OperationError(f'the sandbox has no method "{method}"')
         result = getattr(self, method)(**params)
         return await cast("Awaitable[object]", result) if asyncio.iscoroutine(result) else result
 
 
-METHODS = frozenset(
-    name for name in vars(Controller) if not name.startswith("_") and name not in ("call", "serve")
-)
+CHANGES: Mapping[str, Callable[..., object]] = {
+    operation.__name__: operation
+    for operation in (
+        operations.add_storage,
+        operations.add_unit,
+        operations.attach_storage,
+        operations.detach_storage,
+        operations.integrate,
+        operations.lead,
+        operations.lose_unit,
+        operations.remove_application,
+        operations.remove_relation,
+        operations.remove_unit,
+        operations.set_config,
+    )
+}
+"""What is asked for and is a rule alone, with the model as its first argument."""
+METHODS = {it for it in vars(Controller) if not it.startswith("_")} - {"call", "change", "serve"}
 
 
 def _runnable(path: str) -> charms.Charm:
@@ -596,15 +557,6 @@ def _storage_status(storage: Storage) -> str:
 
 def _source(key: str, value: str) -> str:
     return "default" if value == DEFAULT_MODEL_CONFIG[key] else "model"
-
-
-def _seconds(text: str) -> float:
-    """Read a duration as Juju writes it: "10s", "5m", "1h30m"."""
-    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
-    if not found or not text:
-        raise operations.OperationError(f'invalid duration "{text}": write such as 10s or 5m')
-    hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    return hours * 3600.0 + minutes * 60 + seconds
 
 
 # The process.

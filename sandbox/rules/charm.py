@@ -26,9 +26,7 @@ _SCHEMA_NOTES = {"title", "description", "default", "examples"}
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "string": (str,),
     "integer": (int,),
-    "number": (int, float),
     "boolean": (bool,),
-    "object": (dict,),
 }
 
 
@@ -49,19 +47,6 @@ class Endpoint:
 
 
 JUJU_INFO = Endpoint("juju-info", "provides", "juju-info", is_implicit=True)
-
-
-@dataclass(frozen=True)
-class StorageSpec:
-    """A storage entry of the metadata; sizes in MiB."""
-
-    name: str
-    kind: str
-    location: str
-    is_multiple: bool
-    minimum: int
-    maximum: int | None
-    minimum_size_mib: int
 
 
 @dataclass(frozen=True)
@@ -163,7 +148,7 @@ class Charm:
     name: str
     is_subordinate: bool
     endpoints: Mapping[str, Endpoint]
-    storage: Mapping[str, StorageSpec]
+    storage: tuple[str, ...]
     options: Mapping[str, Option]
     actions: Mapping[str, ActionSpec]
     files: frozenset[str] = frozenset()
@@ -207,7 +192,7 @@ def parse(
         name=str(data["name"]),
         is_subordinate=bool(data.get("subordinate", False)),
         endpoints=_endpoints(data),
-        storage={k: _storage(k, v) for k, v in _section(data, "storage").items()},
+        storage=_storage(data),
         options={
             k: _option(k, v)
             for k, v in _section(_mapping(yaml.safe_load(config), "config"), "options").items()
@@ -250,30 +235,13 @@ def _endpoints(data: Mapping[str, object]) -> dict[str, Endpoint]:
     }
 
 
-def _storage(name: str, entry: Mapping[str, object]) -> StorageSpec:
-    multiple = entry.get("multiple")
-    minimum, maximum = 1, 1
-    if multiple is not None:
-        low, dash, high = str(_mapping(multiple, "multiple").get("range", "0-")).partition("-")
-        minimum = int(low.rstrip("+"))
-        maximum = int(high) if high else (None if dash or low.endswith("+") else minimum)
-    return StorageSpec(
-        name=name,
-        kind=str(entry["type"]),
-        location=str(entry.get("location", "")),
-        is_multiple=multiple is not None,
-        minimum=minimum,
-        maximum=maximum,
-        minimum_size_mib=parse_size_mib(str(entry.get("minimum-size", "0M"))),
-    )
-
-
-def parse_size_mib(text: str) -> int:
-    """Read a size such as "10G", "512M" or "1.5T" (binary multiples, as Juju's) into MiB."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([MGTPE])?(?:i?B)?", text)
-    if not found:
-        raise CharmError(f'invalid size "{text}": use a number and M, G, T, P or E')
-    return int(float(found[1]) * 1024 ** "MGTPE".index(found[2] or "M"))
+def _storage(data: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the names of the storage, each a directory or file system where Juju puts it."""
+    entries = _section(data, "storage")
+    for name, entry in entries.items():
+        if entry.get("type") != "filesystem" or entry.keys() - {"type", "description"}:
+            raise CharmError(f"storage {name}: the sandbox has plain file systems alone")
+    return tuple(entries)
 
 
 def _option(name: str, entry: Mapping[str, object]) -> Option:

@@ -7,11 +7,11 @@ kept back until it succeeds, except for the few commands that act at once (`stat
 """
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sandbox.rules.gnuflag import UsageError
-from sandbox.rules.model import Bag, Hook, Model, Relation, Storage, Unit, port_range
+from sandbox.rules.model import Bag, Hook, Model, Relation, Storage, Unit
 
 JUJU_VERSIONS = {"3.6": "3.6.28", "4.0": "4.0.15"}
 AGENTS_DIRECTORY = "/var/lib/juju/agents"
@@ -169,7 +169,7 @@ class Context:
             storage = self.model.storage[hook.storage_id]
             env["JUJU_STORAGE_ID"] = storage.id
             env["JUJU_STORAGE_LOCATION"] = storage.location
-            env["JUJU_STORAGE_KIND"] = storage.kind
+            env["JUJU_STORAGE_KIND"] = "filesystem"
         return env
 
     def flush(self) -> None:
@@ -183,8 +183,6 @@ class Context:
             if relation := self.model.relations.get(relation_id):
                 _bags(relation, owner)[owner].update(changes)
         self.unit.ports = self.ports()
-        if self.hook and self.hook.kind == "config-changed":
-            self._refresh_network_info()
 
     def _check_leadership(self) -> None:
         """Refuse what a deposed leader has written (CommitHookChanges, agent/uniter/uniter.go)."""
@@ -198,12 +196,6 @@ class Context:
             "checking leadership continuity: "
             f'"{self.unit.name}" is not leader of "{self.unit.app}"'
         )
-
-    def _refresh_network_info(self) -> None:
-        address = self.model.address(self.unit)
-        for relation in self.relations.values():
-            if bag := relation.unit_bags.get(self.unit.name):
-                bag.update({"ingress-address": address, "egress-subnets": f"{address}/32"})
 
     def is_leader(self) -> bool:
         """Say whether the unit leads; once no, always no within one hook."""
@@ -273,26 +265,16 @@ class Context:
         """Keep a port to open or close for the flush.
 
         Raises:
-            CommandError: another range that is open on the machine overlaps it
-                (runner/context/ports.go); closing that one in the same hook doesn't help.
+            CommandError: another unit of the machine has it open (runner/context/ports.go).
         """
-        problem = f'cannot {"open" if is_open else "close"} {port} (unit "{self.unit.name}")'
-        for unit, other, requested in self._ports_of_machine(is_open=is_open):
-            if _overlap(port, other) and (unit, other) != (self.unit.name, port):
+        for unit in self.model.units.values():
+            is_other = unit.machine == self.unit.machine and unit is not self.unit
+            if is_other and port in unit.ports:
                 raise CommandError(
-                    f'{problem}: port range conflicts with {other} (unit "{unit}"){requested}'
+                    f'cannot {"open" if is_open else "close"} {port} (unit "{self.unit.name}"): '
+                    f'port range conflicts with {port} (unit "{unit.name}")'
                 )
         self._ports[port] = is_open
-
-    def _ports_of_machine(self, *, is_open: bool) -> Iterator[tuple[str, str, str]]:
-        """Give unit and port of what this hook opens (or closes), and of all that is open."""
-        for port, opens in self._ports.items():
-            if opens == is_open:
-                yield self.unit.name, port, " requested earlier"
-        for unit in self.model.units.values():
-            if unit.machine == self.unit.machine:
-                for port in unit.ports:
-                    yield unit.name, port, ""
 
     def ports(self) -> set[str]:
         """Return the unit's open ports, as they will be after the hook."""
@@ -318,11 +300,6 @@ class Context:
         if self.action is None or self.action.is_exec:
             raise CommandError("not running an action")
         return self.action
-
-
-def _overlap(port: str, other: str) -> bool:
-    (protocol, first, last), (its_protocol, its_first, its_last) = map(port_range, (port, other))
-    return protocol == its_protocol and last >= its_first and its_last >= first
 
 
 def _bags(relation: Relation, owner: str) -> dict[str, Bag]:

@@ -4,7 +4,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sandbox.rules.model import Application, Model, Relation, Status, Unit, by_number, port_range
+from sandbox.rules.model import Application, Model, Status, Unit, by_number, port_order
 from sandbox.rules.status import Status as FullStatus
 
 # Of its units' statuses an application shows the one that most needs attention.
@@ -127,7 +127,7 @@ def _unit(model: Model, unit: Unit) -> dict[str, Any]:
         "workload-status": _state(_workload_status(model, unit)),
         "juju-status": _state(_agent_status(model, unit)),
         "machine": unit.machine,
-        "open-ports": sorted(unit.ports, key=port_range),
+        "open-ports": sorted(unit.ports, key=port_order),
         "public-address": model.address(unit),
     }
     if model.is_leader(unit):
@@ -135,39 +135,3 @@ def _unit(model: Model, unit: Unit) -> dict[str, Any]:
     if subordinates := model.subordinates_of(unit):
         status["subordinates"] = {other.name: _unit(model, other) for other in subordinates}
     return status
-
-
-def unit_info(model: Model, unit: Unit) -> dict[str, object]:
-    """Return what `juju show-unit` tells of a unit."""
-    app = model.applications[unit.app]
-    return {
-        "workload-version": app.workload_version,
-        "machine": unit.machine,
-        "opened-ports": sorted(unit.ports),
-        "public-address": model.address(unit),
-        "charm": f"local:{app.charm.name}-{app.charm_version - 1}",
-        "leader": model.is_leader(unit),
-        "life": unit.life,
-        "relation-info": [
-            _relation_info(model, relation, unit) for relation in model.relations_of(unit)
-        ],
-    }
-
-
-def _relation_info(model: Model, relation: Relation, unit: Unit) -> dict[str, object]:
-    remote = relation.remote_app(unit.app)
-    return {
-        "relation-id": relation.id,
-        "endpoint": relation.endpoints[unit.app].name,
-        "related-endpoint": relation.endpoints[remote].name,
-        "application-data": relation.app_bags[remote].data,
-        "local-unit": _unit_data(relation, unit.name),
-        "related-units": {
-            name: _unit_data(relation, name) for name in model.members(relation, unit)
-        },
-    }
-
-
-def _unit_data(relation: Relation, name: str) -> dict[str, object]:
-    bag = relation.unit_bags.get(name)
-    return {"in-scope": name in relation.in_scope, "data": bag.data if bag else {}}

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A command line as Juju's programs read it, with the Go package gnuflag. No I/O."""
 
+import re
 from collections.abc import Sequence
 
 _TRUE, _FALSE = ("true", "t", "1"), ("false", "f", "0")
@@ -54,3 +55,16 @@ def _boolean(spelt: str, value: str) -> str:
     if value.lower() not in (*_TRUE, *_FALSE):
         raise UsageError(f'invalid value "{value}" for option {spelt}')
     return "true" if value.lower() in _TRUE else "false"
+
+
+def duration_s(text: str) -> float:
+    """Read a duration as Go writes it: "10s", "1h30m", "200ms".
+
+    Raises:
+        UsageError: it is none.
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|h|m|s)", text)
+    if not text or "".join(number + unit for number, unit in parts) != text:
+        raise UsageError(f'time: invalid duration "{text}"')
+    seconds = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+    return sum(float(number) * seconds[unit] for number, unit in parts)

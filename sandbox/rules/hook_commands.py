@@ -17,7 +17,7 @@ from sandbox.rules import gnuflag
 from sandbox.rules.charm import Value
 from sandbox.rules.context import CommandError, Context
 from sandbox.rules.gnuflag import UsageError
-from sandbox.rules.model import Status, port_range
+from sandbox.rules.model import Status, port_order
 
 INTERFACE = "vec0"
 NETWORK = "10.77.0.0/24"
@@ -25,7 +25,7 @@ NETWORK = "10.77.0.0/24"
 SETTABLE_STATUSES = ("maintenance", "blocked", "waiting", "active")
 _RESULT_KEY = re.compile(r"[a-z0-9]+(-+[a-z0-9]+)*")
 _RESERVED_RESULTS = ("stdout", "stdout-encoding", "stderr", "stderr-encoding")
-_PORT = re.compile(r"(\d+)(?:-(\d+))?(?:/(tcp|udp))?", re.ASCII)
+_PORT = re.compile(r"(\d+)(?:/(tcp|udp))?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -194,15 +194,13 @@ def _relation_model_get(context: Context, arguments: Arguments) -> object:
 
 
 def _port(text: str) -> str:
-    """Read "2049", "2049/tcp", "8000-8010/udp" or "icmp" into the form of opened-ports."""
-    if text == "icmp":
-        return text
+    """Read "2049" or "2049/tcp" into the form of opened-ports."""
     found = _PORT.fullmatch(text)
-    first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
-    if not found or not 1 <= first <= last <= 65535:
+    if not found:
+        raise UsageError(f"{text}: the sandbox has single ports of tcp and udp alone")
+    if not 1 <= int(found[1]) <= 65535:
         raise UsageError(f'invalid port or port range "{text}"')
-    ports = f"{first}-{last}" if first != last else str(first)
-    return f"{ports}/{found[3] or 'tcp'}"
+    return f"{found[1]}/{found[2] or 'tcp'}"
 
 
 def _open_port(context: Context, arguments: Arguments) -> object:
@@ -214,7 +212,7 @@ def _close_port(context: Context, arguments: Arguments) -> object:
 
 
 def _opened_ports(context: Context, _arguments: Arguments) -> object:
-    return sorted(context.ports(), key=port_range)
+    return sorted(context.ports(), key=port_order)
 
 
 def _status_set(context: Context, arguments: Arguments) -> object:
@@ -235,26 +233,12 @@ def _status_set(context: Context, arguments: Arguments) -> object:
 
 def _status_get(context: Context, arguments: Arguments) -> object:
     """Return a map, but for a person the status alone (status-get.go)."""
-    has_data = arguments.has("include-data")
-    is_word = not has_data and arguments.option("format", "smart") == "smart"
-    if not arguments.has("application"):
-        status = context.unit.status
-        return status.status if is_word else _status_data(status, has_data=has_data)
-    if not context.is_leader():
-        raise CommandError("this unit is not the leader")
-    status = context.app.status or Status("unknown")
-    if is_word:
-        return status.status
-    units = {
-        u.name: _status_data(u.displayed_status, has_data=has_data)
-        for u in context.model.units_of(context.app.name)
-    }
-    return {"application-status": {**_status_data(status, has_data=has_data), "units": units}}
-
-
-def _status_data(status: Status, *, has_data: bool) -> dict[str, object]:
-    data: dict[str, object] = {"status": status.status}
-    return {**data, "message": status.message, "status-data": {}} if has_data else data
+    if arguments.has("application"):
+        raise UsageError("the sandbox has no status-get --application")
+    status, message = context.unit.status.status, context.unit.status.message
+    if arguments.has("include-data"):
+        return {"status": status, "message": message, "status-data": {}}
+    return status if arguments.option("format", "smart") == "smart" else {"status": status}
 
 
 def _application_version_set(context: Context, arguments: Arguments) -> object:
@@ -287,7 +271,7 @@ def _unit_goals(context: Context, app: str) -> dict[str, object]:
 
 
 def _juju_log(context: Context, arguments: Arguments) -> object:
-    level = "DEBUG" if arguments.has("debug") else arguments.option("log-level", "INFO").upper()
+    level = arguments.option("log-level", "INFO").upper()
     hook = context.hook
     prefix = f"{hook.endpoint}:{hook.relation_id}: " if hook and hook.endpoint else ""
     context.log(level, prefix + " ".join(arguments.words))
@@ -318,7 +302,7 @@ def _storage_list(context: Context, arguments: Arguments) -> object:
 
 def _storage_get(context: Context, arguments: Arguments) -> object:
     storage = context.storage(arguments.option("s"))
-    values = {"kind": storage.kind, "location": storage.location}
+    values = {"kind": "filesystem", "location": storage.location}
     key = arguments.word(0)
     if key and key not in values:
         raise CommandError(f'invalid storage attribute "{key}"')
@@ -326,14 +310,8 @@ def _storage_get(context: Context, arguments: Arguments) -> object:
 
 
 def _action_get(context: Context, arguments: Arguments) -> object:
-    value: object = context.running_action().params
-    for part in filter(None, arguments.word(0).split(".")):
-        value = _item(value, part)
-    return value
-
-
-def _item(value: object, key: str) -> object:
-    return cast("dict[str, object]", value).get(key) if isinstance(value, dict) else None
+    params, key = context.running_action().params, arguments.word(0)
+    return params.get(key) if key else params
 
 
 def _action_set(context: Context, arguments: Arguments) -> object:
@@ -386,7 +364,7 @@ COMMANDS: Mapping[str, Command] = {
     "config-get": Command(_config_get, most_words=1, has_output=True),
     "goal-state": Command(_goal_state, has_output=True),
     "is-leader": Command(_is_leader, has_output=True),
-    "juju-log": Command(_juju_log, "log-level/l= debug", 1, None),
+    "juju-log": Command(_juju_log, "log-level/l=", 1, None),
     "network-get": Command(_network_get, "relation/r=", 1, 1, has_output=True),
     "open-port": Command(_open_port, "", 1, 1),
     "opened-ports": Command(_opened_ports, has_output=True),

@@ -8,7 +8,6 @@ what a charm sees in them.
 import hashlib
 import json
 import random
-import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -156,7 +155,6 @@ class StorageDirective:
     """What `--storage` asked for: `pool` is "rootfs" (a directory) or "disk"; size in MiB."""
 
     pool: str
-    count: int
     size_mib: int
 
 
@@ -165,7 +163,6 @@ class Storage:
     """A storage instance. `life` is that of its attachment to `owner`."""
 
     id: str
-    kind: str
     pool: str
     size_mib: int
     location: str
@@ -331,18 +328,15 @@ class Model:
         return found
 
     def config_hash(self, unit: Unit) -> str:
-        """Return a hash of all that config-changed tells a unit of: its config and address."""
-        known = [self.applications[unit.app].config(), self.address(unit)]
+        """Return a hash of what config-changed tells a unit of. Addresses do not change here."""
+        known = self.applications[unit.app].config()
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
-def port_range(port: str) -> tuple[str, int, int]:
-    """Return protocol, first and last of a port; Juju sorts by these (core/network/portrange.go).
-
-    ICMP has no ports. There too it is from -1 to -1, and so in conflict with itself.
-    """
-    found = re.fullmatch(r"(\d+)(?:-(\d+))?/(\w+)", port)
-    return (found[3], int(found[1]), int(found[2] or found[1])) if found else (port, -1, -1)
+def port_order(port: str) -> tuple[str, int]:
+    """Return protocol and number of a port; Juju sorts by these (core/network/portrange.go)."""
+    number, _, protocol = port.partition("/")
+    return protocol, int(number)
 
 
 def by_number(names: Iterable[str]) -> list[str]:

@@ -60,13 +60,6 @@ def unit(model: Model, name: str) -> Unit:
     return model.units[name]
 
 
-def machine(model: Model, name: str) -> Machine:
-    """Find a machine."""
-    if name not in model.machines:
-        raise OperationError(f"machine {name} not found")
-    return model.machines[name]
-
-
 def deploy(
     model: Model,
     charm: Charm,
@@ -116,36 +109,34 @@ def _directives(charm: Charm, wanted: Mapping[str, str]) -> dict[str, StorageDir
     for name in wanted:
         if name not in charm.storage:
             raise OperationError(f'charm "{charm.name}" has no store called "{name}"')
-    return {name: _directive(spec, wanted.get(name, "")) for name, spec in charm.storage.items()}
+    return {name: _directive(name, wanted.get(name, "")) for name in charm.storage}
 
 
-def _directive(spec: charms.StorageSpec, text: str) -> StorageDirective:
+def _directive(name: str, text: str) -> StorageDirective:
     """Read "pool,count,size" in any order, each part optional, as Juju does."""
-    pool, count, size = "", spec.minimum, 0
+    pool, count, size = "", 1, 0
     for part in filter(None, text.split(",")):
         if part.isdecimal():
             count = int(part)
         elif part[0].isdigit():
-            size = charms.parse_size_mib(part)
+            size = _size_mib(part)
         else:
             pool = part
-    if count < spec.minimum or (spec.maximum is not None and count > spec.maximum):
+    if count != 1:
         raise OperationError(
-            f'storage "{spec.name}": {count} instances specified, '
-            f"between {spec.minimum} and {spec.maximum or 'any number of'} are possible"
-        )
-    if 0 < size < spec.minimum_size_mib:
-        raise OperationError(
-            f'storage "{spec.name}": minimum storage size is {spec.minimum_size_mib} MiB, '
-            f"{size} MiB specified"
+            f'storage "{name}": {count} instances specified, between 1 and 1 are possible'
         )
     # A size alone asks for a disk of its own; "rootfs" or nothing for a directory.
     is_directory = pool == "rootfs" or not (pool or size)
-    return StorageDirective(
-        pool="rootfs" if is_directory else "disk",
-        count=count,
-        size_mib=size or spec.minimum_size_mib or DEFAULT_SIZE_MIB,
-    )
+    return StorageDirective("rootfs" if is_directory else "disk", size or DEFAULT_SIZE_MIB)
+
+
+def _size_mib(text: str) -> int:
+    """Read a size such as "10G", "512M" or "1.5T" (binary multiples, as Juju's) into MiB."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([MGTPE])?(?:i?B)?", text)
+    if not found:
+        raise OperationError(f'invalid size "{text}": use a number and M, G, T, P or E')
+    return int(float(found[1]) * 1024 ** "MGTPE".index(found[2] or "M"))
 
 
 def _converted(charm: Charm, values: Mapping[str, object]) -> dict[str, Value]:
@@ -166,7 +157,8 @@ def add_machine(model: Model) -> Machine:
 
 def _check_placement(model: Model, count: int, to: Sequence[str] | None) -> None:
     for name in to or ():
-        machine(model, name)
+        if name not in model.machines:
+            raise OperationError(f"machine {name} not found")
     if to and len(to) > count:
         raise OperationError(f"too many placements: {len(to)} for {count} units")
 
@@ -174,7 +166,7 @@ def _check_placement(model: Model, count: int, to: Sequence[str] | None) -> None
 def add_unit(
     model: Model,
     app: str,
-    count: int,
+    count: int = 1,
     to: Sequence[str] | None = None,
     attach: Sequence[str] = (),
 ) -> list[str]:
@@ -214,53 +206,46 @@ def _new_unit(
     model.units[added.name] = added
     for identity in attach:
         attach_storage(model, added.name, identity)
+    there = {found.name for found in model.storage_of(added)}
     for name, directive in app.storage.items():
-        there = sum(found.name == name for found in model.storage_of(added))
-        for _ in range(directive.count - there):
-            _add_storage(model, app.charm.storage[name], directive, added)
+        if name not in there:
+            _add_storage(model, name, directive, added)
     return added
 
 
-def _add_storage(
-    model: Model, spec: charms.StorageSpec, directive: StorageDirective, owner: Unit
-) -> str:
-    identity = f"{spec.name}/{model.next_storage}"
+def _add_storage(model: Model, name: str, directive: StorageDirective, owner: Unit) -> str:
+    identity = f"{name}/{model.next_storage}"
     model.next_storage += 1
+    location = _storage_location(model, identity)
     model.storage[identity] = Storage(
-        identity,
-        spec.kind,
-        directive.pool,
-        directive.size_mib,
-        storage_location(model, spec, identity),
-        owner.name,
+        identity, directive.pool, directive.size_mib, location, owner.name
     )
     return identity
 
 
-def storage_location(model: Model, spec: charms.StorageSpec, identity: str) -> str:
+def _storage_location(model: Model, identity: str) -> str:
     """Return where a storage instance is mounted, from when it is attached.
 
     3.6: state/filesystem.go. 4.0: the last part is the attachment's own UUID
     (domain/storageprovisioning/service/filesystem.go).
     """
-    if spec.location and not spec.is_multiple:
-        return spec.location
-    name = identity if model.juju == "3.6" else str(uuid.uuid4())
-    return f"{spec.location or STORAGE_ROOT}/{name}"
+    return f"{STORAGE_ROOT}/{identity if model.juju == '3.6' else uuid.uuid4()}"
 
 
-def remove_unit(model: Model, names: Sequence[str], *, destroy_storage: bool = False) -> None:
-    """Begin to remove principal units."""
-    for name in names:
-        if unit(model, name).principal:
-            raise OperationError(f'cannot destroy unit "{name}": unit is a subordinate')
-    for name in names:
-        model.units[name].life = "dying"
-        model.units[name].destroys_storage |= destroy_storage
+def remove_unit(model: Model, name: str, *, destroy_storage: bool = False) -> None:
+    """Begin to remove a principal unit."""
+    found = unit(model, name)
+    if found.principal:
+        raise OperationError(f'cannot destroy unit "{name}": unit is a subordinate')
+    found.life = "dying"
+    found.destroys_storage |= destroy_storage
 
 
 def lose_unit(model: Model, name: str) -> None:
-    """Remove a unit whose machine is gone, with its subordinates: no hook of theirs ever runs."""
+    """Remove a unit whose machine has no power, as `juju remove-unit --force` does.
+
+    It goes with its subordinates: no hook of theirs ever runs.
+    """
     lost = unit(model, name)
     if model.machines[lost.machine].status.status != "down":
         raise OperationError(f'machine {lost.machine} of "{name}" is up: take its power first')
@@ -281,8 +266,8 @@ def remove_application(model: Model, name: str, *, destroy_storage: bool = False
             relation.life = "dying"
 
 
-def integrate(model: Model, a: str, b: str) -> Relation:
-    """Relate two applications, each given as "app" or "app:endpoint"."""
+def integrate(model: Model, a: str, b: str) -> int:
+    """Relate two applications, each given as "app" or "app:endpoint"; return the relation's id."""
     ends = _infer(model, a, b)
     key = Relation(0, ends).key
     for other in model.relations.values():
@@ -296,7 +281,7 @@ def integrate(model: Model, a: str, b: str) -> Relation:
             )
     for app, endpoint in ends.items():
         _check_can_relate(model, key, app, endpoint)
-    return _add_relation(model, ends)
+    return _add_relation(model, ends).id
 
 
 def _check_can_relate(model: Model, key: str, app: str, endpoint: Endpoint) -> None:
@@ -378,7 +363,7 @@ def integrate_many(
         [added] = model.units_of(name)
         # As if its machine had been up.
         added.local = replace(added.local, charm_version=1, is_installed=True)
-        relations.append(integrate(model, f"{app}:{endpoint}", name))
+        relations.append(model.relations[integrate(model, f"{app}:{endpoint}", name)])
     settle(model)
     for it, relation in zip(remotes, relations, strict=True):
         name = it["application"]
@@ -447,7 +432,7 @@ def refresh(model: Model, name: str, charm: Charm) -> None:
                 f'cannot upgrade application "{name}" to charm "{charm.name}": '
                 f'would break relation "{relation.key}"'
             )
-    if missing := found.charm.storage.keys() - charm.storage.keys():
+    if missing := set(found.charm.storage) - set(charm.storage):
         raise OperationError(
             f'cannot upgrade application "{name}" to charm "{charm.name}": '
             f"storage {', '.join(sorted(missing))} removed"
@@ -466,21 +451,21 @@ def storage(model: Model, identity: str) -> Storage:
     return model.storage[identity]
 
 
-def add_storage(model: Model, unit_name: str, name: str, text: str) -> list[str]:
-    """Add storage to a unit as a directive asks for it; return the ids."""
+def add_storage(model: Model, unit_name: str, name: str, directive: str) -> str:
+    """Add storage to a unit as a directive asks for it; return its id."""
     owner = unit(model, unit_name)
+    _check_has_room(model, owner, name)
+    return _add_storage(model, name, _directive(name, directive), owner)
+
+
+def _check_has_room(model: Model, owner: Unit, name: str) -> None:
     charm = model.applications[owner.app].charm
     if name not in charm.storage:
         raise OperationError(f'charm storage "{name}" not found')
-    spec = charm.storage[name]
-    directive = _directive(replace(spec, minimum=1, maximum=None), text)
-    count = directive.count + sum(found.name == name for found in model.storage_of(owner))
-    if spec.maximum is not None and count > spec.maximum:
+    if any(found.name == name for found in model.storage_of(owner)):
         raise OperationError(
-            f'charm "{charm.name}" store "{name}": '
-            f"at most {spec.maximum} instances supported, {count} specified"
+            f'charm "{charm.name}" store "{name}": at most 1 instances supported, 2 specified'
         )
-    return [_add_storage(model, spec, directive, owner) for _ in range(directive.count)]
 
 
 def detach_storage(model: Model, identity: str) -> None:
@@ -506,16 +491,8 @@ def attach_storage(model: Model, unit_name: str, identity: str) -> None:
     """Attach a detached disk to a unit."""
     found, owner = storage(model, identity), unit(model, unit_name)
     _check_detached(model, identity)
-    spec = model.applications[owner.app].charm.storage.get(found.name)
-    if spec is None:
-        raise OperationError(f'application "{owner.app}" has no storage "{found.name}"')
-    count = sum(s.name == found.name for s in model.storage_of(owner))
-    if spec.maximum is not None and count >= spec.maximum:
-        raise OperationError(
-            f'cannot attach storage "{identity}" to unit {unit_name}: '
-            f"at most {spec.maximum} instances of {found.name} supported"
-        )
-    found.location = storage_location(model, spec, identity)
+    _check_has_room(model, owner, found.name)
+    found.location = _storage_location(model, identity)
     found.owner, found.life, found.is_provisioned = unit_name, "alive", False
 
 

@@ -87,7 +87,7 @@ class SandboxMachines:
 
     def lead(self, unit: str) -> None:
         """Make a unit the leader of its application."""
-        self.ask("lead", unit=unit)
+        self.ask("lead", name=unit)
 
     def kill_hook(self, unit: str, *at_exec: int) -> None:
         """Let the unit's next dispatches be killed, each at the exec that a number names (from 1).

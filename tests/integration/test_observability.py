@@ -380,7 +380,7 @@ def test_a_second_unit(story: Story):
 def test_a_unit_without_storage(story: Story):
     found: list[dict[str, str]] = story.machines.ask("storage")
     (storage,) = [it["id"] for it in found if it["owner"] == OTHER_UNIT]
-    story.machines.ask("detach_storage", id=storage)
+    story.machines.ask("detach_storage", identity=storage)
     with story.update_status_every("5s"):
         story.until_says(OTHER_UNIT, "blocked", "No storage")
     becomes(lambda: "nfs_server_storage_size_bytes" in scraped(story, OTHER_UNIT), expected=False)

@@ -13,10 +13,7 @@ subordinate: true
 provides: {share: {interface: nfs_share}}
 requires: {juju-info: {interface: juju-info, scope: container}, one: {interface: x, limit: 1}}
 peers: {cluster: {interface: cluster}}
-storage:
-  shares: {type: filesystem, minimum-size: 2G}
-  more: {type: filesystem, location: /srv, multiple: {range: 1-3}}
-  many: {type: block, multiple: {range: 0+}}
+storage: {shares: {type: filesystem, description: Where they are.}}
 """
 CONFIG = """
 options:
@@ -44,13 +41,7 @@ def test_metadata():
     assert CHARM.endpoints["one"].limit == 1
     assert CHARM.endpoints["juju-info"].scope == "container"
     assert CHARM.endpoints["cluster"].role == "peers"
-
-
-def test_storage():
-    shares, more, many = (CHARM.storage[name] for name in ("shares", "more", "many"))
-    assert (shares.minimum, shares.maximum, shares.minimum_size_mib) == (1, 1, 2048)
-    assert (more.minimum, more.maximum, more.location, more.is_multiple) == (1, 3, "/srv", True)
-    assert (many.minimum, many.maximum, many.kind) == (0, None, "block")
+    assert CHARM.storage == ("shares",)
 
 
 def test_every_charm_has_the_implicit_juju_info():
@@ -130,19 +121,13 @@ def test_whether_an_action_takes_other_parameters_depends_on_juju_unless_it_says
         (("name: a", "", "juju-run: {}"), "reserved action name"),
         (("name: a", "", "x: {params: {y: {type: text}}}"), "unknown type 'text'"),
         (("name: a", "", "x: {params: {y: {oneOf: []}}}"), "'oneOf' of 'y' is not supported"),
-        (("{name: a, storage: {x: {type: filesystem, minimum-size: 1x}}}",), "invalid size"),
+        (("{name: a, storage: {x: {type: block}}}",), "x: the sandbox has plain file systems"),
+        (("{name: a, storage: {x: {type: filesystem, multiple: 1}}}",), "plain file systems"),
     ],
 )
 def test_a_charm_that_is_refused(texts: tuple[str, ...], problem: str):
     with pytest.raises(charms.CharmError, match=problem):
         charms.parse(*texts)
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [("10G", 10240), ("512M", 512), ("1.5T", 1572864), ("2GiB", 2048), ("7", 7)]
-)
-def test_sizes(text: str, size: int):
-    assert charms.parse_size_mib(text) == size
 
 
 def test_a_packed_charm_is_read(tmp_path):

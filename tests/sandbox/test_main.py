@@ -18,11 +18,6 @@ from sandbox.controller import client
 from sandbox.controller.client import RunDirectory
 from sandbox.controller.controller import METHODS
 
-ANSWERS = {
-    "add_bystander": "x0",
-    "ssh": {"returncode": 3, "stdout": "out", "stderr": ""},
-}
-
 
 class Answers(socketserver.StreamRequestHandler):
     """A controller that notes what it is asked."""
@@ -30,9 +25,8 @@ class Answers(socketserver.StreamRequestHandler):
     def handle(self):
         for line in self.rfile:
             request = json.loads(line)
-            result = ANSWERS.get(request["method"])
             self.server.asked.append((request["method"], request["params"]))  # pyright: ignore
-            self.wfile.write(json.dumps({"result": result}).encode() + b"\n")
+            self.wfile.write(json.dumps({"result": None}).encode() + b"\n")
 
 
 @contextmanager
@@ -60,9 +54,9 @@ def models(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_without_a_model_it_says_how_to_get_one(models: Path, capsys: pytest.CaptureFixture[str]):
     # A controller that died leaves its directory.
     RunDirectory(models / "dead").path.mkdir()
-    assert program.main(["bystander"]) == 1
+    assert program.main(["boot", "0"]) == 1
     assert "./dev demo --keep leaves one" in capsys.readouterr().err
-    assert program.main(["--model", "dead", "bystander"]) == 1
+    assert program.main(["--model", "dead", "boot", "0"]) == 1
     assert capsys.readouterr().err == "model sandbox:admin/dead not found\n"
 
 
@@ -72,33 +66,12 @@ def test_destroy_without_a_model_is_fine(models: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(
-    ("words", "method", "params", "returncode", "output"),
-    [
-        (["power-cut", "app/9"], "power_cut", {"machine": "app/9"}, 0, ""),
-        (["plug", "0"], "plug", {"machine": "0"}, 0, ""),
-        (["bystander"], "add_bystander", {}, 0, "x0\n"),
-        (
-            ["run", "x0", "ls", "-l"],
-            "ssh",
-            {"machine": "x0", "command": "ls -l", "timeout_s": 600.0},
-            3,
-            "out",
-        ),
-    ],
+    ("words", "method"), [(["power-cut", "app/9"], "power_cut"), (["plug", "0"], "plug")]
 )
-def test_what_it_asks(
-    models: Path,
-    words: list[str],
-    method: str,
-    params: dict[str, object],
-    returncode: int,
-    output: str,
-    capsys: pytest.CaptureFixture[str],
-):
+def test_what_it_asks(models: Path, words: list[str], method: str):
     with controller(RunDirectory(models / "try")) as server:
-        assert program.main(["--model", "try", *words]) == returncode
-    assert server.asked == [(method, params)]
-    assert capsys.readouterr().out == output
+        assert program.main(["--model", "try", *words]) == 0
+    assert server.asked == [(method, {"machine": words[1]})]
 
 
 def test_what_can_be_asked_is_what_the_controller_has():
@@ -107,14 +80,9 @@ def test_what_can_be_asked_is_what_the_controller_has():
 
 
 def test_destroy_ends_the_model_in_focus_or_the_one_named_or_all(
-    models: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    current = tmp_path / "current-model"
-    monkeypatch.setattr(juju_line, "CURRENT", current)
-    current.write_text("one")
+    monkeypatch.setenv("JUJU_MODEL", "one")
     one, other = RunDirectory(models / "one"), RunDirectory(models / "other")
     left = "still running: {}; ./dev destroy --all ends every model\n"
     with controller(one) as server, controller(other) as another:

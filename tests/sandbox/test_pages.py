@@ -30,7 +30,9 @@ ELSEWHERE = {
     "deploy --bind": "there is one network",
     "exec --application": "the suite asks units one by one",
     "integrate --via": "there is one model",
+    "show-unit": "addresses do not change, and the suite reads databags in a hook's context",
     "status --relations": "the suite asks for units and machines alone",
+    "switch": "there is one model",
 }
 # A block that is indented or fenced, or a command within a line.
 BLOCK = re.compile(r"(?m)^(?:    |> )?(juju .*)$")

@@ -145,7 +145,7 @@ class Machines:
     async def configure(self, application: str, **options: str | int) -> None:
         """Set options of an application."""
         values = {name.replace("_", "-"): str(value) for name, value in options.items()}
-        await self.ask("set_config", application=application, values=values)
+        await self.ask("set_config", name=application, values=values)
 
     async def integrate(self, client: Client) -> None:
         """Integrate a client with the server, once its last integration is gone."""
@@ -275,7 +275,7 @@ class Machines:
 
     async def add_unit(self, application: str, *attach: str) -> str:
         """Add a unit, with storage that is detached if any is named; the unit's name."""
-        added = await self.ask("add_unit", application=application, attach=attach)
+        added = await self.ask("add_unit", app=application, attach=attach)
         (unit,) = cast("list[str]", added)
         return unit
 

@@ -190,7 +190,7 @@ async def remove_client_unit(machines: Machines, ledger: Ledger, name: str) -> N
     unit = list(client.units)[-1]
     await machines.stop_writing(unit)
     await machines.note_acknowledged(ledger, unit)
-    await machines.ask("remove_unit", units=[unit])
+    await machines.ask("remove_unit", name=unit)
     await machines.gone(unit)
     del client.units[unit]
     ledger.excused.discard(unit)

@@ -11,7 +11,7 @@ MAX_SERVERS = 4
 
 @move(lambda it: [(unit,) for unit in it.servers])
 async def lead(machines: Machines, ledger: Ledger, unit: str) -> None:
-    await machines.ask("lead", unit=unit)
+    await machines.ask("lead", name=unit)
 
 
 async def _new_server(machines: Machines, ledger: Ledger, *attach: str) -> None:
@@ -50,7 +50,7 @@ async def _end_programs(machines: Machines, ledger: Ledger, server: str) -> None
 @move(free_servers, weight=1)
 async def remove_server(machines: Machines, ledger: Ledger, unit: str) -> None:
     await _end_programs(machines, ledger, unit)
-    await machines.ask("remove_unit", units=[unit])
+    await machines.ask("remove_unit", name=unit)
     await machines.gone(unit)
     ledger.lose(unit)
 
@@ -58,7 +58,7 @@ async def remove_server(machines: Machines, ledger: Ledger, unit: str) -> None:
 @move(free_servers, weight=1, has_fate=False)
 async def lose_server(machines: Machines, ledger: Ledger, unit: str) -> None:
     await machines.ask("power_cut", machine=unit)
-    await machines.ask("lose_unit", unit=unit)
+    await machines.ask("lose_unit", name=unit)
     await _take_away(machines, ledger, ledger.lose(unit))
 
 
@@ -66,7 +66,7 @@ async def lose_server(machines: Machines, ledger: Ledger, unit: str) -> None:
 async def detach_storage(machines: Machines, ledger: Ledger, unit: str) -> None:
     await _end_programs(machines, ledger, unit)
     storage = ledger.servers[unit]
-    await machines.ask("detach_storage", id=storage)
+    await machines.ask("detach_storage", identity=storage)
     await machines.detached(storage)
     ledger.detach(unit)
 
@@ -78,7 +78,7 @@ async def detach_storage(machines: Machines, ledger: Ledger, unit: str) -> None:
     weight=6,
 )
 async def attach_storage(machines: Machines, ledger: Ledger, unit: str, storage: str) -> None:
-    await machines.ask("attach_storage", unit=unit, id=storage)
+    await machines.ask("attach_storage", unit_name=unit, identity=storage)
     ledger.attach(unit, storage)
 
 
@@ -101,7 +101,7 @@ async def deploy_second_server(machines: Machines, ledger: Ledger, unit: str) ->
 
 @move(lambda it: [()] if it.second else [], weight=4, has_fate=False)
 async def remove_second_server(machines: Machines, ledger: Ledger) -> None:
-    await machines.ask("remove_application", application=SECOND)
+    await machines.ask("remove_application", name=SECOND)
     await machines.until(lambda: not machines.units_of(SECOND), IDLE_TIMEOUT_S)
     ledger.second = ""
     ledger.seconds += 1

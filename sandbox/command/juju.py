@@ -133,12 +133,6 @@ def _deploy(call: Call) -> None:
 def _local(charm: str) -> str:
     """Return the path of a packed charm."""
     if not charm.startswith(("./", "../", "/")):
-        if Path(charm).exists():
-            raise CommandError(
-                f'The charm or bundle "{charm}" is ambiguous.\n'
-                f"To deploy a local charm or bundle, run `juju deploy ./{charm}`.\n"
-                f"To deploy a charm or bundle from CharmHub, run `juju deploy ch:{charm}`."
-            )
         raise UsageError(
             f'the sandbox has no Charmhub for "juju deploy {charm}": deploy a packed charm,'
             " such as those that ./dev pack leaves in ./.cache/charms"

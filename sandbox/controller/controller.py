@@ -691,24 +691,24 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 async def run(
-    name: str, directory: Path, base: Path, juju: Profile, *, keep: bool, seed: int
+    name: str, run_dir: Path, base: Path, juju: Profile, *, keep: bool, seed: int
 ) -> None:
     """Be the controller, until told to end or the lifeline is cut."""
     network = machines.Network()
     await network.up()
 
     def new_machine(name: str) -> machines.Machine:
-        return machines.Machine(name, network, base, directory)
+        return machines.Machine(name, network, base, run_dir)
 
     async with asyncio.TaskGroup() as tasks:
-        controller = Controller(Model(name, juju, seed), directory, new_machine, tasks)
+        controller = Controller(Model(name, juju, seed), run_dir, new_machine, tasks)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, controller.destroy)
         if not keep:
             # Nobody writes to the lifeline: it becomes readable at its end only.
             loop.add_reader(sys.stdin.fileno(), controller.destroy)
         # The socket appears under its name when it answers.
-        await controller.serve(directory / "controller.sock")
+        await controller.serve(run_dir / "controller.sock")
         await controller.destroyed.wait()
         # At once: the kernel ends the machines, and there is nothing of theirs to save.
         os._exit(0)
@@ -723,17 +723,7 @@ def main() -> None:
     parser.add_argument("--juju", choices=["3.6", "4.0"], default="3.6")
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**32))
-    arguments = parser.parse_args()
-    asyncio.run(
-        run(
-            arguments.name,
-            arguments.run_dir,
-            arguments.base,
-            arguments.juju,
-            keep=arguments.keep,
-            seed=arguments.seed,
-        )
-    )
+    asyncio.run(run(**vars(parser.parse_args())))
 
 
 if __name__ == "__main__":

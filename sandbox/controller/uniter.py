@@ -413,15 +413,14 @@ class Uniter:
         kill_at_exec = self.kills_due.pop(0) if self.kills_due else None
         buffers = self._log_buffers(name)
 
-        async def answer(call: machines.HookCall) -> machines.Result:
+        async def answer(argv: tuple[str, ...], stdin: str) -> machines.Result:
             nonlocal commands
             commands += 1
-            question = tuple(call.argv)
-            if question in asked:
-                repeated.append(" ".join(question))
-            elif hook_commands.is_question(question):
-                asked.add(question)
-            found = hook_commands.execute(context, call.argv, call.stdin)
+            if argv in asked:
+                repeated.append(" ".join(argv))
+            elif hook_commands.is_question(argv):
+                asked.add(argv)
+            found = hook_commands.execute(context, argv, stdin)
             return machines.Result(found.returncode, found.stdout, found.stderr)
 
         def relay(stream: str, text: str) -> None:

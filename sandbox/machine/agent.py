@@ -46,7 +46,7 @@ WAIT_ALL = 0x40000000
 class Request(TypedDict):
     """The first frame; which keys there are depends on ``operation``."""
 
-    operation: Literal["identify", "unpack", "run"]
+    operation: Literal["unpack", "run"]
     path: str
     data: str
     argv: list[str]
@@ -83,12 +83,6 @@ def serve(connection: socket.socket) -> None:
         answer = {"error": str(error)}
     if answer is not None:
         send(connection, answer)
-
-
-def identify(_connection: socket.socket, _request: Request) -> Mapping[str, object]:
-    """Answer which boot this is."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return {"boot_id": file.read().strip()}
 
 
 def unpack(_connection: socket.socket, request: Request) -> Mapping[str, object]:
@@ -136,14 +130,14 @@ def link(path: str, target: str) -> None:
 def run(connection: socket.socket, request: Request) -> Mapping[str, object] | None:
     """Run a command; its output and hook commands are frames, answered or not, until it ends.
 
-    ``{"stream": "stdout"|"stderr", "text": …}`` goes out as it comes. ``{"call": n, "context_id",
-    "argv", "stdin"}`` goes out for a hook command, and ``{"call": n, "returncode", "stdout",
-    "stderr"}`` comes back. ``{"returncode": …}`` is the last; it is negative after a signal.
+    ``{"stream": "stdout"|"stderr", "text": …}`` goes out as it comes. ``{"call": n, "argv",
+    "stdin"}`` goes out for a hook command, and ``{"call": n, "returncode", "stdout", "stderr"}``
+    comes back. ``{"returncode": …}`` is the last; it is negative after a signal.
     """
     return Run(connection, request).until_done()
 
 
-OPERATIONS = {"identify": identify, "unpack": unpack, "run": run}
+OPERATIONS = {"unpack": unpack, "run": run}
 
 
 class Run:
@@ -244,7 +238,7 @@ class Run:
             return
         self._calls_made += 1
         self._calls[self._calls_made] = call
-        message = {"call": self._calls_made, "context_id": context_id, "argv": argv}
+        message = {"call": self._calls_made, "argv": argv}
         send(self._connection, {**message, "stdin": stdin.decode(errors="replace")})
 
     def _hear_controller(self, connection: socket.socket) -> None:

@@ -82,16 +82,7 @@ class Result:
     stderr: str
 
 
-@dataclass(frozen=True)
-class HookCall:
-    """A hook command that a process in a machine issued; ``argv[0]`` is its name."""
-
-    context_id: str
-    argv: tuple[str, ...]
-    stdin: str
-
-
-HookCommands = Callable[[HookCall], Awaitable[Result]]
+HookCommands = Callable[[tuple[str, ...], str], Awaitable[Result]]
 Output = Callable[[str, str], None]
 
 
@@ -353,8 +344,9 @@ class Machine:
             cwd: its working directory.
             stdin: what it reads.
             timeout_s: when it is killed.
-            on_hook_command: answers the hook commands of processes of this run. ``env`` must then
-                have JUJU_CONTEXT_ID and JUJU_AGENT_SOCKET_ADDRESS, where the agent listens.
+            on_hook_command: answers the hook commands of processes of this run, given their words
+                and what they read. ``env`` must then have JUJU_CONTEXT_ID and
+                JUJU_AGENT_SOCKET_ADDRESS, where the agent listens.
             on_output: told "stdout" or "stderr", and text, as it comes, in pieces of any length.
             kill_at_exec: the exec, counted from 1 and without hook commands, at which all
                 processes are killed by SIGKILL.
@@ -384,7 +376,8 @@ class Machine:
                     if on_output:
                         on_output(stream, text)
                 elif "call" in message and on_hook_command:
-                    answer = await on_hook_command(_hook_call(message))
+                    words = tuple(cast("list[str]", message["argv"]))
+                    answer = await on_hook_command(words, cast("str", message["stdin"]))
                     await channel.send({"call": message["call"], **vars(answer)})
                 else:
                     stdout, stderr = "".join(texts["stdout"]), "".join(texts["stderr"])
@@ -395,47 +388,40 @@ class Machine:
     async def unpack(self, archive: bytes, directory: str) -> None:
         """Unpack a zip archive, with file modes and symbolic links."""
         encoded = binascii.b2a_base64(archive, newline=False).decode()
-        await self._ask({"operation": "unpack", "path": directory, "data": encoded})
+        request: Message = {"operation": "unpack", "path": directory, "data": encoded}
 
-    async def _ask(self, request: Message) -> Message:
-        async def converse(channel: _Channel) -> Message:
+        async def converse(channel: _Channel) -> None:
             await channel.send(request)
-            return await channel.receive()
+            await channel.receive()
 
-        return await self._with_agent(converse, _COMMAND_TIMEOUT_S, str(request["operation"]))
+        await self._with_agent(converse, _COMMAND_TIMEOUT_S, "unpacking")
 
     async def _with_agent(
         self, converse: Callable[["_Channel"], Awaitable[_Answer]], timeout_s: float, doing: str
     ) -> _Answer:
         """Talk to the agent, for as long as there is time, the machine, and a caller."""
-        if self._end is None or not self.is_running:
+        end = self._end
+        if end is None or not self.is_running:
             raise MachineError(f"{self.host_name} isn't running: {doing}")
         with self._on_one_processor():
-            return await self._talk(self._end, converse, timeout_s, doing)
-
-    async def _talk(
-        self,
-        end: asyncio.Task[int],
-        converse: Callable[["_Channel"], Awaitable[_Answer]],
-        timeout_s: float,
-        doing: str,
-    ) -> _Answer:
-        async with self._connect(end) as channel:
-            talk = asyncio.ensure_future(converse(channel))
-            try:
-                await asyncio.wait(
-                    {talk, end}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
-                )
-                if talk.done():
-                    return talk.result()
-                if not self.is_running:
-                    raise MachineError(f"{self.host_name} stopped while {doing}")
-                raise TimeoutError(f"{self.host_name}: {doing} took longer than {timeout_s:g} s")
-            finally:
-                talk.cancel()
-                await asyncio.wait({talk})
-                if self.is_running:
-                    await channel.hang_up()
+            async with self._connect(end) as channel:
+                talk = asyncio.ensure_future(converse(channel))
+                try:
+                    await asyncio.wait(
+                        {talk, end}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    if talk.done():
+                        return talk.result()
+                    if not self.is_running:
+                        raise MachineError(f"{self.host_name} stopped while {doing}")
+                    raise TimeoutError(
+                        f"{self.host_name}: {doing} took longer than {timeout_s:g} s"
+                    )
+                finally:
+                    talk.cancel()
+                    await asyncio.wait({talk})
+                    if self.is_running:
+                        await channel.hang_up()
 
     @contextmanager
     def _on_one_processor(self) -> Generator[None]:
@@ -496,7 +482,7 @@ class Machine:
         """Wait until the agent answers; MachineError if it never will."""
         while True:
             try:
-                await self._ask({"operation": "identify"})
+                await self.run(["true"])
             except MachineError:
                 # A kernel that panics stays: the first process of a namespace can't abort itself.
                 if not self.is_running or "Kernel panic" in self._console_tail():
@@ -618,11 +604,6 @@ def _host_number(name: str) -> int:
     if number >= limit:
         raise MachineError(f"the network has no address for a machine {name}")
     return number
-
-
-def _hook_call(message: Message) -> HookCall:
-    argv = cast("list[str]", message["argv"])
-    return HookCall(cast("str", message["context_id"]), tuple(argv), cast("str", message["stdin"]))
 
 
 async def _command(*argv: str, stdin: str) -> None:

@@ -221,10 +221,10 @@ STARTUP = [(hook, 0) for hook in ("install", "leader-elected", "config-changed",
 
 
 @asynchronous
-async def test_deploy_starts_a_unit():
+async def test_deploy_starts_a_unit_whose_hooks_have_the_environment_of_juju_and_no_other():
     async with world() as it:
         it.script("install", "echo to stdout; echo to stderr >&2; juju-log -l ERROR -- -x")
-        it.script("start", "status-set active ready; application-version-set 1.2")
+        it.script("start", "status-set active ready; application-version-set 1.2; env > ../env")
         it.controller.deploy(it.charm("plain", ""), "plain")
         await it.idle("plain/0")
         assert it.ran("plain/0") == STARTUP
@@ -243,14 +243,6 @@ async def test_deploy_starts_a_unit():
         assert ("WARNING", "unit.plain/0.install", "to stderr") in lines
         assert ("ERROR", "unit.plain/0.juju-log", "-x") in lines
         assert "to stderr" in (it.root / "debug.log").read_text()
-
-
-@asynchronous
-async def test_the_environment_of_a_hook_is_that_of_juju_and_nothing_else():
-    async with world() as it:
-        it.script("start", "env > $CHARM_DIR/../env")
-        it.controller.deploy(it.charm("plain", ""), "plain")
-        await it.idle("plain/0")
         text = it.file("0", "agents/unit-plain-0/env").read_text()
         names = {line.partition("=")[0] for line in text.splitlines()}
         assert {"JUJU_CONTEXT_ID", "JUJU_SLA", "PATH"} <= names
@@ -477,64 +469,44 @@ async def test_a_leader_that_is_back_within_its_lease_leads():
 
 
 @asynchronous
-async def test_a_leader_that_loses_the_lead_in_a_hook_fails_if_it_wrote_as_leader():
+async def test_who_writes_as_leader_and_loses_the_lead_has_failed():
+    """A hook, and an action: finalizeAction in runner/context/context.go."""
     async with world("4.0") as it:
         it.controller.set_model_config({"automatically-retry-hooks": "false"})
-        it.controller.set_lease(0.1)
-        it.controller.deploy(it.charm("b", "requires: {share: {interface: s}}"), "b")
-        it.controller.deploy(it.charm("a", "provides: {share: {interface: s}}"), "a", num_units=2)
-        await it.idle("a/0", "a/1", "b/0")
-        goes_on = it.root / "go"
-        it.script(
-            "a-0.share-relation-created",
-            "relation-set --app by=a-0; touch $CHARM_DIR/../in\n"
-            f"until [ -e {goes_on} ]; do sleep 0.01; done",
-        )
-        it.controller.change("integrate", a="a", b="b")
-        await it.until(it.file("1", "agents/unit-a-0/in").exists)
-        await it.controller.unplug("a/0")
-        await it.until(lambda: leader(it) == "a/1")
-        goes_on.touch()
-        await it.until(lambda: it.unit("a/0")["workload-status"]["current"] == "error")
-        assert it.unit("a/0")["workload-status"]["message"] == (
-            'hook failed: "share-relation-created"'
-        )
-        said = [line["message"] for line in it.controller.log("a/0") if line["level"] == "ERROR"]
-        assert said == [
-            "cannot apply changes: lease not held",
-            'hook "share-relation-created" failed: lease not held',
-        ]
-        assert it.controller._model.relations[0].app_bags["a"].data == {}
-        await it.idle("a/1", "b/0")
-
-
-@asynchronous
-async def test_an_action_that_loses_the_lead_fails_if_it_wrote_as_leader():
-    """See finalizeAction in runner/context/context.go."""
-    async with world() as it:
-        peers = "peers: {p: {interface: p}}"
-        it.controller.deploy(it.charm("a", peers, **{"actions.yaml": "act: {}"}), "a", num_units=2)
-        await it.idle("a/0", "a/1")
-        goes_on = it.root / "go"
-        it.script(
-            "act",
+        await it.deployed("peers: {p: {interface: p}}", num_units=2)
+        begun, goes_on = it.file("0", "agents/unit-a-0/in"), it.root / "go"
+        writes = (
             "relation-set --app -r 0 by=me; echo oh >&2; touch $CHARM_DIR/../in\n"
-            f"until [ -e {goes_on} ]; do sleep 0.01; done",
+            f"until [ -e {goes_on} ]; do sleep 0.01; done"
         )
+
+        async def lose_the_lead() -> None:
+            await it.until(begun.exists)
+            begun.unlink()
+            it.controller.change("lead", name="a/1")
+            goes_on.touch()
+
+        it.script("act", writes)
         action = asyncio.create_task(it.act("a/0", "act"))
-        await it.until(it.file("0", "agents/unit-a-0/in").exists)
-        it.controller.change("lead", name="a/1")
-        goes_on.touch()
+        await lose_the_lead()
         ended = await action
         assert ended["status"] == "failed"
         assert ended["message"] == "committing requested changes failed"
-        assert ended["results"] == {
-            "return-code": 1,
-            "stderr": 'oh\n\nchecking leadership continuity: "a/0" is not leader of "a"',
-        }
-        await it.until(lambda: it.ran("a/1")[-1] == ("leader-elected", 0))
-        await it.until(lambda: it.ran("a/0")[-1] == ("leader-settings-changed", 0))
-        await it.idle("a/0", "a/1")
+        assert ended["results"] == {"return-code": 1, "stderr": "oh\n\nlease not held"}
+        goes_on.unlink()
+        it.script("a-0.update-status", writes)
+        it.controller.change("lead", name="a/0")
+        it.controller.due("a/0", "update-status")
+        await lose_the_lead()
+        await it.until(lambda: it.unit("a/0")["workload-status"]["current"] == "error")
+        assert it.unit("a/0")["workload-status"]["message"] == 'hook failed: "update-status"'
+        said = [line["message"] for line in it.controller.log("a/0") if line["level"] == "ERROR"]
+        assert said[-2:] == [
+            "cannot apply changes: lease not held",
+            'hook "update-status" failed: lease not held',
+        ]
+        assert it.controller._model.relations[0].app_bags["a"].data == {}
+        await it.idle("a/1")
 
 
 @asynchronous
@@ -551,14 +523,6 @@ async def test_leader_elected_is_not_retried_by_who_does_not_lead_any_more():
         tail = [("config-changed", 0), ("start", 0)]
         assert it.ran("a/0") == [("install", 0), ("leader-elected", 1), *tail]
         await it.idle("a/0", "a/1")
-
-
-@asynchronous
-async def test_the_seed_of_the_order_is_in_the_log():
-    async with world(seed=77) as it:
-        assert it.controller.log()[0]["message"] == (
-            "the order of relations and storages is that of --seed 77"
-        )
 
 
 @asynchronous
@@ -724,16 +688,31 @@ async def test_a_unit_meets_many_integrations_in_its_next_hook():
         await it.idle("server/0")
         reader = it.charm("reader", "requires: {share: {interface: nfs_share}}")
         remotes: list[Remote] = [
-            {"application": name, "other_model": "", "app_data": {}, "unit_data": {}}
-            for name in ("a", "b")
+            {
+                "application": name,
+                "other_model": model,
+                "app_data": {"name": f"/{name}"},
+                "unit_data": {"size": size},
+            }
+            for name, model, size in (("a", "", "1"), ("remote-b", "m", "2"))
         ]
         it.controller.integrate_many("server/0", "share", reader, remotes)
-        it.script("update-status", "juju-log -- $(relation-ids share)")
+        it.script(
+            "update-status",
+            "for it in 0:a 1:remote-b; do r=${it%:*}; u=$(relation-list -r $r); juju-log -- $u"
+            " $(relation-get --app -r $r name ${it#*:}) $(relation-get -r $r size $u); done",
+        )
         it.controller.due("server/0", "update-status")
         await it.until(lambda: it.ran("server/0") == [*STARTUP, ("update-status", 0)])
-        assert it.controller.log("server/0")[-1]["message"] == "share:0 share:1"
+        said = [line["message"] for line in it.controller.log("server/0")[-2:]]
+        assert said == ["a/0 /a 1", "remote-b/0 /remote-b 2"]
         assert list(it.machines) == ["0", "1"]
         assert not it.machines["1"].is_running
+        # What changes from now on it is told.
+        it.controller._model.relations[0].app_bags["a"].update({"name": "/other"})
+        it.controller._changed()
+        await it.until(lambda: it.ran("server/0")[-1] == ("share-relation-changed", 0))
+        await it.idle("server/0")
 
 
 @asynchronous

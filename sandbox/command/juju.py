@@ -179,12 +179,10 @@ def _model_config(call: Call) -> None:
         call.ask("set_model_config", values=pairs(call.words))
         return
     call.take()
+    if call.one("format") != "json":
+        raise UsageError('the sandbox has "juju model-config" as JSON alone: say --format=json')
     config = call.ask("model_config")
-    if call.one("format") == "json":
-        config = {k: {name.title(): v for name, v in it.items()} for k, it in config.items()}
-    if not call.write(config, "tabular"):
-        rows = [[key, it["source"], it["value"]] for key, it in config.items()]
-        print(columns(["Attribute", "From", "Value"], rows))
+    call.write({key: {"Value": value, "Source": "model"} for key, value in config.items()}, "json")
 
 
 @_command("num-units/n= to= attach-storage=")
@@ -422,7 +420,7 @@ def _debug_log(call: Call) -> None:
         raise UsageError("setting --tail and --no-tail not valid")
     limit = call.number("limit", 0)
     follows = call.has("tail") or (sys.stdout.isatty() and not call.has("no-tail"))
-    recorded = call.ask("model_config")["logging-config"]["value"]
+    recorded = call.ask("model_config")["logging-config"]
     seen = call.ask("log")
     lines = [it for it in seen if _is_shown(call, it, level, recorded)]
     if not call.has("replay"):

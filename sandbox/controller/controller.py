@@ -219,12 +219,9 @@ class Controller:
                 uniter.retries_hooks = self._retries_hooks
         self._model_config |= {key: str(value) for key, value in values.items()}
 
-    def model_config(self) -> dict[str, dict[str, str]]:
+    def model_config(self) -> Mapping[str, str]:
         """Return the model's options, those that the sandbox has."""
-        return {
-            key: {"value": value, "source": _source(key, value)}
-            for key, value in self._model_config.items()
-        }
+        return self._model_config
 
     def resolved(self, unit: str, retry: bool = True) -> None:
         """Retry the failed hook of a unit, or skip it."""
@@ -553,10 +550,6 @@ def _storage_status(storage: Storage) -> str:
     if storage.is_provisioned:
         return "attached"
     return "pending" if storage.owner else "detached"
-
-
-def _source(key: str, value: str) -> str:
-    return "default" if value == DEFAULT_MODEL_CONFIG[key] else "model"
 
 
 # The process.

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is read of a packed charm, and what is refused."""
 
-import zipfile
-
 import pytest
 
 from sandbox.rules import charm as charms
@@ -33,21 +31,6 @@ grow:
 loose: {}
 """
 CHARM = charms.parse(METADATA, CONFIG, ACTIONS)
-
-
-def test_metadata():
-    assert (CHARM.name, CHARM.is_subordinate) == ("nfs", True)
-    assert CHARM.endpoints["share"] == charms.Endpoint("share", "provides", "nfs_share")
-    assert CHARM.endpoints["one"].limit == 1
-    assert CHARM.endpoints["juju-info"].scope == "container"
-    assert CHARM.endpoints["cluster"].role == "peers"
-    assert CHARM.storage == ("shares",)
-
-
-def test_every_charm_has_the_implicit_juju_info():
-    plain = charms.parse("name: plain")
-    assert plain.endpoint("juju-info") == charms.JUJU_INFO
-    assert plain.endpoint("other") is None
 
 
 @pytest.mark.parametrize(
@@ -128,20 +111,6 @@ def test_whether_an_action_takes_other_parameters_depends_on_juju_unless_it_says
 def test_a_charm_that_is_refused(texts: tuple[str, ...], problem: str):
     with pytest.raises(charms.CharmError, match=problem):
         charms.parse(*texts)
-
-
-def test_a_packed_charm_is_read(tmp_path):
-    path = tmp_path / "nfs.charm"
-    with zipfile.ZipFile(path, "w") as packed:
-        packed.writestr("metadata.yaml", METADATA)
-        packed.writestr("config.yaml", CONFIG)
-        packed.writestr("src/", "")
-        packed.writestr("src/charm.py", "")
-    read = charms.read(path)
-    assert read.endpoints == CHARM.endpoints
-    assert (read.options, read.actions) == (CHARM.options, {})
-    assert read.files == {"metadata.yaml", "config.yaml", "src/charm.py"}
-    assert read.archive == path.read_bytes()
 
 
 def test_what_is_no_charm_is_refused(tmp_path):

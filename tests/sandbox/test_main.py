@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m sandbox`` against a controller made of answers."""
 
-import json
-import socketserver
+import os
+import socket
 import tempfile
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,29 +17,6 @@ from sandbox.controller.client import RunDirectory
 from sandbox.controller.controller import METHODS
 
 
-class Answers(socketserver.StreamRequestHandler):
-    """A controller that notes what it is asked."""
-
-    def handle(self):
-        for line in self.rfile:
-            request = json.loads(line)
-            self.server.asked.append((request["method"], request["params"]))  # pyright: ignore
-            self.wfile.write(json.dumps({"result": None}).encode() + b"\n")
-
-
-@contextmanager
-def controller(directory: RunDirectory) -> Iterator[Any]:
-    directory.path.mkdir()
-    with socketserver.ThreadingUnixStreamServer(str(directory.socket), Answers) as server:
-        server.daemon_threads = True
-        server.asked = []  # pyright: ignore[reportAttributeAccessIssue]
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-
-
 @pytest.fixture
 def models(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     # Not tmp_path: the name of a unix socket is short.
@@ -49,6 +24,29 @@ def models(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         for module in (client, juju_line):
             monkeypatch.setattr(module, "RUN", Path(directory))
         yield Path(directory)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, dict[str, object]]]:
+    """Give what controllers are asked: the model, the method and its parameters."""
+    said: list[tuple[str, str, dict[str, object]]] = []
+
+    def ask(model: RunDirectory, method: str, *, answer_timeout_s: float = 0, **params: object):
+        said.append((model.name, method, params))
+
+    monkeypatch.setattr(program, "ask", ask)
+    return said
+
+
+@contextmanager
+def running(directory: Path, started_s: int) -> Iterator[None]:
+    """Have a controller's socket in a directory."""
+    directory.mkdir()
+    with closing(socket.socket(socket.AF_UNIX)) as listener:
+        listener.bind(str(directory / "controller.sock"))
+        listener.listen()
+        os.utime(directory / "controller.sock", (started_s, started_s))
+        yield
 
 
 def test_without_a_model_it_says_how_to_get_one(models: Path, capsys: pytest.CaptureFixture[str]):
@@ -68,10 +66,10 @@ def test_destroy_without_a_model_is_fine(models: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("words", "method"), [(["power-cut", "app/9"], "power_cut"), (["plug", "0"], "plug")]
 )
-def test_what_it_asks(models: Path, words: list[str], method: str):
-    with controller(RunDirectory(models / "try")) as server:
+def test_what_it_asks(models: Path, asked: list[object], words: list[str], method: str):
+    with running(models / "try", 1):
         assert program.main(["--model", "try", *words]) == 0
-    assert server.asked == [(method, {"machine": words[1]})]
+    assert asked == [("try", method, {"machine": words[1]})]
 
 
 def test_what_can_be_asked_is_what_the_controller_has():
@@ -80,24 +78,22 @@ def test_what_can_be_asked_is_what_the_controller_has():
 
 
 def test_destroy_ends_the_model_in_focus_or_the_one_named_or_all(
-    models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    models: Path,
+    asked: list[tuple[str, ...]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setenv("JUJU_MODEL", "one")
-    one, other = RunDirectory(models / "one"), RunDirectory(models / "other")
-    left = "still running: {}; ./dev destroy --all ends every model\n"
-    with controller(one) as server, controller(other) as another:
-        for words, ended, said in (
-            (["destroy"], (True, False), "one: destroyed\n" + left.format("other")),
-            (["destroy", "other"], (False, True), "other: destroyed\n" + left.format("one")),
-            (
-                ["--model=other", "destroy"],
-                (False, True),
-                "other: destroyed\n" + left.format("one"),
-            ),
-            (["destroy", "--all"], (True, True), "one: destroyed\nother: destroyed\n"),
+    left = "{}: destroyed\nstill running: {}; ./dev destroy --all ends every model\n"
+    with running(models / "one", 2), running(models / "other", 1):
+        for focus, words, ended, said in (
+            ("", ["destroy"], ["one"], left.format("one", "other")),
+            ("other", ["destroy"], ["other"], left.format("other", "one")),
+            ("", ["destroy", "other"], ["other"], left.format("other", "one")),
+            ("", ["--model=other", "destroy"], ["other"], left.format("other", "one")),
+            ("", ["destroy", "--all"], ["one", "other"], "one: destroyed\nother: destroyed\n"),
         ):
-            server.asked.clear()
-            another.asked.clear()
+            asked.clear()
+            monkeypatch.setenv("JUJU_MODEL", focus)
             assert program.main(words) == 0
-            assert (bool(server.asked), bool(another.asked)) == ended
+            assert [name for name, *_ in asked] == ended
             assert capsys.readouterr().out == said

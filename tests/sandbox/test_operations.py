@@ -57,7 +57,6 @@ def test_integrate_finds_the_endpoints(model: Model, a: str, b: str, key: str):
         ("server", "none", 'application "none" not found'),
         ("server:none", "plain", 'application "server" has no "none" relation'),
         ("server:share", "plain", "no relations found"),
-        ("server", "client", 'ambiguous relation: "server client" could refer to'),
         ("plain:juju-info", "server:web", "no relations found"),
     ],
 )
@@ -213,16 +212,6 @@ def test_a_unit_whose_machine_is_gone_is_lost_with_no_hook(model: Model):
     assert lost.machine not in model.machines
     assert model.applications["b"].leader == other.name
     assert (model.storage[disk].owner, model.storage[disk].life) == (None, "alive")
-
-
-def test_config_is_set_and_shown(model: Model):
-    operations.set_config(model, "server", {"size": "5"})
-    shown = operations.get_config(model, "server")
-    assert (shown["size"]["value"], shown["size"]["source"]) == (5, "user")
-    assert (shown["name"]["value"], shown["name"]["source"]) == (None, "unset")
-    operations.deploy(model, SERVER, "other")
-    shown = operations.get_config(model, "other")
-    assert (shown["size"]["value"], shown["size"]["source"]) == (1, "default")
 
 
 def test_a_refresh_that_would_break_what_is_there_is_refused(model: Model):

@@ -7,7 +7,7 @@ from sandbox.rules import charm as charms
 from sandbox.rules import operations
 from sandbox.rules.full_status import full_status
 from sandbox.rules.model import Model, Status, Unit
-from sandbox.rules.status import table, units
+from sandbox.rules.status import table
 
 APP = charms.parse("name: any-app")
 SERVER = charms.parse("name: nfs-server")
@@ -78,12 +78,3 @@ def test_a_model_with_nothing_in_it_is_one_line():
     titles, *lines = table(full_status(Model("try"), "3.6.28")).splitlines()
     assert titles.split()[-2:] == ["SLA", "Timestamp"]
     assert len(lines) == 1
-
-
-def test_a_subordinate_is_where_its_principal_is(model: Model):
-    client = units(full_status(model, "4.0.15"))["client/0"]
-    assert (client["application"], client["principal"], client["machine"]) == (
-        "client",
-        "app/9",
-        "0",
-    )

@@ -123,7 +123,7 @@ def _deploy(call: Call) -> None:
         num_units=call.number("num-units", None),
         config=values(call.all("config")),
         storage=pairs(call.all("storage")),
-        to=call.many("to") or None,
+        to=call.one("to"),
     )
     revision = call.status["applications"][name].get("charm-rev", 0)
     _say(f'Located local charm "{charm_name}", revision {revision}')
@@ -192,12 +192,12 @@ def _add_unit(call: Call) -> None:
         "add_unit",
         app=app,
         count=call.number("num-units", 1),
-        to=call.many("to") or None,
+        to=call.one("to"),
         attach=call.many("attach-storage"),
     )
 
 
-@_command("no-prompt destroy-storage")
+@_command("no-prompt")
 def _remove_unit(call: Call) -> None:
     names = call.take("no units specified", more=True)
     for name in names:
@@ -206,7 +206,7 @@ def _remove_unit(call: Call) -> None:
     _remove(call, "unit", {name: [] for name in names})
 
 
-@_command("no-prompt destroy-storage")
+@_command("no-prompt")
 def _remove_application(call: Call) -> None:
     units = {
         app: [name for name, it in call.units.items() if it["application"] == app]
@@ -232,7 +232,7 @@ def _remove(call: Call, kind: str, units: Mapping[str, Sequence[str]]) -> None:
     refused = False
     for name, text in plan.items():
         try:
-            call.ask(f"remove_{kind}", name=name, destroy_storage=call.has("destroy-storage"))
+            call.ask(f"remove_{kind}", name=name)
         except ControllerError as error:
             refused = True
             _say(f"ERROR removing {kind} {name} failed: {error}")
@@ -360,12 +360,11 @@ def _ended(
     pause, said = _FIRST_LOOK_S, 0
     while True:
         found = call.ask("task", id=task)
-        log = list(zip(found.pop("log-times"), found.pop("log"), strict=True))
-        for since, text in log[said:]:
-            say(f"{since.split()[1]} {text}")
-        said = len(log)
+        for line in found["log"][said:]:
+            _, since, _, _, text = line.split(" ", 4)
+            say(f"{since} {text}")
+        said = len(found["log"])
         if found["status"] not in ("pending", "running"):
-            found["log"] = [f"{since} +0000 UTC {text}" for since, text in log]
             return {"id": task} | {key: it for key, it in found.items() if it}
         if time.monotonic() >= deadline:
             raise CommandError(f"timed out waiting for results from: unit {unit}")

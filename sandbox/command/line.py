@@ -5,7 +5,8 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,24 +22,13 @@ class CommandError(Exception):
     """The command failed; the message is what Juju prints after ERROR, if it prints any."""
 
 
-class Call:
-    """One command as it was given: its options, its other words, and the model that it is for."""
-
-    def __init__(self, options: Mapping[str, Sequence[str]], words: Sequence[str]) -> None:
-        self._options = options
-        self.words = list(words)
-
-    def has(self, option: str) -> bool:
-        """Whether an option that takes no value is on."""
-        return self._options.get(option, ["false"])[-1] != "false"
-
-    def one(self, option: str, default: str = "") -> str:
-        """Return an option's value; the last, if it was given repeatedly."""
-        return self._options.get(option, [default])[-1]
+@dataclass(frozen=True)
+class Call(gnuflag.Arguments):
+    """One command as it was given, and the model that it is for."""
 
     def all(self, option: str) -> list[str]:
         """Return the values of an option that may be given repeatedly."""
-        return list(self._options.get(option, ()))
+        return list(self.options.get(option, ()))
 
     def many(self, option: str) -> list[str]:
         """Return the values of an option that may be given repeatedly, or with commas."""
@@ -122,11 +112,10 @@ class Call:
 def parse(command: str, spec: str, words: Sequence[str]) -> Call:
     """Read the command line of a command of Juju."""
     unknown = f'the sandbox has no "juju {command} {{}}": try that on Juju'
-    options, others = gnuflag.parse(f"{spec} model/m=", words, unknown)
-    for form in options.get("format", ()):
-        if form not in _FORMATS:
-            raise UsageError(unknown.format(f"--format={form}"))
-    return Call(options, others)
+    given = gnuflag.parse(f"{spec} model/m=", words, unknown)
+    if (form := given.one("format", _FORMATS[0])) not in _FORMATS:
+        raise UsageError(unknown.format(f"--format={form}"))
+    return Call(given.options, given.words)
 
 
 def model_named(name: str = "") -> RunDirectory:

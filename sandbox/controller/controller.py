@@ -117,7 +117,7 @@ class Controller:
         num_units: int | None = None,
         config: Mapping[str, object] | None = None,
         storage: Mapping[str, str] | None = None,
-        to: Sequence[str] | None = None,
+        to: str = "",
         other_model: str = "",
     ) -> tuple[str, str]:
         """Deploy a packed charm; return the application's name and the charm's."""
@@ -194,7 +194,6 @@ class Controller:
             "results": task.action.results,
             "message": task.message,
             "log": task.action.log,
-            "log-times": task.action.log_times,
         }
 
     def new_operation(self) -> str:

@@ -413,15 +413,14 @@ class Uniter:
         kill_at_exec = self.kills_due.pop(0) if self.kills_due else None
         buffers = self._log_buffers(name)
 
-        async def answer(argv: tuple[str, ...], stdin: str) -> machines.Result:
+        async def answer(argv: tuple[str, ...], stdin: str) -> hook_commands.Answer:
             nonlocal commands
             commands += 1
             if argv in asked:
                 repeated.append(" ".join(argv))
             elif hook_commands.is_question(argv):
                 asked.add(argv)
-            found = hook_commands.execute(context, argv, stdin)
-            return machines.Result(found.returncode, found.stdout, found.stderr)
+            return hook_commands.execute(context, argv, stdin)
 
         def relay(stream: str, text: str) -> None:
             buffers[stream].add(text)

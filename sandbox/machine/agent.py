@@ -131,7 +131,7 @@ def run(connection: socket.socket, request: Request) -> Mapping[str, object] | N
     """Run a command; its output and hook commands are frames, answered or not, until it ends.
 
     ``{"stream": "stdout"|"stderr", "text": …}`` goes out as it comes. ``{"call": n, "argv",
-    "stdin"}`` goes out for a hook command, and ``{"call": n, "returncode", "stdout", "stderr"}``
+    "stdin"}`` goes out for a hook command, and ``{"call": n, "answer": [status, output, errors]}``
     comes back. ``{"returncode": …}`` is the last; it is negative after a signal.
     """
     return Run(connection, request).until_done()
@@ -247,12 +247,7 @@ class Run:
             self._is_abandoned = True
             return
         call = self._calls.pop(cast("int", message["call"]))
-        answer_hook_command(
-            call,
-            cast("int", message["returncode"]),
-            cast("str", message["stdout"]),
-            cast("str", message["stderr"]),
-        )
+        answer_hook_command(call, *cast("tuple[int, str, str]", message["answer"]))
 
 
 def become(request: Request, streams: Sequence[int]) -> None:

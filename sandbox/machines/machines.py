@@ -82,7 +82,7 @@ class Result:
     stderr: str
 
 
-HookCommands = Callable[[tuple[str, ...], str], Awaitable[Result]]
+HookCommands = Callable[[tuple[str, ...], str], Awaitable[tuple[int, str, str]]]
 Output = Callable[[str, str], None]
 
 
@@ -193,7 +193,6 @@ class Machine:
         self.name = name
         self.host_name = f"machine-{name}"
         self.address = f"10.77.0.{number}"
-        self.address6 = f"fd77::{number}"
         self.mac = f"02:77:00:00:00:{number:02x}"
         self.console = directory / f"{self.host_name}.console"
         self._processor = min(os.sched_getaffinity(0))
@@ -345,8 +344,8 @@ class Machine:
             stdin: what it reads.
             timeout_s: when it is killed.
             on_hook_command: answers the hook commands of processes of this run, given their words
-                and what they read. ``env`` must then have JUJU_CONTEXT_ID and
-                JUJU_AGENT_SOCKET_ADDRESS, where the agent listens.
+                and what they read, with exit status, output and errors. ``env`` must then have
+                JUJU_CONTEXT_ID and JUJU_AGENT_SOCKET_ADDRESS, where the agent listens.
             on_output: told "stdout" or "stderr", and text, as it comes, in pieces of any length.
             kill_at_exec: the exec, counted from 1 and without hook commands, at which all
                 processes are killed by SIGKILL.
@@ -378,7 +377,7 @@ class Machine:
                 elif "call" in message and on_hook_command:
                     words = tuple(cast("list[str]", message["argv"]))
                     answer = await on_hook_command(words, cast("str", message["stdin"]))
-                    await channel.send({"call": message["call"], **vars(answer)})
+                    await channel.send({"call": message["call"], "answer": answer})
                 else:
                     stdout, stderr = "".join(texts["stdout"]), "".join(texts["stderr"])
                     return Result(cast("int", message["returncode"]), stdout, stderr)
@@ -517,7 +516,6 @@ class Machine:
             f"systemd.hostname={self.host_name}",
             f"systemd.machine_id={self.mac.replace(':', ''):0>32}",
             f"sandbox.address={self.address}/24",
-            f"sandbox.address6={self.address6}/64",
         ]
 
     def _console_tail(self) -> str:

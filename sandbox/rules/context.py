@@ -37,7 +37,6 @@ class Action:
     results: dict[str, object] = field(default_factory=dict[str, object])
     failure: str | None = None
     log: list[str] = field(default_factory=list[str])
-    log_times: list[str] = field(default_factory=list[str])
 
     @property
     def is_exec(self) -> bool:

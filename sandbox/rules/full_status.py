@@ -55,9 +55,7 @@ def _machine(model: Model, name: str) -> dict[str, object]:
             "current": {"started": "running"}.get(instance, instance),
             "message": machine.status.message,
         },
-        "hostname": f"machine-{name}",
         "dns-name": machine.address,
-        "ip-addresses": [machine.address],
         "instance-id": f"sandbox-{name}",
     }
 

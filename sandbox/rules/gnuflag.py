@@ -2,7 +2,8 @@
 """A command line as Juju's programs read it, with the Go package gnuflag. No I/O."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 _TRUE, _FALSE = ("true", "t", "1"), ("false", "f", "0")
 
@@ -11,10 +12,26 @@ class UsageError(Exception):
     """A command can't be run as it was given."""
 
 
+@dataclass(frozen=True)
+class Arguments:
+    """Options by their first name, each with all that it was given, and other words."""
+
+    options: Mapping[str, Sequence[str]]
+    words: list[str]
+
+    def has(self, option: str) -> bool:
+        """Whether an option that takes no value is on."""
+        return self.one(option, "false") == "true"
+
+    def one(self, option: str, default: str = "") -> str:
+        """Return an option's value; the last, if it was given repeatedly."""
+        return self.options.get(option, [default])[-1]
+
+
 def parse(
     spec: str, words: Sequence[str], unknown: str = "option provided but not defined: {}"
-) -> tuple[dict[str, list[str]], list[str]]:
-    """Return the options by their first name, each with all that it was given, and other words.
+) -> Arguments:
+    """Read the words of a command.
 
     In `spec`, `name=` takes a value and `name/n` has a shorter name too; options and words come in
     any order, but one that begins with `!` ends at the first word.
@@ -48,7 +65,7 @@ def parse(
                 raise UsageError(f"option needs an argument: {spelt}")
             value = rest.pop(0)
         options.setdefault(name, []).append(value)
-    return options, others + rest
+    return Arguments(options, others + rest)
 
 
 def _boolean(spelt: str, value: str) -> str:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import cast
+from typing import NamedTuple, cast
 
 import yaml
 
@@ -28,8 +28,7 @@ _RESERVED_RESULTS = ("stdout", "stdout-encoding", "stderr", "stderr-encoding")
 _PORT = re.compile(r"(\d+)(?:/(tcp|udp))?", re.ASCII)
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What a hook command gives back."""
 
     returncode: int = 0
@@ -38,20 +37,10 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(gnuflag.Arguments):
     """The parsed arguments of a hook command."""
 
-    options: Mapping[str, Sequence[str]]
-    words: Sequence[str]
     stdin: str
-
-    def option(self, name: str, default: str = "") -> str:
-        """Return an option's value."""
-        return self.options.get(name, [default])[-1]
-
-    def has(self, name: str) -> bool:
-        """Return a boolean option's value."""
-        return self.option(name) == "true"
 
     def word(self, index: int, default: str = "") -> str:
         """Return a positional argument."""
@@ -69,7 +58,7 @@ class Arguments:
 
     def pairs_and_file(self) -> dict[str, str]:
         """Return key=value arguments, over those of `--file -`."""
-        source = self.option("file")
+        source = self.one("file")
         if source not in ("", "-"):
             raise CommandError(f"--file {source}: only --file - is supported by the sandbox")
         # BaseLoader makes strings, lists and maps only, and keeps every scalar the text it is.
@@ -92,17 +81,17 @@ class Command:
     def parse(self, argv: Sequence[str], stdin: str) -> Arguments:
         """Read the arguments."""
         spec = f"{self.spec} format=" if self.has_output else self.spec
-        options, words = gnuflag.parse(spec, argv)
-        if self.most_words is not None and len(words) > self.most_words:
-            extra = " ".join(words[self.most_words :])
+        given = gnuflag.parse(spec, argv)
+        if self.most_words is not None and len(given.words) > self.most_words:
+            extra = " ".join(given.words[self.most_words :])
             raise UsageError(f'unrecognized args: "{extra}"')
-        if len(words) < self.least_words:
+        if len(given.words) < self.least_words:
             raise UsageError("an argument is missing")
-        return Arguments(options, words, stdin)
+        return Arguments(given.options, given.words, stdin)
 
 
 def _formatted(value: object, arguments: Arguments) -> str:
-    kind = arguments.option("format", "smart")
+    kind = arguments.one("format", "smart")
     if kind == "json":
         return json.dumps(value, sort_keys=True, separators=(",", ":")) + "\n"
     if kind == "yaml":
@@ -154,14 +143,14 @@ def _relation_ids(context: Context, arguments: Arguments) -> object:
 
 
 def _relation_list(context: Context, arguments: Arguments) -> object:
-    relation = context.relation(arguments.option("relation"))
+    relation = context.relation(arguments.one("relation"))
     if arguments.has("app"):
         return relation.remote_app(context.unit.app)
     return context.members[relation.id]
 
 
 def _relation_get(context: Context, arguments: Arguments) -> object:
-    relation = context.relation(arguments.option("relation"))
+    relation = context.relation(arguments.one("relation"))
     key, owner = arguments.word(0, "-"), arguments.word(1)
     data = context.read_bag(relation, _owner(context, owner, is_app=arguments.has("app")))
     return data if key in ("", "-") else data.get(key)
@@ -182,14 +171,14 @@ def _owner(context: Context, named: str, *, is_app: bool) -> str:
 
 
 def _relation_set(context: Context, arguments: Arguments) -> object:
-    relation = context.relation(arguments.option("relation"))
+    relation = context.relation(arguments.one("relation"))
     changes = arguments.pairs_and_file()
     context.write_bag(relation, changes, to_app=arguments.has("app"))
     return None
 
 
 def _relation_model_get(context: Context, arguments: Arguments) -> object:
-    relation = context.relation(arguments.option("relation"))
+    relation = context.relation(arguments.one("relation"))
     return {"uuid": context.model.identity(relation.remote_app(context.unit.app))[1]}
 
 
@@ -238,7 +227,7 @@ def _status_get(context: Context, arguments: Arguments) -> object:
     status, message = context.unit.status.status, context.unit.status.message
     if arguments.has("include-data"):
         return {"status": status, "message": message, "status-data": {}}
-    return status if arguments.option("format", "smart") == "smart" else {"status": status}
+    return status if arguments.one("format", "smart") == "smart" else {"status": status}
 
 
 def _application_version_set(context: Context, arguments: Arguments) -> object:
@@ -271,7 +260,7 @@ def _unit_goals(context: Context, app: str) -> dict[str, object]:
 
 
 def _juju_log(context: Context, arguments: Arguments) -> object:
-    level = arguments.option("log-level", "INFO").upper()
+    level = arguments.one("log-level", "INFO").upper()
     hook = context.hook
     prefix = f"{hook.endpoint}:{hook.relation_id}: " if hook and hook.endpoint else ""
     context.log(level, prefix + " ".join(arguments.words))
@@ -282,8 +271,8 @@ def _network_get(context: Context, arguments: Arguments) -> object:
     binding = arguments.word(0)
     if binding not in (*context.app.charm.endpoints, "juju-info"):
         raise CommandError(f'no network config found for binding "{binding}"')
-    if arguments.option("relation"):
-        context.relation(arguments.option("relation"))
+    if arguments.one("relation"):
+        context.relation(arguments.one("relation"))
     address = context.model.address(context.unit)
     bind = {"hostname": "", "value": address, "cidr": NETWORK}
     return {
@@ -301,7 +290,7 @@ def _storage_list(context: Context, arguments: Arguments) -> object:
 
 
 def _storage_get(context: Context, arguments: Arguments) -> object:
-    storage = context.storage(arguments.option("s"))
+    storage = context.storage(arguments.one("s"))
     values = {"kind": "filesystem", "location": storage.location}
     key = arguments.word(0)
     if key and key not in values:
@@ -348,9 +337,8 @@ def _action_fail(context: Context, arguments: Arguments) -> object:
 
 
 def _action_log(context: Context, arguments: Arguments) -> object:
-    action = context.running_action()
-    action.log.append(" ".join(arguments.words))
-    action.log_times.append(datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S"))
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S +0000 UTC")
+    context.running_action().log.append(f"{now} {' '.join(arguments.words)}")
     return None
 
 

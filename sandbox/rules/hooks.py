@@ -235,7 +235,7 @@ def commit(model: Model, unit: Unit, hook: Hook) -> None:
     elif hook.kind == "leader-settings-changed":
         unit.memory.has_seen_leader_settings = True
     elif hook.kind == "storage-detaching":
-        operations.release_storage(model, model.storage[hook.storage_id], unit)
+        operations.release_storage(model, model.storage[hook.storage_id])
     elif hook.kind == "start" and not unit.is_status_set_by_charm:
         operations.set_status(unit, "unknown")
     elif hook.kind == "stop":

@@ -122,7 +122,6 @@ class Unit:
     machine: str
     principal: str = ""
     life: Life = "alive"
-    destroys_storage: bool = False
     local: LocalState = field(default_factory=LocalState)
     memory: Memory = field(default_factory=Memory)
     hooks_begun: int = 0

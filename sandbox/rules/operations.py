@@ -68,7 +68,7 @@ def deploy(
     num_units: int = 1,
     config: Mapping[str, object] | None = None,
     storage: Mapping[str, str] | None = None,
-    to: Sequence[str] | None = None,
+    to: str = "",
     other_model: str = "",
 ) -> None:
     """Deploy a charm as an application; of another model, if one is named.
@@ -155,19 +155,18 @@ def add_machine(model: Model) -> Machine:
     return added
 
 
-def _check_placement(model: Model, count: int, to: Sequence[str] | None) -> None:
-    for name in to or ():
-        if name not in model.machines:
-            raise OperationError(f"machine {name} not found")
-    if to and len(to) > count:
-        raise OperationError(f"too many placements: {len(to)} for {count} units")
+def _check_placement(model: Model, count: int, to: str) -> None:
+    if to and to not in model.machines:
+        raise OperationError(f"machine {to} not found")
+    if to and count != 1:
+        raise OperationError("the sandbox places one unit at a time")
 
 
 def add_unit(
     model: Model,
     app: str,
     count: int = 1,
-    to: Sequence[str] | None = None,
+    to: str = "",
     attach: Sequence[str] = (),
 ) -> list[str]:
     """Add units to a principal application, each on a new machine or as `to` says.
@@ -184,12 +183,10 @@ def add_unit(
     for identity in attach:
         _check_detached(model, identity)
     _check_placement(model, count, to)
-    places = list(to or ())
-    names: list[str] = []
-    for _ in range(count):
-        place = places.pop(0) if places else add_machine(model).id
-        names.append(_new_unit(model, found, place, attach=attach).name)
-    return names
+    return [
+        _new_unit(model, found, to or add_machine(model).id, attach=attach).name
+        for _ in range(count)
+    ]
 
 
 def _new_unit(
@@ -232,13 +229,12 @@ def _storage_location(model: Model, identity: str) -> str:
     return f"{STORAGE_ROOT}/{identity if model.juju == '3.6' else uuid.uuid4()}"
 
 
-def remove_unit(model: Model, name: str, *, destroy_storage: bool = False) -> None:
+def remove_unit(model: Model, name: str) -> None:
     """Begin to remove a principal unit."""
     found = unit(model, name)
     if found.principal:
         raise OperationError(f'cannot destroy unit "{name}": unit is a subordinate')
     found.life = "dying"
-    found.destroys_storage |= destroy_storage
 
 
 def lose_unit(model: Model, name: str) -> None:
@@ -251,16 +247,15 @@ def lose_unit(model: Model, name: str) -> None:
         raise OperationError(f'machine {lost.machine} of "{name}" is up: take its power first')
     for found in [*model.subordinates_of(lost), lost]:
         for released in model.storage_of(found):
-            release_storage(model, released, found)
+            release_storage(model, released)
         _remove_unit(model, found)
 
 
-def remove_application(model: Model, name: str, *, destroy_storage: bool = False) -> None:
+def remove_application(model: Model, name: str) -> None:
     """Begin to remove an application with its units and relations."""
     application(model, name).life = "dying"
     for found in model.units_of(name):
         found.life = "dying"
-        found.destroys_storage |= destroy_storage
     for relation in model.relations.values():
         if name in relation.endpoints:
             relation.life = "dying"
@@ -359,7 +354,7 @@ def integrate_many(
     relations: list[Relation] = []
     for it in remotes:
         name = it["application"]
-        deploy(model, charm, name, to=[place.id], other_model=it["other_model"])
+        deploy(model, charm, name, to=place.id, other_model=it["other_model"])
         [added] = model.units_of(name)
         # As if its machine had been up.
         added.local = replace(added.local, charm_version=1, is_installed=True)
@@ -614,15 +609,15 @@ def _drop_storage(model: Model) -> bool:
             continue
         is_ending = found.life == "dying" or owner.life == "dying"
         if is_ending and found.id not in owner.local.storage:
-            release_storage(model, found, owner)
+            release_storage(model, found)
             changed = True
     return changed
 
 
-def release_storage(model: Model, released: Storage, owner: Unit) -> None:
+def release_storage(model: Model, released: Storage) -> None:
     """Detach storage from its unit: a disk is kept for another, a directory goes with its unit."""
     released.owner, released.life, released.is_provisioned = None, "alive", False
-    if released.pool == "rootfs" or owner.destroys_storage:
+    if released.pool == "rootfs":
         del model.storage[released.id]
 
 

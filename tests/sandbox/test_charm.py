@@ -5,14 +5,6 @@ import pytest
 
 from sandbox.rules import charm as charms
 
-METADATA = """
-name: nfs
-subordinate: true
-provides: {share: {interface: nfs_share}}
-requires: {juju-info: {interface: juju-info, scope: container}, one: {interface: x, limit: 1}}
-peers: {cluster: {interface: cluster}}
-storage: {shares: {type: filesystem, description: Where they are.}}
-"""
 CONFIG = """
 options:
   size: {type: int, default: -1, description: In GiB.}
@@ -30,7 +22,7 @@ grow:
   additionalProperties: false
 loose: {}
 """
-CHARM = charms.parse(METADATA, CONFIG, ACTIONS)
+CHARM = charms.parse("name: nfs", CONFIG, ACTIONS)
 
 
 @pytest.mark.parametrize(

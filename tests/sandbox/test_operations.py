@@ -161,7 +161,7 @@ def test_the_path_of_storage(juju: Profile, is_same: bool):
     disk = made.storage_of(first)[0]
     before = disk.location
     made.storage_of(second)[0].owner = None
-    operations.release_storage(made, disk, first)
+    operations.release_storage(made, disk)
     operations.attach_storage(made, second.name, disk.id)
     name = "one/0" if is_same else "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
     assert re.fullmatch(f"/var/lib/juju/storage/{name}", disk.location)
@@ -174,8 +174,8 @@ def test_the_path_of_storage(juju: Profile, is_same: bool):
         (PLAIN, "server", {}, "application already exists"),
         (PLAIN, "a-1", {}, 'invalid application name "a-1"'),
         (CLIENT, "sub", {"num_units": 1}, "must be deployed without units"),
-        (PLAIN, "b", {"to": ["7"]}, "machine 7 not found"),
-        (PLAIN, "b", {"to": ["0", "1"]}, "too many placements"),
+        (PLAIN, "b", {"to": "7"}, "machine 7 not found"),
+        (PLAIN, "b", {"to": "0", "num_units": 2}, "places one unit at a time"),
         (SERVER, "b", {"config": {"x": "1"}}, 'unknown option "x"'),
     ],
 )
@@ -187,7 +187,7 @@ def test_deploy_refuses(model: Model, charm, name, arguments, problem):
 
 
 def test_units_are_numbered_once_and_placed_where_told(model: Model):
-    operations.add_unit(model, "plain", 1, ["0"])
+    operations.add_unit(model, "plain", 1, "0")
     assert (model.units["plain/1"].machine, len(model.machines)) == ("0", 2)
     operations.remove_application(model, "plain")
     operations.settle(model)

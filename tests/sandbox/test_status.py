@@ -25,7 +25,7 @@ def model() -> Model:
     """Give a model with app/9 and app/10 on one machine, and a server that is being installed."""
     made = Model("try", "4.0", next_unit={"app": 9})
     operations.deploy(made, APP, "app")
-    operations.add_unit(made, "app", 1, ["0"])
+    operations.add_unit(made, "app", 1, "0")
     operations.deploy(made, CLIENT, "client", num_units=0)
     operations.deploy(made, SERVER, "server")
     operations.settle(made)

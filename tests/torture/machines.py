@@ -108,7 +108,7 @@ class Machines:
 
     async def deploy_second(self, unit: str) -> None:
         """Deploy another nfs-server on the machine of a unit."""
-        await self._deploy(SERVER, SECOND, to=[self.units[unit]["machine"]])
+        await self._deploy(SERVER, SECOND, to=self.units[unit]["machine"])
 
     async def _deploy_client(self, client: Client) -> None:
         config = {"mountpoint": MOUNT, "share-name": client.share_name, "size": client.size}

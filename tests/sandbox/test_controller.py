@@ -7,7 +7,6 @@ from a directory, if the test has put one there.
 
 import asyncio
 import functools
-import json
 import os
 import select
 import shutil
@@ -753,63 +752,6 @@ async def test_deploy_refuses_what_cannot_run():
             packed.writestr("metadata.yaml", "name: none")
         with pytest.raises(CharmError, match="has no dispatch; pack it with charmcraft"):
             it.controller.deploy(str(path), "none")
-
-
-def pack(source: Path, target: Path) -> str:
-    """Pack the probe charm with a dispatch that runs it from this environment's python."""
-    dispatch = f"#!/bin/sh\nPYTHONPATH={':'.join(sys.path)} exec {sys.executable} src/charm.py\n"
-    with zipfile.ZipFile(target, "w") as packed:
-        for file in source.rglob("*"):
-            packed.write(file, file.relative_to(source))
-        info = zipfile.ZipInfo("dispatch")
-        info.external_attr = 0o100755 << 16
-        packed.writestr(info, dispatch)
-    return str(target)
-
-
-@pytest.mark.parametrize("juju", ["3.6", "4.0"])
-@asynchronous
-async def test_a_charm_written_with_ops(juju):
-    async with world(juju) as it:
-        probe = pack(Path(__file__).parent / "charm", it.root / "probe.charm")
-        it.controller.deploy(probe, "probe", num_units=2, config={"size": "7"})
-        it.controller.deploy(it.charm("r", "requires: {share: {interface: probe}}"), "r")
-        it.script("r-0.share-relation-joined", "relation-set size=big")
-        await it.idle("probe/0", "probe/1", "r/0")
-        it.controller.change("integrate", a="probe", b="r")
-        await it.until(lambda: sum("share" in hook for hook, _ in it.ran("r/0")) >= 5)
-        await it.idle("probe/0", "probe/1", "r/0")
-        ended = await it.act("probe/0", "probe")
-        assert ended["status"] == "completed", it.controller.log("probe/0", 30)
-        assert ended["results"] == {
-            "depth": "2",
-            "address": "10.77.0.10",
-            "egress": "10.77.0.10/32",
-            "location": it.controller.storage()[0]["location"],
-            "ports": "111 2049",
-            "planned": "2",
-            "config": {"keys": "size"},
-            "remote": {"app": "r", "size": "r/0=big"},
-            "status": "active",
-            "return-code": 0,
-        }
-        assert ended["log"][0].endswith(" +0000 UTC probing")
-        read = "relation-get -r 1 --format=json - probe/0; relation-get -r 1 --app - probe"
-        bags = (await it.execute("r/0", read))["stdout"].splitlines()
-        assert json.loads(bags[0])["size"] == "7"
-        assert "gone" not in json.loads(bags[0])
-        assert bags[1:] == ["leader: probe/0"]
-        it.controller.change("remove_relation", a="probe", b="r")
-        await it.until(lambda: it.ran("probe/0")[-1][0] == "share-relation-broken")
-        await it.idle("probe/0", "probe/1", "r/0")
-        failed = [h for u in ("probe/0", "probe/1", "r/0") for h in it.ran(u) if h[1]]
-        assert not failed, it.controller.log(tail=30)
-        assert it.unit("probe/1")["workload-status"]["message"] == "probed"
-        application = it.controller.status()["applications"]["probe"]
-        assert (application["version"], application["application-status"]["message"]) == (
-            "1.0",
-            "probed",
-        )
 
 
 def test_start_gives_a_controller_that_ends_with_its_owner():

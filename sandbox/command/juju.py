@@ -125,9 +125,8 @@ def _deploy(call: Call) -> None:
         storage=pairs(call.all("storage")),
         to=call.one("to"),
     )
-    revision = call.status["applications"][name].get("charm-rev", 0)
-    _say(f'Located local charm "{charm_name}", revision {revision}')
-    _say(f'Deploying "{name}" from local charm "{charm_name}", revision {revision}')
+    _say(f'Located local charm "{charm_name}", revision 0')
+    _say(f'Deploying "{name}" from local charm "{charm_name}", revision 0')
 
 
 def _local(charm: str) -> str:
@@ -318,7 +317,7 @@ def _run(call: Call) -> None:
         return
     _say(f"Running operation {operation} with 1 task\n  - task {task} on {_tag(unit)}\n")
     _say(f"Waiting for task {task}...\n")
-    _finish(call, unit, _ended(call, unit, task, wait, _say), _print_results)
+    _finish(call, unit, task, wait, _print_results)
 
 
 def _params(call: Call, texts: Sequence[str]) -> dict[str, Any]:
@@ -349,12 +348,10 @@ def _exec(call: Call) -> None:
     unit, wait = call.unit(names[0]), call.wait_s(300.0)
     call.ask("new_operation")
     task = call.ask("enqueue_exec", unit=unit, command=command, timeout_s=wait)
-    _finish(call, unit, _ended(call, unit, task, wait, _say_nothing), _print_output)
+    _finish(call, unit, task, wait, _print_output)
 
 
-def _ended(
-    call: Call, unit: str, task: str, wait_s: float, say: Callable[[str], None]
-) -> dict[str, Any]:
+def _ended(call: Call, unit: str, task: str, wait_s: float) -> dict[str, Any]:
     """Wait for the end of a task, saying what it logs; what is known of it then."""
     deadline = time.monotonic() + wait_s
     pause, said = _FIRST_LOOK_S, 0
@@ -362,7 +359,7 @@ def _ended(
         found = call.ask("task", id=task)
         for line in found["log"][said:]:
             _, since, _, _, text = line.split(" ", 4)
-            say(f"{since} {text}")
+            _say(f"{since} {text}")
         said = len(found["log"])
         if found["status"] not in ("pending", "running"):
             return {"id": task} | {key: it for key, it in found.items() if it}
@@ -373,14 +370,15 @@ def _ended(
 
 
 def _finish(
-    call: Call, unit: str, task: Mapping[str, Any], show: Callable[[Mapping[str, Any]], None]
+    call: Call, unit: str, task: str, wait_s: float, show: Callable[[Mapping[str, Any]], None]
 ) -> None:
-    """Print what came of a task; fail if it ended with another status than 0."""
-    if not call.write({unit: task}, "plain"):
-        show(task)
-    if code := task.get("results", {}).get("return-code", 0):
+    """Print what comes of a task; fail if it ends with another status than 0."""
+    ended = _ended(call, unit, task, wait_s)
+    if not call.write({unit: ended}, "plain"):
+        show(ended)
+    if code := ended.get("results", {}).get("return-code", 0):
         raise CommandError(
-            f'the following task failed:\n - id "{task["id"]}" with return code {code}\n\n'
+            f'the following task failed:\n - id "{task}" with return code {code}\n\n'
             "use 'juju show-task' to inspect the failure\n"
         )
 
@@ -415,8 +413,6 @@ def _debug_log(call: Call) -> None:
     call.take()
     if (level := call.one("level", "TRACE").upper()) not in _LEVELS:
         raise UsageError(f'level value "{level}" is not one of {", ".join(_LEVELS[:-1])}')
-    if call.has("tail") and call.has("no-tail"):
-        raise UsageError("setting --tail and --no-tail not valid")
     limit = call.number("limit", 0)
     follows = call.has("tail") or (sys.stdout.isatty() and not call.has("no-tail"))
     recorded = call.ask("model_config")["logging-config"]
@@ -486,7 +482,3 @@ def _tag(name: str) -> str:
 def _say(text: str) -> None:
     """Print to standard error."""
     print(text, file=sys.stderr, flush=True)
-
-
-def _say_nothing(_: str) -> None:
-    pass

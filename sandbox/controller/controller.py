@@ -23,7 +23,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from sandbox.controller.client import RUN, ControllerError, RunDirectory
 from sandbox.controller.connection import LINE_LIMIT
@@ -111,30 +111,12 @@ class Controller:
     # What Juju's clients ask for.
 
     def deploy(
-        self,
-        charm: str,
-        application: str | None = None,
-        num_units: int | None = None,
-        config: Mapping[str, object] | None = None,
-        storage: Mapping[str, str] | None = None,
-        to: str = "",
-        other_model: str = "",
+        self, charm: str, application: str | None = None, **options: Any
     ) -> tuple[str, str]:
         """Deploy a packed charm; return the application's name and the charm's."""
         found = _runnable(charm)
         name = application or found.name
-        if num_units is None:
-            num_units = 0 if found.is_subordinate else 1
-        operations.deploy(
-            self._model,
-            found,
-            name,
-            num_units=num_units,
-            config=config,
-            storage=storage,
-            to=to,
-            other_model=other_model,
-        )
+        operations.deploy(self._model, found, name, **options)
         self._changed()
         return name, found.name
 

@@ -8,7 +8,7 @@ checks what Juju checks before it accepts a charm.
 import io
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
@@ -58,41 +58,33 @@ class Option:
     default: Value | None
     description: str
 
-    def convert(self, value: object) -> Value:
-        """Give `value` this option's type, as `juju config` does with the text it is given."""
-        converted = _CONVERTERS[self.type](value)
+    def convert(self, text: str) -> Value:
+        """Give this option's type to the text that `juju config` is given."""
+        converted = _CONVERTERS[self.type](text)
         if converted is None:
-            raise CharmError(f'option "{self.name}" expected {self.type}, got "{value}"')
+            raise CharmError(f'option "{self.name}" expected {self.type}, got "{text}"')
         return converted
 
 
-def _to_boolean(value: object) -> bool | None:
-    if isinstance(value, bool):
-        return value
+def _to_boolean(text: str) -> bool | None:
     # The words of Go's strconv.ParseBool.
     words = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
-    text = str(value)
     return words.get(text.lower()) if text in (text.lower(), text.upper(), text.title()) else None
 
 
-def _to_int(value: object) -> int | None:
-    text = str(value)
+def _to_int(text: str) -> int | None:
     return int(text) if re.fullmatch(r"[+-]?[0-9]+", text, re.ASCII) else None
 
 
-def _to_float(value: object) -> float | None:
+def _to_float(text: str) -> float | None:
     try:
-        return None if isinstance(value, bool) else float(str(value))
+        return float(text)
     except ValueError:
         return None
 
 
-def _to_string(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-_CONVERTERS = {
-    "string": _to_string,
+_CONVERTERS: Mapping[str, Callable[[str], Value | None]] = {
+    "string": str,
     "int": _to_int,
     "float": _to_float,
     "boolean": _to_boolean,

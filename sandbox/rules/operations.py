@@ -65,8 +65,8 @@ def deploy(
     charm: Charm,
     name: str,
     *,
-    num_units: int = 1,
-    config: Mapping[str, object] | None = None,
+    num_units: int | None = None,
+    config: Mapping[str, str] | None = None,
     storage: Mapping[str, str] | None = None,
     to: str = "",
     other_model: str = "",
@@ -79,6 +79,8 @@ def deploy(
         raise OperationError(f'invalid application name "{name}"')
     if name in model.applications:
         raise OperationError(f'cannot add application "{name}": application already exists')
+    if num_units is None:
+        num_units = 0 if charm.is_subordinate else 1
     if charm.is_subordinate and (num_units or to):
         raise OperationError("subordinate application must be deployed without units")
     settings = _converted(charm, config or {})
@@ -139,7 +141,7 @@ def _size_mib(text: str) -> int:
     return int(float(found[1]) * 1024 ** "MGTPE".index(found[2] or "M"))
 
 
-def _converted(charm: Charm, values: Mapping[str, object]) -> dict[str, Value]:
+def _converted(charm: Charm, values: Mapping[str, str]) -> dict[str, Value]:
     for name in values:
         if name not in charm.options:
             raise OperationError(f'unknown option "{name}"')
@@ -384,7 +386,7 @@ def remove_relation(model: Model, a: str, b: str) -> None:
     found[0].life = "dying"
 
 
-def set_config(model: Model, name: str, values: Mapping[str, object]) -> None:
+def set_config(model: Model, name: str, values: Mapping[str, str]) -> None:
     """Set config options."""
     found = application(model, name)
     found.settings |= _converted(found.charm, values)

@@ -29,15 +29,12 @@ CHARM = charms.parse("name: nfs", CONFIG, ACTIONS)
     ("option", "given", "value"),
     [
         ("size", "10", 10),
-        ("size", 10, 10),
         ("size", "-1", -1),
         ("size", "ten", None),
         ("size", "1.5", None),
-        ("size", True, None),
         ("size", "", None),
         ("name", "", ""),
         ("name", "x\ny", "x\ny"),
-        ("name", 5, None),
         ("rate", "1.5", 1.5),
         ("rate", "x", None),
         ("fast", "true", True),
@@ -47,7 +44,7 @@ CHARM = charms.parse("name: nfs", CONFIG, ACTIONS)
         ("fast", "yes", None),
     ],
 )
-def test_config_values(option: str, given: object, value: object):
+def test_config_values(option: str, given: str, value: object):
     if value is None:
         with pytest.raises(charms.CharmError, match=f'option "{option}" expected .*, got'):
             CHARM.options[option].convert(given)

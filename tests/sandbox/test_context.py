@@ -489,7 +489,7 @@ def test_goal_state():
 def test_goal_state_has_no_subordinates_but_the_units_own():
     """See oneGoalState and goalStateUnits in agent/uniter/uniter.go."""
     model = started()
-    operations.deploy(model, SUBORDINATE, "sub", num_units=0)
+    operations.deploy(model, SUBORDINATE, "sub")
     operations.integrate(model, "server:juju-info", "sub")
     idle(model)
     assert {unit.name for unit in model.units_of("sub")} == {"sub/0", "sub/1"}

@@ -46,8 +46,7 @@ class World:
     ran: list[tuple[str, Hook]] = field(default_factory=list)
     during: Callable[[Context], None] = lambda context: None
 
-    def deploy(self, charm: str, count: int = 1, **kwargs) -> None:
-        count = 0 if CHARMS[charm].is_subordinate else count
+    def deploy(self, charm: str, count: int | None = None, **kwargs) -> None:
         operations.deploy(self.model, CHARMS[charm], charm, num_units=count, **kwargs)
 
     def step(self, unit: str) -> Hook | None:
@@ -548,7 +547,7 @@ def test_update_status_comes_last():
     it = world("3.6", ("server", 1))
     unit = it.model.units["server/0"]
     unit.local = replace(unit.local, wants_update_status=True)
-    operations.set_config(it.model, "server", {"size": 2})
+    operations.set_config(it.model, "server", {"size": "2"})
     it.settle()
     assert it.of("server/0") == ["config-changed", "update-status"]
 
@@ -559,7 +558,7 @@ def test_a_failed_hook_blocks_all_others_until_it_is_retried():
     hook = Hook("config-changed", seen="old")
     hooks.begin(it.model, unit, hook)
     hooks.fail(unit)
-    operations.set_config(it.model, "server", {"size": 2})
+    operations.set_config(it.model, "server", {"size": "2"})
     assert hooks.next_hook(it.model, unit) is None
     assert (unit.displayed_status.status, unit.displayed_status.message) == (
         "error",
@@ -729,7 +728,7 @@ def perform(it: World, what: str, number: int) -> None:
             if not relation.is_peer:
                 operations.remove_relation(model, *relation.endpoints)
         elif verb == "config":
-            operations.set_config(model, "server", {"size": number})
+            operations.set_config(model, "server", {"size": str(number)})
         elif verb == "refresh":
             operations.refresh(model, "server", SERVER)
         elif what == "remove application":

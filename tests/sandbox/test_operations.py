@@ -28,7 +28,7 @@ def model() -> Model:
     made = Model("test")
     operations.deploy(made, SERVER, "server")
     operations.deploy(made, PLAIN, "plain")
-    operations.deploy(made, CLIENT, "client", num_units=0)
+    operations.deploy(made, CLIENT, "client")
     return made
 
 
@@ -102,7 +102,7 @@ def test_4_0_does_not_discard_an_implicit_endpoint(model: Model):
 
 
 def test_a_container_relation_needs_a_principal(model: Model):
-    operations.deploy(model, CLIENT, "client2", num_units=0)
+    operations.deploy(model, CLIENT, "client2")
     with pytest.raises(OperationError, match="no relations found"):
         operations.integrate(model, "client:juju-info", "client2")
 

@@ -26,7 +26,7 @@ def model() -> Model:
     made = Model("try", "4.0", next_unit={"app": 9})
     operations.deploy(made, APP, "app")
     operations.add_unit(made, "app", 1, "0")
-    operations.deploy(made, CLIENT, "client", num_units=0)
+    operations.deploy(made, CLIENT, "client")
     operations.deploy(made, SERVER, "server")
     operations.settle(made)
     made.machines["0"].status = Status("started", "Running")

@@ -111,7 +111,7 @@ class Machines:
         await self._deploy(SERVER, SECOND, to=self.units[unit]["machine"])
 
     async def _deploy_client(self, client: Client) -> None:
-        config = {"mountpoint": MOUNT, "share-name": client.share_name, "size": client.size}
+        config = {"mountpoint": MOUNT, "share-name": client.share_name, "size": str(client.size)}
         model = client.model
         await self._deploy(APP, client.principal, other_model=model)
         await self._deploy(CLIENT, client.application, config=config, other_model=model)

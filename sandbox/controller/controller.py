@@ -668,11 +668,10 @@ async def run(
     name: str, run_dir: Path, base: Path, juju: Profile, *, keep: bool, seed: int
 ) -> None:
     """Be the controller, until told to end or the lifeline is cut."""
-    network = machines.Network()
-    await network.up()
+    await machines.make_bridge()
 
     def new_machine(name: str) -> machines.Machine:
-        return machines.Machine(name, network, base, run_dir)
+        return machines.Machine(name, base, run_dir)
 
     async with asyncio.TaskGroup() as tasks:
         controller = Controller(Model(name, juju, seed), run_dir, new_machine, tasks)

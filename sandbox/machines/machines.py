@@ -86,36 +86,10 @@ HookCommands = Callable[[tuple[str, ...], str], Awaitable[tuple[int, str, str]]]
 Output = Callable[[str, str], None]
 
 
-class Network:
-    """The bridge between machines, in the network namespace of the caller."""
-
-    async def up(self) -> None:
-        """Make the bridge; the namespace must not have one yet."""
-        await _command("/usr/sbin/ip", "-batch", "-", stdin=_LINKS)
-        await _command("/usr/sbin/nft", "-f", "-", stdin=_RULES)
-
-    async def add_tap(self, tap: str, address: str, mac: str) -> None:
-        """Make a tap for a machine, that is to have ``address`` and ``mac``, on the bridge."""
-        lines = (
-            f"tuntap add dev {tap} mode tap",
-            f"link set {tap} master {BRIDGE}",
-            f"link set {tap} up",
-            # With the neighbour known beforehand no connection waits for an ARP retry of 1 s.
-            f"neighbour replace {address} lladdr {mac} dev {BRIDGE} nud permanent",
-        )
-        await _command("/usr/sbin/ip", "-batch", "-", stdin="\n".join(lines) + "\n")
-
-    async def unplug(self, tap: str) -> None:
-        """Drop what goes between the machine at ``tap`` and other machines."""
-        await self._change_unplugged("add", tap)
-
-    async def plug(self, tap: str) -> None:
-        """Undo ``unplug``."""
-        await self._change_unplugged("delete", tap)
-
-    async def _change_unplugged(self, verb: str, tap: str) -> None:
-        rule = f"{verb} element bridge {BRIDGE} unplugged {{ {tap} }}\n"
-        await _command("/usr/sbin/nft", "-f", "-", stdin=rule)
+async def make_bridge() -> None:
+    """Make the bridge between machines; the caller's network namespace must not have one yet."""
+    await _command("/usr/sbin/ip", "-batch", "-", stdin=_LINKS)
+    await _command("/usr/sbin/nft", "-f", "-", stdin=_RULES)
 
 
 class _Processors:
@@ -177,18 +151,11 @@ class Machine:
 
     Args:
         name: "0", "1", … in the model; "x0", "x1", … for machines that aren't in it.
-        network: the bridge it is on.
         image: the base image.
         directory: where its files are made: copy-on-write disk, console, control socket.
     """
 
-    def __init__(
-        self,
-        name: str,
-        network: Network,
-        image: Path,
-        directory: Path,
-    ) -> None:
+    def __init__(self, name: str, image: Path, directory: Path) -> None:
         number = _host_number(name)
         self.name = name
         self.host_name = f"machine-{name}"
@@ -196,7 +163,6 @@ class Machine:
         self.mac = f"02:77:00:00:00:{number:02x}"
         self.console = directory / f"{self.host_name}.console"
         self._processor = min(os.sched_getaffinity(0))
-        self._network = network
         self._image = image
         self._directory = directory
         self._disks: list[Path | None] = []
@@ -222,10 +188,20 @@ class Machine:
         if self.is_running:
             raise MachineError(f"{self.host_name} is already running")
         if not self._has_tap:
-            await self._network.add_tap(self._tap, self.address, self.mac)
+            await self._add_tap()
             self._has_tap = True
         with self._on_one_processor():
             await self._boot()
+
+    async def _add_tap(self) -> None:
+        lines = (
+            f"tuntap add dev {self._tap} mode tap",
+            f"link set {self._tap} master {BRIDGE}",
+            f"link set {self._tap} up",
+            # With the neighbour known beforehand no connection waits for an ARP retry of 1 s.
+            f"neighbour replace {self.address} lladdr {self.mac} dev {BRIDGE} nud permanent",
+        )
+        await _command("/usr/sbin/ip", "-batch", "-", stdin="\n".join(lines) + "\n")
 
     async def _boot(self) -> None:
         # What an earlier kernel left there is taken for a machine that runs: both are process 1.
@@ -290,14 +266,18 @@ class Machine:
     async def unplug(self) -> None:
         """Cut the machine off from the other machines; the agent is still reached."""
         if not self._is_unplugged:
-            await self._network.unplug(self._tap)
+            await self._change_unplugged("add")
         self._is_unplugged = True
 
     async def plug(self) -> None:
         """Undo ``unplug``."""
         if self._is_unplugged:
-            await self._network.plug(self._tap)
+            await self._change_unplugged("delete")
         self._is_unplugged = False
+
+    async def _change_unplugged(self, verb: str) -> None:
+        rule = f"{verb} element bridge {BRIDGE} unplugged {{ {self._tap} }}\n"
+        await _command("/usr/sbin/nft", "-f", "-", stdin=rule)
 
     async def attach_disk(self, disk: Path) -> str:
         """Add a disk, at once if the machine is running; return its device, as /dev/ubdb.

@@ -45,24 +45,11 @@ done
 """
 
 
-class NoNetwork(machines.Network):
-    """All of these machines are on the loopback of this computer."""
-
-    async def add_tap(self, tap: str, address: str, mac: str):
-        pass
-
-    async def unplug(self, tap: str):
-        pass
-
-    async def plug(self, tap: str):
-        pass
-
-
 class DirectoryMachine(machines.Machine):
     """A machine of a few processes, for which /var/lib is a directory."""
 
     def __init__(self, name: str, root: Path):
-        super().__init__(name, NoNetwork(), root / "none.img", root)
+        super().__init__(name, root / "none.img", root)
         # Of this process alone: other tests may run beside it.
         pid = os.getpid()
         self.address = f"127.{pid >> 7 & 0x7F}.{pid & 0x7F}.{self.address.rpartition('.')[2]}"
@@ -77,6 +64,12 @@ class DirectoryMachine(machines.Machine):
         self.boots += 1
         self.is_cut = False
         await super().boot()
+
+    async def _add_tap(self):
+        """It is on the loopback of this computer, and so are all others."""
+
+    async def _change_unplugged(self, verb: str):
+        pass
 
     async def shutdown(self):
         await self.power_cut()

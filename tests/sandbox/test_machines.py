@@ -47,15 +47,14 @@ def image(runner: asyncio.Runner) -> Path:
 
 
 @pytest.fixture(scope="module")
-def network(runner: asyncio.Runner, image: Path) -> Iterator[machines.Network]:
-    """Give a network in a namespace that this thread is in meanwhile."""
+def network(runner: asyncio.Runner, image: Path) -> Iterator[None]:
+    """Make a network in a namespace that this thread is in meanwhile."""
     libc = ctypes.CDLL(None, use_errno=True)
     with Path("/proc/thread-self/ns/net").open() as before:
         assert libc.unshare(CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
         try:
-            network = machines.Network()
-            runner.run(network.up())
-            yield network
+            runner.run(machines.make_bridge())
+            yield
         finally:
             assert libc.setns(before.fileno(), CLONE_NEWNET) == 0
 
@@ -63,13 +62,13 @@ def network(runner: asyncio.Runner, image: Path) -> Iterator[machines.Network]:
 @pytest.fixture(scope="module")
 def pair(
     runner: asyncio.Runner,
-    network: machines.Network,
+    network: None,
     image: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[machines.Machine, machines.Machine]]:
     directory = tmp_path_factory.mktemp("machines")
-    machine = machines.Machine("0", network, image, directory)
-    bystander = machines.Machine("x0", network, image, directory)
+    machine = machines.Machine("0", image, directory)
+    bystander = machines.Machine("x0", image, directory)
 
     async def boot_both() -> None:
         await asyncio.gather(machine.boot(), bystander.boot())
@@ -349,11 +348,12 @@ def test_power_cut_loses_what_was_not_synced(runner, machine):
     assert output_of(runner, machine, script) == "kept\n"
 
 
-def test_boot_that_fails_says_what_the_console_said(runner, network, image, tmp_path):
+@pytest.mark.usefixtures("network")
+def test_boot_that_fails_says_what_the_console_said(runner, image, tmp_path):
     missing = tmp_path / "missing.img"
     for suffix in (".kernel", ".so"):
         missing.with_suffix(suffix).symlink_to(image.with_suffix(suffix))
-    machine = machines.Machine("9", network, missing, tmp_path)
+    machine = machines.Machine("9", missing, tmp_path)
     with pytest.raises(machines.MachineError, match=r"missing\.img"):
         runner.run(machine.boot())
     assert not machine.is_running
@@ -365,9 +365,8 @@ def test_nothing_is_left_when_the_starter_is_killed(image, tmp_path):
         "from pathlib import Path\n"
         "from sandbox.machines import machines\n"
         "async def main():\n"
-        "    network = machines.Network()\n"
-        "    await network.up()\n"
-        "    machine = machines.Machine('5', network, Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        "    await machines.make_bridge()\n"
+        "    machine = machines.Machine('5', Path(sys.argv[1]), Path(sys.argv[2]))\n"
         "    await machine.boot()\n"
         "    print('up', flush=True)\n"
         "    await asyncio.sleep(600)\n"

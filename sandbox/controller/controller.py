@@ -102,7 +102,6 @@ class Controller:
         self._bystanders = 0
         self._boots = asyncio.Semaphore(BOOTS_AT_A_TIME)
         self._model_config = dict(DEFAULT_MODEL_CONFIG)
-        self._retries_hooks = True
         self._update_status_interval_s = DEFAULT_UPDATE_STATUS_INTERVAL_S
         self._interval_changed = asyncio.Event()
         self.destroyed = asyncio.Event()
@@ -195,9 +194,8 @@ class Controller:
             self._update_status_interval_s = interval_s
             self._interval_changed.set()
         if "automatically-retry-hooks" in values:
-            self._retries_hooks = str(values["automatically-retry-hooks"]).lower() == "true"
-            for uniter in self._uniters.values():
-                uniter.retries_hooks = self._retries_hooks
+            is_on = str(values["automatically-retry-hooks"]).lower() == "true"
+            self._model.retries_hooks = is_on
         self._model_config |= {key: str(value) for key, value in values.items()}
 
     def model_config(self) -> Mapping[str, str]:
@@ -350,15 +348,8 @@ class Controller:
         for name, unit in self._model.units.items():
             if name not in self._uniters:
                 host = self._hosts[unit.machine]
-                uniter = Uniter(
-                    self._model,
-                    unit,
-                    host,
-                    self._debug_log,
-                    self._changed,
-                    self._retry_base_s,
-                )
-                uniter.retries_hooks = self._retries_hooks
+                log, changed, base_s = self._debug_log, self._changed, self._retry_base_s
+                uniter = Uniter(self._model, unit, host, log, changed, base_s)
                 self._uniters[name] = uniter
                 self._tasks.create_task(uniter.run())
         for uniter in self._uniters.values():

@@ -149,7 +149,6 @@ class Uniter:
         self.tasks: list[Task] = []
         self._interrupted: list[Task] = []
         self.history: list[Dispatch] = []
-        self.retries_hooks = True
         self.kills_due: list[int] = []
         self._retry_base_s = retry_base_s
         self._failures = 0
@@ -312,7 +311,7 @@ class Uniter:
         self._failures = 0
 
     def _retry_later(self) -> None:
-        if not self.retries_hooks:
+        if not self.model.retries_hooks:
             return
         delay = self._retry_base_s * min(2**self._failures, RETRY_LIMIT)
         self._failures += 1

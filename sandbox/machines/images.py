@@ -229,7 +229,7 @@ def _digest(*parts: str) -> str:
 async def _apt_sources() -> list[str]:
     """Return the host's apt sources of its own distribution, one line each."""
     fields = "$(SOURCESENTRY)|$(REPO_URI)|$(RELEASE)|$(ORIGIN)|$(COMPONENT)"
-    output = await _run(
+    output = await run_on_host(
         ["/usr/bin/apt-get", "indextargets", "--format", fields, "Created-By: Packages"]
     )
     components: dict[tuple[str, str, str], list[str]] = {}
@@ -330,11 +330,11 @@ async def _bootstrap(
 ) -> None:
     """Make the archive of a release as the arguments of mmdebstrap say."""
     log(f"installing {codename} for the machines (once; about a minute)")
-    settings = await _run(["/usr/bin/apt-config", "dump", "--no-empty"])
+    settings = await run_on_host(["/usr/bin/apt-config", "dump", "--no-empty"])
     wanted = re.findall(r"(?m)^Acquire::(?:https?::Proxy|Check-).*;$", settings)
     (workspace / "apt.conf").write_text("\n".join(wanted) + "\n")
     archive = workspace / "tree.tar"
-    await _run(
+    await run_on_host(
         [
             *_in_dying_namespaces(),
             "/usr/bin/mmdebstrap",
@@ -358,7 +358,7 @@ async def _make_image(
     log("making the base image")
     root = workspace / "root"
     root.mkdir(mode=0o755)
-    await _run(["/usr/bin/tar", "-xf", str(tree), "-C", str(root), "--numeric-owner"])
+    await run_on_host(["/usr/bin/tar", "-xf", str(tree), "-C", str(root), "--numeric-owner"])
     kernel = workspace / "kernel"
     shutil.move(root / "boot/uml", kernel)
     (version,) = (path.name for path in (root / "usr/lib/modules").iterdir())
@@ -370,12 +370,12 @@ async def _make_image(
     key = workspace / "key"
     await _add_ssh_keys(root, key)
     for command in (["/usr/sbin/depmod", version], ["/usr/bin/apt-get", "update"]):
-        await _run([*_in_dying_namespaces(), "/usr/sbin/chroot", str(root), *command])
+        await run_on_host([*_in_dying_namespaces(), "/usr/sbin/chroot", str(root), *command])
     disk = workspace / "disk"
-    await _run(["/usr/bin/truncate", "--size", IMAGE_SIZE, str(disk)])
+    await run_on_host(["/usr/bin/truncate", "--size", IMAGE_SIZE, str(disk)])
     # Few inodes: their tables are what makes the empty file system of 16 GiB large.
     options = ["-q", "-F", "-m", "0", "-i", "65536", "-d", str(root)]
-    await _run(["/usr/sbin/mkfs.ext4", *options, str(disk)])
+    await run_on_host(["/usr/sbin/mkfs.ext4", *options, str(disk)])
     key.replace(image.with_suffix(".key"))
     shutil.rmtree(image.with_suffix(".kernel"), ignore_errors=True)
     kernel.replace(image.with_suffix(".kernel"))
@@ -425,7 +425,7 @@ async def compile_hook_command(target: Path) -> None:
 
 async def _compile(source: Path, target: Path, *options: str) -> None:
     warnings = ["-Wall", "-Wextra", "-Werror"]
-    await _run(["/usr/bin/gcc", *options, "-O2", *warnings, "-o", str(target), str(source)])
+    await run_on_host(["/usr/bin/gcc", *options, "-O2", *warnings, "-o", str(target), str(source)])
 
 
 async def _add_ssh_keys(root: Path, key: Path) -> None:
@@ -433,8 +433,8 @@ async def _add_ssh_keys(root: Path, key: Path) -> None:
     generate = ["/usr/bin/ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "sandbox"]
     for old in (root / "etc/ssh").glob("ssh_host_*"):
         old.unlink()
-    await _run([*generate, "-f", str(root / "etc/ssh/ssh_host_ed25519_key")])
-    await _run([*generate, "-f", str(key)])
+    await run_on_host([*generate, "-f", str(root / "etc/ssh/ssh_host_ed25519_key")])
+    await run_on_host([*generate, "-f", str(key)])
     (root / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
     key.with_suffix(".pub").rename(root / "root/.ssh/authorized_keys")
 
@@ -478,9 +478,10 @@ def _in_dying_namespaces() -> list[str]:
     ]
 
 
-async def _run(
+async def run_on_host(
     argv: Sequence[str],
     *,
+    stdin: str = "",
     log: Callable[[str], None] | None = None,
     temporary: Path | None = None,
     timeout_s: float = _COMMAND_TIMEOUT_S,
@@ -495,11 +496,14 @@ async def _run(
         environment["TMPDIR"] = str(temporary)
     process = await asyncio.create_subprocess_exec(
         *argv,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         env=environment,
     )
+    given = cast("asyncio.StreamWriter", process.stdin)
+    given.write(stdin.encode())
+    given.close()
     lines: list[str] = []
     try:
         async with asyncio.timeout(timeout_s):

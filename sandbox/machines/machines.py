@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from sandbox.machine.agent import PORT
-from sandbox.machines.images import CACHE, LIBRARIES, REBOOTS
+from sandbox.machines.images import CACHE, LIBRARIES, REBOOTS, ImageError, run_on_host
 
 BRIDGE = "sandbox"
 HOST_ADDRESS = "10.77.0.1"
@@ -585,24 +585,8 @@ def _host_number(name: str) -> int:
 
 
 async def _command(*argv: str, stdin: str) -> None:
-    """Run a command of the host.
-
-    Raises:
-        MachineError: it failed or took too long.
-    """
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
+    """Run a command of the host; MachineError if it fails."""
     try:
-        async with asyncio.timeout(_COMMAND_TIMEOUT_S):
-            output, _ = await process.communicate(stdin.encode())
-    except TimeoutError as error:
-        process.kill()
-        await process.wait()
-        raise MachineError(f"{' '.join(argv)} took too long") from error
-    if process.returncode != 0:
-        said = output.decode(errors="replace").strip()
-        raise MachineError(f"{' '.join(argv)}: exit status {process.returncode}: {said}")
+        await run_on_host(argv, stdin=stdin)
+    except ImageError as error:
+        raise MachineError(str(error)) from error

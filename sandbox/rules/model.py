@@ -252,6 +252,7 @@ class Model:
     name: str
     juju: Profile = "3.6"
     seed: int = 0
+    retries_hooks: bool = True
     uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
     applications: dict[str, Application] = field(default_factory=dict[str, Application])
     units: dict[str, Unit] = field(default_factory=dict[str, Unit])

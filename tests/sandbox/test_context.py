@@ -558,36 +558,23 @@ OF_PROFILE = {
         "JUJU_CHARM_TRACE_CONFIG_CA_CERT": "",
     },
 }
+SHARE = {"JUJU_RELATION": "share", "JUJU_RELATION_ID": "share:1", "JUJU_REMOTE_APP": "client"}
 OF_KIND = [
-    (Hook("install"), {"JUJU_HOOK_NAME": "install", "JUJU_DISPATCH_PATH": "hooks/install"}),
+    (Hook("install"), "install", {}),
     (
         Hook("relation-created", 1, "share", "client"),
-        {
-            "JUJU_HOOK_NAME": "share-relation-created",
-            "JUJU_DISPATCH_PATH": "hooks/share-relation-created",
-            "JUJU_RELATION": "share",
-            "JUJU_RELATION_ID": "share:1",
-            "JUJU_REMOTE_UNIT": "",
-            "JUJU_REMOTE_APP": "client",
-        },
+        "share-relation-created",
+        {**SHARE, "JUJU_REMOTE_UNIT": ""},
     ),
     (
         Hook("relation-departed", 1, "share", "client", "client/0", "server/0"),
-        {
-            "JUJU_HOOK_NAME": "share-relation-departed",
-            "JUJU_DISPATCH_PATH": "hooks/share-relation-departed",
-            "JUJU_RELATION": "share",
-            "JUJU_RELATION_ID": "share:1",
-            "JUJU_REMOTE_UNIT": "client/0",
-            "JUJU_REMOTE_APP": "client",
-            "JUJU_DEPARTING_UNIT": "server/0",
-        },
+        "share-relation-departed",
+        {**SHARE, "JUJU_REMOTE_UNIT": "client/0", "JUJU_DEPARTING_UNIT": "server/0"},
     ),
     (
         Hook("storage-attached", storage_id="data/0"),
+        "data-storage-attached",
         {
-            "JUJU_HOOK_NAME": "data-storage-attached",
-            "JUJU_DISPATCH_PATH": "hooks/data-storage-attached",
             "JUJU_STORAGE_ID": "data/0",
             "JUJU_STORAGE_LOCATION": "/srv/data",
             "JUJU_STORAGE_KIND": "filesystem",
@@ -595,21 +582,21 @@ OF_KIND = [
     ),
     (
         Action("5", "grow"),
+        "",
         {
-            "JUJU_HOOK_NAME": "",
             "JUJU_DISPATCH_PATH": "actions/grow",
             "JUJU_ACTION_NAME": "grow",
             "JUJU_ACTION_UUID": "5",
             "JUJU_ACTION_TAG": "action-5",
         },
     ),
-    (Action("6", "juju-exec"), {"JUJU_HOOK_NAME": ""}),
+    (Action("6", "juju-exec"), "", {}),
 ]
 
 
 @pytest.mark.parametrize("juju", get_args(Profile))
-@pytest.mark.parametrize(("what", "own"), OF_KIND)
-def test_the_environment_is_exactly_that_of_juju(juju: Profile, what, own):
+@pytest.mark.parametrize(("what", "name", "own"), OF_KIND)
+def test_the_environment_is_exactly_that_of_juju(juju: Profile, what, name: str, own):
     model = started(juju)
     unit = model.units["server/0"]
     model.storage["data/0"].location = "/srv/data"
@@ -617,8 +604,9 @@ def test_the_environment_is_exactly_that_of_juju(juju: Profile, what, own):
     context = Context(model, unit, hook, None if hook else what)
     env = context.environment()
     identity = env.pop("JUJU_CONTEXT_ID")
-    assert env == ALWAYS | OF_PROFILE[juju] | own
-    kind = own["JUJU_HOOK_NAME"] or {"grow": "grow"}.get(what.name, "run-commands")
+    path = {"JUJU_DISPATCH_PATH": f"hooks/{name}"} if name else {}
+    assert env == ALWAYS | OF_PROFILE[juju] | {"JUJU_HOOK_NAME": name} | path | own
+    kind = name or {"grow": "grow"}.get(what.name, "run-commands")
     assert identity.startswith(f"server/0-{kind}-")
     assert len(identity.rpartition("-")[2]) == 32
 

@@ -27,7 +27,6 @@ def full_status(model: Model, juju_version: str) -> FullStatus:
         "controller": "sandbox",
         "cloud": "sandbox",
         "version": juju_version,
-        "model-status": {"current": "available"},
     }
     if model.juju == "3.6":
         description["sla"] = "unsupported"
@@ -48,13 +47,8 @@ def _state(status: Status) -> dict[str, str]:
 
 def _machine(model: Model, name: str) -> dict[str, object]:
     machine = model.machines[name]
-    instance = {"down": "started"}.get(machine.status.status, machine.status.status)
     return {
         "juju-status": _state(machine.status),
-        "machine-status": {
-            "current": {"started": "running"}.get(instance, instance),
-            "message": machine.status.message,
-        },
         "dns-name": machine.address,
         "instance-id": f"sandbox-{name}",
     }

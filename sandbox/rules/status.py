@@ -107,8 +107,9 @@ def _unit_row(name: str, unit: PlacedUnit) -> list[str]:
 
 
 def _machine_row(name: str, machine: Mapping[str, Any]) -> list[str]:
-    state, message = machine["juju-status"]["current"], machine["machine-status"]["message"]
-    return [name, state, machine["dns-name"], machine["instance-id"], "", "", message]
+    state = machine["juju-status"]
+    where = [machine["dns-name"], machine["instance-id"], "", ""]
+    return [name, state["current"], *where, state["message"]]
 
 
 def columns(

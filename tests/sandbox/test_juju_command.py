@@ -215,39 +215,29 @@ async def test_run(juju: str):
         assert done.stderr.endswith("ERROR timed out waiting for results from: unit a/0\n")
 
 
+NOT_SCHEDULED = "Operation 1 failed to schedule any tasks:\n"
+NOT_DEFINED = 'action "none" not defined on unit "a/0"'
+INVALID = 'validation failed for action "grow": "to" is required'
+ONE_UNIT = 'the sandbox has "juju run" on one unit at a time: try more on Juju'
+
+
 @pytest.mark.parametrize(
     ("juju", "words", "returncode", "stderr"),
     [
-        (
-            "3.6",
-            ["a/0", "none"],
-            0,
-            'Operation 1 failed to schedule any tasks:\naction "none" not defined on unit "a/0"\n',
-        ),
-        ("4.0", ["a/0", "none"], 1, 'ERROR action "none" not defined on unit "a/0" (not found)\n'),
-        (
-            "3.6",
-            ["a/0", "grow"],
-            0,
-            "Operation 1 failed to schedule any tasks:\n"
-            'validation failed for action "grow": "to" is required\n',
-        ),
-        ("3.6", ["grow"], 2, "ERROR no unit specified\n"),
-        ("3.6", ["a/0"], 2, "ERROR no action specified\n"),
-        (
-            "3.6",
-            ["a/0", "a/1", "grow"],
-            2,
-            'ERROR the sandbox has "juju run" on one unit at a time: try more on Juju\n',
-        ),
-        ("3.6", ["b/leader", "grow"], 1, 'ERROR could not determine leader for "b"\n'),
+        ("3.6", "a/0 none", 0, NOT_SCHEDULED + NOT_DEFINED),
+        ("4.0", "a/0 none", 1, f"ERROR {NOT_DEFINED} (not found)"),
+        ("3.6", "a/0 grow", 0, NOT_SCHEDULED + INVALID),
+        ("3.6", "grow", 2, "ERROR no unit specified"),
+        ("3.6", "a/0", 2, "ERROR no action specified"),
+        ("3.6", "a/0 a/1 grow", 2, f"ERROR {ONE_UNIT}"),
+        ("3.6", "b/leader grow", 1, 'ERROR could not determine leader for "b"'),
     ],
 )
 @asynchronous
-async def test_run_refuses(juju: str, words: list[str], returncode: int, stderr: str):
+async def test_run_refuses(juju: str, words: str, returncode: int, stderr: str):
     async with model(juju) as it:
         await deployed(it)
-        assert await it("run", *words) == Done(returncode, "", stderr)
+        assert await it("run", *words.split()) == Done(returncode, "", f"{stderr}\n")
 
 
 @asynchronous

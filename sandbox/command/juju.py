@@ -23,7 +23,6 @@ from sandbox.command.line import (
     model_named,
     pairs,
     parse,
-    read_yaml,
     values,
 )
 from sandbox.controller.client import ControllerError, ask
@@ -321,10 +320,10 @@ def _run(call: Call) -> None:
 
 
 def _params(call: Call, texts: Sequence[str]) -> dict[str, Any]:
-    """Read an action's parameters: those of a file, then `key.key=value` words."""
-    params: dict[str, Any] = {}
-    if path := call.one("params"):
-        params = read_yaml(path)
+    """Read an action's parameters: those of a file, then `key=value` words."""
+    path = call.one("params")
+    given = lazy_yaml().safe_load(Path(path).read_text()) if path else None
+    params: dict[str, Any] = given or {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals:

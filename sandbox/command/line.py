@@ -143,11 +143,6 @@ def values(words: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def read_yaml(path: str) -> dict[str, Any]:
-    """Read a mapping from a file."""
-    return lazy_yaml().safe_load(Path(path).read_text()) or {}
-
-
 def dump(value: object) -> str:
     """Return a value as YAML, quoted as Go's package yaml.v2 does."""
     yaml = lazy_yaml()

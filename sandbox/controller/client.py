@@ -10,7 +10,6 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 RUN = Path(__file__).resolve().parents[2] / ".cache" / "sandbox" / "run"
 """Where each running model has a directory of its own."""
@@ -21,10 +20,6 @@ _ANSWER_TIMEOUT_S = 30.0
 
 class ControllerError(Exception):
     """The controller refused a request; the message is the one that Juju would give."""
-
-
-class ControllerGoneError(ControllerError):
-    """No controller answers; the message says what the last one wrote."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +89,7 @@ def ask(
             answer = connection.makefile("rb").readline()
     except OSError as error:
         raise gone(directory) from error
-    if not answer:
-        raise gone(directory)
-    return result(cast("Mapping[str, object]", json.loads(answer)))
+    return result(directory, answer)
 
 
 def _connect(path: Path) -> socket.socket:
@@ -115,16 +108,19 @@ def line(method: str, params: Mapping[str, object]) -> bytes:
     return json.dumps({"method": method, "params": params}).encode() + b"\n"
 
 
-def result(message: Mapping[str, object]) -> object:
-    """Return what an answer says, or raise what it refuses with."""
+def result(directory: RunDirectory, answer: bytes) -> object:
+    """Return what an answer says, or raise what it refuses with; an empty one is nobody's."""
+    if not answer:
+        raise gone(directory)
+    message: Mapping[str, object] = json.loads(answer)
     if "error" in message:
         raise ControllerError(str(message["error"]))
     return message["result"]
 
 
-def gone(directory: RunDirectory) -> ControllerGoneError:
+def gone(directory: RunDirectory) -> ControllerError:
     """Return the error that says what a controller wrote last."""
-    return ControllerGoneError(
+    return ControllerError(
         f"the controller of model {directory.name} is gone; its last words:\n"
         + directory.last_words()
     )

@@ -2,7 +2,6 @@
 """Asks a controller while other things go on."""
 
 import asyncio
-import json
 
 from sandbox.controller.client import RunDirectory, gone, line, result
 
@@ -18,15 +17,11 @@ async def call(directory: RunDirectory, method: str, **params: object) -> object
     """
     try:
         reader, writer = await asyncio.open_unix_connection(directory.socket, limit=LINE_LIMIT)
+        try:
+            writer.write(line(method, params))
+            answer = await reader.readline()
+        finally:
+            writer.close()
     except OSError as error:
         raise gone(directory) from error
-    try:
-        writer.write(line(method, params))
-        answer = await reader.readline()
-    except OSError as error:
-        raise gone(directory) from error
-    finally:
-        writer.close()
-    if not answer:
-        raise gone(directory)
-    return result(json.loads(answer))
+    return result(directory, answer)

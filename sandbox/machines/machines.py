@@ -441,21 +441,20 @@ class Machine:
             )
             if not connecting.done():
                 raise MachineError(f"{self.host_name}: its agent doesn't answer")
+            if error := connecting.exception():
+                raise MachineError(f"{self.host_name}: its agent doesn't answer: {error}")
             reader, writer = connecting.result()
-        except OSError as error:
-            raise MachineError(f"{self.host_name}: its agent doesn't answer: {error}") from error
-        finally:
-            connecting.cancel()
-        # A machine that starts again within itself says nothing: probe its end of the connection.
-        connection = cast("socket.socket", writer.get_extra_info("socket"))
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 2)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 15)
-        try:
+            # A machine that starts again within itself says nothing: probe its end.
+            connection = cast("socket.socket", writer.get_extra_info("socket"))
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 2)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 15)
             yield _Channel(self.host_name, reader, writer)
         finally:
-            writer.close()
+            # Whoever is cancelled as it has connected has a connection all the same.
+            if not connecting.cancel() and not connecting.exception():
+                connecting.result()[1].close()
 
     async def _wait_for_agent(self) -> None:
         """Wait until the agent answers; MachineError if it never will."""

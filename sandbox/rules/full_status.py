@@ -4,7 +4,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sandbox.rules.model import Application, Model, Status, Unit, by_number, port_order
+from sandbox.rules.model import Application, Model, Status, Unit, port_order
 from sandbox.rules.status import Status as FullStatus
 
 # Of its units' statuses an application shows the one that most needs attention.
@@ -32,7 +32,7 @@ def full_status(model: Model, juju_version: str) -> FullStatus:
         description["sla"] = "unsupported"
     return {
         "model": description,
-        "machines": {name: _machine(model, name) for name in by_number(model.machines)},
+        "machines": {name: _machine(model, name) for name in model.machines},
         "applications": {
             name: _application(model, app) for name, app in sorted(model.applications.items())
         },

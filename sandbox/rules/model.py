@@ -337,8 +337,3 @@ def port_order(port: str) -> tuple[str, int]:
     """Return protocol and number of a port; Juju sorts by these (core/network/portrange.go)."""
     number, _, protocol = port.partition("/")
     return protocol, int(number)
-
-
-def by_number(names: Iterable[str]) -> list[str]:
-    """Sort machine ids and unit names as people count: 2 before 10."""
-    return sorted(names, key=lambda n: (n.rpartition("/")[0], len(n), n))

@@ -24,7 +24,6 @@ from sandbox.rules.model import (
     Storage,
     StorageDirective,
     Unit,
-    by_number,
 )
 
 APPLICATION_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]*[a-z][a-z0-9]*)*")
@@ -55,7 +54,7 @@ def application(model: Model, name: str) -> Application:
 def unit(model: Model, name: str) -> Unit:
     """Find a unit."""
     if name not in model.units:
-        known = ", ".join(by_number(model.units)) or "none"
+        known = ", ".join(model.units) or "none"
         raise OperationError(f'unit "{name}" not found (units: {known})')
     return model.units[name]
 

@@ -31,6 +31,7 @@ from sandbox.rules.charm import CharmError
 from sandbox.rules.gnuflag import UsageError
 from sandbox.rules.model import Model
 from sandbox.rules.operations import OperationError, Remote
+from sandbox.rules.status import units
 
 WAIT_S = 30.0
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -114,11 +115,8 @@ class World:
         (self.root / "scripts" / hook).write_text(text)
 
     def unit(self, name: str) -> dict:
-        for application in self.controller.status()["applications"].values():
-            for unit, data in application.get("units", {}).items():
-                if name in (found := {unit: data, **data.get("subordinates", {})}):
-                    return found[name]
-        return {}
+        found = units(self.controller.status())
+        return found[name]["status"] if name in found else {}
 
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(WAIT_S):

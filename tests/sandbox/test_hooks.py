@@ -487,13 +487,17 @@ def test_subordinate_goes_with_its_relation(juju: Profile):
     assert list(it.model.machines) == ["0"]
 
 
-def test_subordinate_goes_with_its_principal():
+def test_subordinate_goes_with_its_principal_which_waits_for_it():
     it = world("3.6", ("plain", 1), ("client", 0), ("server", 1))
     operations.integrate(it.model, "plain", "client")
     operations.integrate(it.model, "server", "client")
     it.settle()
     it.clear()
     operations.remove_unit(it.model, "plain/0")
+    while it.step("plain/0"):
+        pass
+    assert it.of("plain/0") == ["leader-settings-changed", "stop", "remove"]
+    assert it.model.units["plain/0"].local.is_removed
     it.settle()
     assert sorted(it.of("client/0")[:-2]) == [
         "juju-info-relation-broken",
@@ -503,20 +507,7 @@ def test_subordinate_goes_with_its_principal():
         "share-relation-departed server/0 (leaves: client/0)",
     ]
     assert it.of("client/0")[-2:] == ["stop", "remove"]
-    # The principal's own teardown ran beside it, but the unit stayed until it was alone.
-    assert it.of("plain/0") == ["leader-settings-changed", "stop", "remove"]
     assert list(it.model.units) == ["server/0"]
-
-
-def test_principal_waits_for_its_subordinate():
-    it = related("3.6", ("plain", 1), ("client", 0))
-    operations.remove_unit(it.model, "plain/0")
-    while it.step("plain/0"):
-        pass
-    assert it.model.units["plain/0"].local.is_removed
-    while it.step("client/0"):
-        pass
-    assert not it.model.units
 
 
 def test_reintegrating_waits_until_the_old_subordinate_is_gone():
@@ -572,7 +563,7 @@ def test_a_failed_hook_blocks_all_others_until_it_is_retried():
     assert it.of("server/0") == ["config-changed", "config-changed"]
 
 
-def test_storage_detached_and_attached_again():
+def test_a_disk_is_detached_and_attached_and_outlives_its_unit():
     it = World(Model("test"))
     it.deploy("store", storage={"one": "2G"})
     it.settle()
@@ -584,12 +575,6 @@ def test_storage_detached_and_attached_again():
     operations.attach_storage(it.model, "store/0", "one/0")
     it.settle()
     assert it.of("store/0")[1:] == ["one-storage-attached"]
-
-
-def test_a_new_unit_gets_storage_that_was_kept():
-    it = World(Model("test"))
-    it.deploy("store", storage={"one": "2G"})
-    it.settle()
     operations.remove_unit(it.model, "store/0")
     it.settle()
     # A disk is kept, a directory goes with its unit.
@@ -597,8 +582,10 @@ def test_a_new_unit_gets_storage_that_was_kept():
     (name,) = operations.add_unit(it.model, "store", 1, attach=["one/0"])
     it.settle()
     assert it.of(name)[0].endswith("-storage-attached")
-    mine = [found.id for found in it.model.storage_of(it.model.units[name])]
-    assert [identity for identity in mine if identity.startswith("one/")] == ["one/0"]
+    assert {found.name: found.id for found in it.model.storage_of(it.model.units[name])} == {
+        "one": "one/0",
+        "two": "two/2",
+    }
     with pytest.raises(operations.OperationError, match=f"already attached to {name}"):
         operations.add_unit(it.model, "store", 1, attach=["one/0"])
     with pytest.raises(operations.OperationError, match="NumUnits is not 1"):

@@ -56,9 +56,6 @@ def test_without_a_model_it_says_how_to_get_one(models: Path, capsys: pytest.Cap
     assert "./dev demo --keep leaves one" in capsys.readouterr().err
     assert program.main(["--model", "dead", "boot", "0"]) == 1
     assert capsys.readouterr().err == "model sandbox:admin/dead not found\n"
-
-
-def test_destroy_without_a_model_is_fine(models: Path, capsys: pytest.CaptureFixture[str]):
     assert program.main(["destroy"]) == 0
     assert capsys.readouterr().out == "no model is running\n"
 

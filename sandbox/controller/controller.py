@@ -42,16 +42,10 @@ from sandbox.rules import charm as charms
 from sandbox.rules import gnuflag, hooks, operations
 from sandbox.rules.context import JUJU_VERSIONS, Action
 from sandbox.rules.full_status import full_status
-from sandbox.rules.model import Model, Profile, Status, Storage
+from sandbox.rules.model import INTERVAL, Model, Profile, Status, Storage
 from sandbox.rules.status import Status as FullStatus
 
 BOOTS_AT_A_TIME = 2
-DEFAULT_UPDATE_STATUS_INTERVAL_S = 300.0
-DEFAULT_MODEL_CONFIG = {
-    "automatically-retry-hooks": "true",
-    "logging-config": "<root>=INFO",
-    "update-status-hook-interval": "5m",
-}
 # A leader claims the lead for 60 s and does so anew every 30 s (worker/leadership/tracker.go).
 DEFAULT_LEASE_S = 60.0
 
@@ -101,8 +95,6 @@ class Controller:
         self._last_id = 0
         self._bystanders = 0
         self._boots = asyncio.Semaphore(BOOTS_AT_A_TIME)
-        self._model_config = dict(DEFAULT_MODEL_CONFIG)
-        self._update_status_interval_s = DEFAULT_UPDATE_STATUS_INTERVAL_S
         self._interval_changed = asyncio.Event()
         self.destroyed = asyncio.Event()
         tasks.create_task(self._time_update_status())
@@ -185,22 +177,18 @@ class Controller:
         """Return what `juju status --format=json` tells."""
         return full_status(self._model, JUJU_VERSIONS[self._model.juju])
 
-    def set_model_config(self, values: Mapping[str, object]) -> None:
+    def set_model_config(self, values: Mapping[str, str]) -> None:
         """Set the interval of update-status, whether failed hooks are retried, what is logged."""
-        for key in values.keys() - DEFAULT_MODEL_CONFIG.keys():
+        for key in values.keys() - self._model.config.keys():
             raise operations.OperationError(f'model config "{key}" is not one of the sandbox\'s')
-        if "update-status-hook-interval" in values:
-            interval_s = gnuflag.duration_s(str(values["update-status-hook-interval"]))
-            self._update_status_interval_s = interval_s
+        if INTERVAL in values:
+            gnuflag.duration_s(values[INTERVAL])
             self._interval_changed.set()
-        if "automatically-retry-hooks" in values:
-            is_on = str(values["automatically-retry-hooks"]).lower() == "true"
-            self._model.retries_hooks = is_on
-        self._model_config |= {key: str(value) for key, value in values.items()}
+        self._model.config |= values
 
     def model_config(self) -> Mapping[str, str]:
         """Return the model's options, those that the sandbox has."""
-        return self._model_config
+        return self._model.config
 
     def resolved(self, unit: str, retry: bool = True) -> None:
         """Retry the failed hook of a unit, or skip it."""
@@ -439,7 +427,8 @@ class Controller:
     async def _time_update_status(self) -> None:
         while True:
             waiting = asyncio.ensure_future(self._interval_changed.wait())
-            done, _ = await asyncio.wait({waiting}, timeout=self._update_status_interval_s)
+            interval_s = gnuflag.duration_s(self._model.config[INTERVAL])
+            done, _ = await asyncio.wait({waiting}, timeout=interval_s)
             self._interval_changed.clear()
             waiting.cancel()
             if not done:

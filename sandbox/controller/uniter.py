@@ -16,7 +16,7 @@ from sandbox.machine import agent
 from sandbox.machines import machines
 from sandbox.rules import hook_commands, hooks, operations
 from sandbox.rules.context import AGENTS_DIRECTORY, TOOLS_DIRECTORY, Action, Context, FlushError
-from sandbox.rules.model import Hook, Model, Status, Storage, Unit
+from sandbox.rules.model import RETRIES, Hook, Model, Status, Storage, Unit
 
 # Juju lets a hook take as long as it likes. Here somebody waits for the end of a test.
 HOOK_TIMEOUT_S = 1800.0
@@ -311,7 +311,7 @@ class Uniter:
         self._failures = 0
 
     def _retry_later(self) -> None:
-        if not self.model.retries_hooks:
+        if self.model.config[RETRIES].lower() != "true":
             return
         delay = self._retry_base_s * min(2**self._failures, RETRY_LIMIT)
         self._failures += 1

@@ -20,6 +20,11 @@ Life = Literal["alive", "dying"]
 Profile = Literal["3.6", "4.0"]
 _Item = TypeVar("_Item")
 
+INTERVAL = "update-status-hook-interval"
+RETRIES = "automatically-retry-hooks"
+DEFAULT_CONFIG = {RETRIES: "true", "logging-config": "<root>=INFO", INTERVAL: "5m"}
+"""The model's options, those that the sandbox has."""
+
 
 def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
@@ -252,7 +257,7 @@ class Model:
     name: str
     juju: Profile = "3.6"
     seed: int = 0
-    retries_hooks: bool = True
+    config: dict[str, str] = field(default_factory=lambda: dict(DEFAULT_CONFIG))
     uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
     applications: dict[str, Application] = field(default_factory=dict[str, Application])
     units: dict[str, Unit] = field(default_factory=dict[str, Unit])

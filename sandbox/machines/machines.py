@@ -28,7 +28,9 @@ BRIDGE = "sandbox"
 HOST_ADDRESS = "10.77.0.1"
 
 _BOOT_TIMEOUT_S = 120.0
-_SHUTDOWN_TIMEOUT_S = 60.0
+# systemd waits 90 s after each signal for a process that ends not even by SIGKILL: one that holds
+# a lock on a file of a server that is gone.
+_SHUTDOWN_TIMEOUT_S = 300.0
 # While a machine boots, a connection that came too early is not to be waited for.
 _PROBE_TIMEOUT_S = 1.0
 # Its processor may be another machine's for a while.

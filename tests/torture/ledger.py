@@ -186,6 +186,8 @@ class Ledger:
         if share is None and not self.kept(client.model, client.share_name):
             share = self.make(client.share_name, client.size, client.model)
             share.owner = client.name
+        elif share and not share.is_by_hand and self.askers(share) == [client]:
+            share.owner = client.name  # Whoever it was before does not ask any more.
         return share
 
     def _ask_again(self) -> None:

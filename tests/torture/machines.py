@@ -382,7 +382,11 @@ class Machines:
         command = "journalctl --dmesg --no-pager --output=short-iso | grep -i nfs | tail -n 20"
         if unit.startswith(SERVER):
             command += "; nfsdclddb print"
-        return "\n".join([f"{unit}:", *map(str, await self._ssh(unit, command, RUN_TIMEOUT_S))])
+        try:
+            said = map(str, await self._ssh(unit, command, RUN_TIMEOUT_S))
+        except ControllerError as error:  # What failed may have taken the machine with it.
+            said = [str(error)]
+        return "\n".join([f"{unit}:", *said])
 
     def status(self) -> str:
         """Return what `juju status` prints."""

@@ -61,6 +61,18 @@ def test_whose_it_is_when_the_owner_has_left_is_not_known(ledger: Ledger):
     assert not ledger.is_size_known(share)
 
 
+def test_a_share_that_nobody_asked_for_is_of_who_asks_next(ledger: Ledger):
+    share = asked(ledger, "alpha")[0]
+    ledger.leave(ledger.clients["alpha"])
+    assert asked(ledger, "beta", "alpha") == [share, share]
+    assert share.owner == "beta"
+
+
+def test_a_share_by_hand_stays_the_operators(ledger: Ledger):
+    ledger.make("data", 1).is_by_hand = True
+    assert [share.owner for share in asked(ledger, "alpha")] == [""]
+
+
 def test_what_was_acknowledged_is_to_be_where_the_share_is(ledger: Ledger):
     share = asked(ledger, "alpha")[0]
     file = share.file("alpha-app/0")

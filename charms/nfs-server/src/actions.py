@@ -278,14 +278,15 @@ class Actions(ops.Object):
 
     def _describe_here(self, image: Image, plan: Plan) -> Results:
         usage = images.usage(image)
+        space = usage.space
         address = self._reader.clients.address_for_others()
         path = str(share_directory(image.name))
         return {
             "mount": f"mount -t nfs {Endpoint(address, path).source} /mnt" if address else "",
-            "used-bytes": str(usage.used_bytes),
-            "free-bytes": str(usage.free_bytes),
-            "used-inodes": str(usage.used_inodes),
-            "free-inodes": str(usage.free_inodes),
+            "used-bytes": str(space.used_bytes),
+            "free-bytes": str(space.available_bytes),
+            "used-inodes": str(space.used_inodes),
+            "free-inodes": str(space.inodes - space.used_inodes),
             "owner": usage.owner,
             "mode": usage.mode,
             "clients": " ".join(maintenance.connected(image.name, plan)),

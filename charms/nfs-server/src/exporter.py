@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 import kernel
 import metrics
 import monitoring
-from kernel import ETAB
+from kernel import ETAB, Space
 from monitoring import Facts, ShareFacts
 from nfs_charms import machine
 
@@ -41,28 +41,6 @@ LISTENER = 3
 Labels = tuple[str, ...]
 Samples = dict[str, list[tuple[Labels, float]]]
 """Values by name of the metric, each with its labels."""
-
-
-@dataclass(frozen=True)
-class Space:
-    """What statfs(2) says of a file system."""
-
-    size_bytes: int
-    used_bytes: int
-    available_bytes: int
-    inodes: int
-    used_inodes: int
-
-
-def space(status: os.statvfs_result) -> Space:
-    """Read it as df(1) does."""
-    return Space(
-        size_bytes=status.f_blocks * status.f_frsize,
-        used_bytes=(status.f_blocks - status.f_bfree) * status.f_frsize,
-        available_bytes=status.f_bavail * status.f_frsize,
-        inodes=status.f_files,
-        used_inodes=status.f_files - status.f_ffree,
-    )
 
 
 @dataclass(frozen=True)
@@ -107,7 +85,7 @@ def _ask_file_system(where: str, device: int) -> Space | None:
     try:
         if device and os.fstat(descriptor).st_dev != device:
             return None
-        return space(os.fstatvfs(descriptor))
+        return kernel.space(os.fstatvfs(descriptor))
     finally:
         os.close(descriptor)
 

@@ -20,9 +20,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import kernel
 import records
 from charms.storage_libs.v0.nfs_interfaces import UNSAID, Permissions
-from kernel import EXT4_STATE, LOOP_DEVICES
+from kernel import Space
 from nfs_charms import machine
 from records import Field, Record
 from values import (
@@ -104,7 +105,7 @@ def read(directory: Path, application: str) -> Found:
     Reads regular files only: runs no command, changes nothing, and fails on nothing.
     """
     mounts = {mount.where: mount for mount in machine.read_mounts()}
-    backing_files = read_backing_files()
+    backing_files = kernel.read_backing_files()
     images: dict[str, Image] = {}
     foreign: list[Path] = []
     for path in sorted(directory.glob("*.img")):
@@ -128,11 +129,11 @@ def image_path(directory: Path, name: str) -> Path:
 
 def read_storage(directory: Path, overcommit_ratio: float) -> Storage:
     """Read how much room the storage has."""
-    status = os.statvfs(directory)
+    space = kernel.space(os.statvfs(directory))
     is_root = directory.stat().st_dev == Path("/").stat().st_dev
     return Storage(
-        status.f_blocks * status.f_frsize,
-        status.f_bavail * status.f_frsize,
+        space.size_bytes,
+        space.available_bytes,
         is_root=is_root,
         # What is overcommitted could fill the machine's root disk.
         overcommit_ratio=1.0 if is_root else overcommit_ratio,
@@ -205,7 +206,7 @@ def _find_problem(image: Image, mount: machine.Mounted | None) -> str:
         return BEING_CHECKED if _is_locked(image.path) else "not mounted"
     if not image.is_mounted:
         return f"{mount.source} is mounted at {mount.where}"
-    if "ro" in mount.options or _error_count(mount.source):
+    if "ro" in mount.options or kernel.count_errors(mount.source):
         return "its file system has errors"
     if not image.is_sparse and image.allocated_bytes < image.file_bytes:
         return "its space is not reserved, the storage is full"
@@ -254,20 +255,6 @@ def _read_superblock_bytes(image: Path) -> bytes:
         return os.pread(descriptor, 1024, 1024).ljust(1024, b"\0")
     finally:
         os.close(descriptor)
-
-
-def read_backing_files() -> dict[str, str]:
-    """Read which file each loop device has; their numbers change at every boot."""
-    found: dict[str, str] = {}
-    for path in LOOP_DEVICES.glob("loop*/loop/backing_file"):
-        with contextlib.suppress(OSError):  # Detached meanwhile.
-            text = path.read_text(errors="surrogateescape")
-            found[f"/dev/{path.parts[-3]}"] = text.removesuffix("\n")
-    return found
-
-
-def _error_count(device: str) -> int:
-    return int(machine.read_file(EXT4_STATE / Path(device).name / "errors_count") or 0)
 
 
 def remove_unfinished(directory: Path) -> None:
@@ -392,7 +379,7 @@ def grow(image: Image, work: Work) -> None:
     """
     path = image.path
     mount = machine.mounted_at(share_directory(image.name))
-    if mount is None or read_backing_files().get(mount.source) != str(path):
+    if mount is None or kernel.read_backing_files().get(mount.source) != str(path):
         raise ImagesError(f"share {image.name}: {path} is not mounted, so it can't grow")
     is_sparse = image.is_sparse or not work.is_limited
     with machine.failing_as(ImagesError, f"share {image.name}"):
@@ -451,10 +438,7 @@ def reserve(image: Image) -> None:
 class Usage:
     """What is used and free in a share, and whose it is; nothing while it is not mounted."""
 
-    used_bytes: int = 0
-    free_bytes: int = 0
-    used_inodes: int = 0
-    free_inodes: int = 0
+    space: Space = field(default_factory=Space)
     owner: str = ""
     """`uid:gid` of its root directory."""
     mode: str = ""
@@ -465,13 +449,9 @@ def usage(image: Image) -> Usage:
     """Read what is used and free in a share."""
     if not image.is_mounted:
         return Usage()
-    status = os.statvfs(share_directory(image.name))
     root = share_directory(image.name).stat()
     return Usage(
-        used_bytes=(status.f_blocks - status.f_bfree) * status.f_frsize,
-        free_bytes=status.f_bavail * status.f_frsize,
-        used_inodes=status.f_files - status.f_ffree,
-        free_inodes=status.f_favail,
+        kernel.space(os.statvfs(share_directory(image.name))),
         owner=f"{root.st_uid}:{root.st_gid}",
         mode=f"{stat.S_IMODE(root.st_mode):04o}",
     )

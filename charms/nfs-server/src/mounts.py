@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
-from images import BEING_CHECKED, LOCKED, read_backing_files
+import kernel
+from images import BEING_CHECKED, LOCKED
 from nfs_charms import machine
 from values import EXPORT_ROOT, Image, share_directory, share_id
 
@@ -142,7 +143,7 @@ def users(image: Image) -> tuple[str, ...]:
     An e2fsck of what is mounted elsewhere would tell of a file system that is being written to.
     """
     where = share_directory(image.name)
-    backing_files = read_backing_files()
+    backing_files = kernel.read_backing_files()
     others = (it for it in machine.read_mounts() if it.where != str(where))
     elsewhere = (it.where for it in others if backing_files.get(it.source) == str(image.path))
     found = _find_users(where) if image.is_mounted else ()

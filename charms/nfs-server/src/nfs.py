@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import kernel
 from charms.storage_libs.v0.nfs_interfaces import Network
-from kernel import STATE
 from nfs_charms import machine
 from settings import Settings
 
@@ -48,9 +48,9 @@ FILESYSTEMS = Path("/proc/filesystems")
 # CONTAINER_INTERFACE).
 CONTAINER = Path("/run/systemd/container")
 RMTAB = Path("/var/lib/nfs/rmtab")
-THREADS = Path("/proc/fs/nfsd/threads")
-VERSIONS = Path("/proc/fs/nfsd/versions")
-CLIENTS = Path("/proc/fs/nfsd/clients")
+THREADS = kernel.NFSD / "threads"
+VERSIONS = kernel.NFSD / "versions"
+CLIENTS = kernel.NFSD / "clients"
 EXPORTFS = Path("/usr/sbin/exportfs")
 RPCBIND = Path("/usr/sbin/rpcbind")
 # NFSv4 needs none of them; they would listen on port 111 and others (nfs.systemd(7)).
@@ -248,10 +248,9 @@ class Holder:
 
 def read_clients() -> tuple[Address, ...]:
     """Read from where clients are connected now; not those that are silent since their lease."""
+    infos = [kernel.read(path) for path in CLIENTS.glob("*/info")]
     found = {
-        address
-        for path in CLIENTS.glob("*/info")
-        if (info := _read(path)) and not _is_courtesy(info) and (address := _find_address(info))
+        address for info in infos if not _is_courtesy(info) and (address := _find_address(info))
     }
     return tuple(sorted(found, key=lambda address: (address.version, int(address))))
 
@@ -267,10 +266,10 @@ def holders(image_where: Path) -> tuple[Holder, ...]:
     superblock = f"{os.major(device):02x}:{os.minor(device):02x}"
     found: list[Holder] = []
     for path in sorted(CLIENTS.glob("*/states")):
-        held = STATE.findall(_read(path))
+        held = kernel.STATE.findall(kernel.read(path))
         here = {kind for kind, where in held if where == superblock}
         if here:
-            info = _read(path.with_name("info"))
+            info = kernel.read(path.with_name("info"))
             found.append(
                 Holder(
                     # It has one, or it has left since: then there is nothing to be expired.
@@ -291,13 +290,6 @@ def _find_address(info: str) -> Address | None:
 
 def _is_courtesy(info: str) -> bool:
     return re.search("^status: courtesy", info, re.MULTILINE) is not None
-
-
-def _read(path: Path) -> str:
-    """Read what the kernel says of a client; nothing if that has left meanwhile."""
-    with contextlib.suppress(FileNotFoundError):
-        return path.read_text(errors="surrogateescape")
-    return ""
 
 
 def expire(clients: Iterable[Holder]) -> None:

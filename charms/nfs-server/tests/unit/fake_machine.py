@@ -16,6 +16,7 @@ import monitoring as real_monitoring
 import mounts as real_mounts
 import nfs as real_nfs
 from charms.storage_libs.v0.nfs_interfaces import Network, Permissions
+from kernel import Space
 from settings import Settings
 from values import (
     GIB,
@@ -262,9 +263,8 @@ class FakeImages:
         if not image.is_mounted:
             return real_images.Usage()
         owner, mode = self._machine.roots.get(image.name, ("0:0", "0755"))
-        return real_images.Usage(
-            GIB, 9 * GIB, used_inodes=12, free_inodes=88, owner=owner, mode=mode
-        )
+        space = Space(used_bytes=GIB, available_bytes=9 * GIB, inodes=100, used_inodes=12)
+        return real_images.Usage(space, owner, mode)
 
     def delete(self, image: Image) -> None:
         kept = self._machine.deleted.get(image.name)

@@ -246,12 +246,18 @@ class Holder:
     """Its file `ctl`."""
 
 
-def read_clients() -> tuple[Address, ...]:
-    """Read from where clients are connected now; not those that are silent since their lease."""
+def read_clients(networks: Collection[Network] | None = None) -> tuple[Address, ...]:
+    """Read from where clients are connected now; not those that are silent since their lease.
+
+    Args:
+        networks: only those from there count; None: all do.
+    """
     infos = [kernel.read(path) for path in CLIENTS.glob("*/info")]
     found = {
         address for info in infos if not _is_courtesy(info) and (address := _find_address(info))
     }
+    if networks is not None:
+        found = {it for it in found if any(it in network for network in networks)}
     return tuple(sorted(found, key=lambda address: (address.version, int(address))))
 
 
@@ -360,19 +366,15 @@ def wait_for_clients_to_leave(
     """Wait until no client is connected; False if some still are after `timeout_s` seconds.
 
     Args:
-        networks: only those from there count; None: all do.
+        networks: see `read_clients`.
         timeout_s: how long at most.
     """
     deadline = time.monotonic() + timeout_s
-    while any(_is_in(client, networks) for client in read_clients()):
+    while read_clients(networks):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.5)
     return True
-
-
-def _is_in(address: Address, networks: Collection[Network] | None) -> bool:
-    return networks is None or any(address in network for network in networks)
 
 
 def remove(*, is_used_by_others: bool) -> None:

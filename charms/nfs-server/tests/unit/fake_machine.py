@@ -480,8 +480,14 @@ class FakeNfs:
         self._machine.changes += ["started"] if changed else []
         return changed
 
-    def read_clients(self) -> tuple[real_nfs.Address, ...]:
-        return self._machine.clients
+    def read_clients(
+        self, networks: Collection[Network] | None = None
+    ) -> tuple[real_nfs.Address, ...]:
+        return tuple(
+            it
+            for it in self._machine.clients
+            if networks is None or any(it in network for network in networks)
+        )
 
     def holders(self, image_where: Path) -> tuple[real_nfs.Holder, ...]:
         return self._machine.holders.get(self._name(image_where), ())
@@ -502,14 +508,12 @@ class FakeNfs:
         networks: Collection[Network] | None = None,
         timeout_s: float = real_nfs.LEAVE_TIMEOUT_S,
     ) -> bool:
-        def is_meant(client: real_nfs.Address) -> bool:
-            return networks is None or any(client in network for network in networks)
-
-        if not any(map(is_meant, self._machine.clients)):
+        meant = self.read_clients(networks)
+        if not meant:
             return True
         self._machine.waited_s += timeout_s
         if self._machine.do_clients_leave:
-            stay = tuple(it for it in self._machine.clients if not is_meant(it))
+            stay = tuple(it for it in self._machine.clients if it not in meant)
             self._machine.clients = stay
         return self._machine.do_clients_leave
 

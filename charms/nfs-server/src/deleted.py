@@ -121,7 +121,7 @@ def _read_deleted(path: Path, application: str) -> DeletedShare:
         OSError, ValueError: it is none of this application's.
     """
     stem, _, there = path.stem.partition(".")
-    identity, filesystem_bytes = images.identify(path, stem, application)
+    identity, image = images.identify(path, stem, application)
     if identity.uuid != there:
         raise ValueError("another one's name")
     deletion = _read_deletion(identity)
@@ -129,7 +129,7 @@ def _read_deleted(path: Path, application: str) -> DeletedShare:
     left_s = deletion.keep_s - now.counted_s
     is_old = deletion.boot != now.boot or now.seen_s - deletion.seen_s >= COUNT_EVERY_S
     return DeletedShare(
-        images.inspect(path, filesystem_bytes, identity),
+        image,
         deletion=deletion.name,
         day=_day(left_s),
         is_past=left_s <= 0,

@@ -110,15 +110,10 @@ def read(directory: Path, application: str) -> Found:
     foreign: list[Path] = []
     for path in sorted(directory.glob("*.img")):
         try:
-            identity, filesystem_bytes = identify(path, path.stem, application)
-            mount = mounts.get(str(share_directory(identity.name)))
-            backing_file = backing_files.get(mount.source) if mount else None
-            is_mounted = backing_file == str(path)
-            image = _inspect(path, filesystem_bytes, identity, mount, is_mounted=is_mounted)
+            _, image = identify(path, path.stem, application)
+            images[image.name] = _with_mount(image, mounts, backing_files)
         except (OSError, ValueError):
             foreign.append(path)
-        else:
-            images[image.name] = image
     return Found(images, tuple(foreign))
 
 
@@ -140,8 +135,8 @@ def read_storage(directory: Path, overcommit_ratio: float) -> Storage:
     )
 
 
-def identify(path: Path, stem: str, application: str) -> tuple[Identity, int]:
-    """Read whose image a file is, and the length of its file system.
+def identify(path: Path, stem: str, application: str) -> tuple[Identity, Image]:
+    """Read whose image a file is, and describe it, but for its mount.
 
     Args:
         path: the file.
@@ -151,7 +146,8 @@ def identify(path: Path, stem: str, application: str) -> tuple[Identity, int]:
     Raises:
         OSError, ValueError: it is none of this application's.
     """
-    if not stat.S_ISREG(path.lstat().st_mode):
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
         raise ValueError("not a regular file")
     uuid_there, filesystem_bytes = _read_superblock(path)
     identity = read_identity(path, stem)
@@ -159,27 +155,7 @@ def identify(path: Path, stem: str, application: str) -> tuple[Identity, int]:
         raise ValueError("no identity of its own")
     if identity.application not in {"", application}:
         raise ValueError("another application's")
-    return identity, filesystem_bytes
-
-
-def _inspect(
-    path: Path,
-    filesystem_bytes: int,
-    identity: Identity,
-    mount: machine.Mounted | None,
-    *,
-    is_mounted: bool,
-) -> Image:
-    image = inspect(path, filesystem_bytes, identity)
-    permissions = _read_permissions(identity.name) if is_mounted else UNSAID
-    image = replace(image, is_mounted=is_mounted, permissions=permissions)
-    return replace(image, problem=_find_problem(image, mount))
-
-
-def inspect(path: Path, filesystem_bytes: int, identity: Identity) -> Image:
-    """Describe an image, but for its mount."""
-    status = path.stat()
-    return Image(
+    return identity, Image(
         name=identity.name,
         uuid=identity.uuid,
         path=path,
@@ -190,6 +166,16 @@ def inspect(path: Path, filesystem_bytes: int, identity: Identity) -> Image:
         is_overcommitted=identity.is_overcommitted,
         is_served=identity.is_served,
     )
+
+
+def _with_mount(
+    image: Image, mounts: Mapping[str, machine.Mounted], backing_files: Mapping[str, str]
+) -> Image:
+    """Say whether an image is mounted, and what is wrong with it."""
+    mount = mounts.get(str(share_directory(image.name)))
+    if mount and backing_files.get(mount.source) == str(image.path):
+        image = replace(image, is_mounted=True, permissions=_read_permissions(image.name))
+    return replace(image, problem=_find_problem(image, mount))
 
 
 def _read_permissions(name: str) -> Permissions:

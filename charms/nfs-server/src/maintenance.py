@@ -15,7 +15,7 @@ import plan
 from nfs import Holder
 from plan import Plan, Use
 from reconciler import Reconciler
-from values import DeletedShare, Image, Report, share_directory
+from values import DeletedShare, Image, share_directory
 
 
 class RefusedError(Exception):
@@ -62,7 +62,7 @@ def delete_share(server: Reconciler, image: Image, *, ignore_nfsv3: bool) -> str
             day = deleted.keep(image, snapshot.placement(image.name), keep_s)
         else:
             images.delete(image)
-        own = snapshot.reports.get(reader.unit, Report())
+        own = snapshot.own_report
         reader.peers.write_report(replace(own, deleted=(*own.deleted, image.uuid)))
         return day
     finally:
@@ -104,8 +104,8 @@ def purge_share(server: Reconciler, share: DeletedShare) -> None:
     _refuse_if_used_here(share.image)
     try:
         # What is kept says alone that it was deleted, if delete-share was killed.
-        peers, unit = server.reader.peers, server.reader.unit
-        peers.write_report(server.reader.read()[0].reports[unit])
+        snapshot, _ = server.reader.read()
+        server.reader.peers.write_report(snapshot.own_report)
         images.delete(share.image)
     finally:
         server.run()

@@ -89,6 +89,15 @@ class Snapshot:
         report = _report(self.reports, self.placement(name).unit)
         return report.shares.get(name, ShareReport())
 
+    @property
+    def own_report(self) -> Report:
+        """What this unit says."""
+        return _report(self.reports, self.unit)
+
+    def with_report(self, report: Report) -> "Snapshot":
+        """Have this unit say something else."""
+        return replace(self, reports={**self.reports, self.unit: report})
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -96,6 +105,38 @@ class Decision:
 
     placements: Placements
     refusals: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def lead(
+    snapshot: Snapshot, own: Report, answered: Mapping[int, Answer], *, is_alone: bool
+) -> Snapshot:
+    """Decide, as the leader, whose each share is and where it is to be.
+
+    Args:
+        snapshot: what the leader has read.
+        own: what its unit has now.
+        answered: what clients were told last, by integration.
+        is_alone: whether no other unit can come to decide otherwise. What a leader decides is lost
+            if its hook fails, and another may lead then; where there is no other, one hook is
+            enough.
+    """
+    reports = snapshot.with_report(own).reports
+    placements = without_deleted(snapshot.committed, reports)
+    gone = note_gone(snapshot.gone, snapshot.committed, placements)
+    placements, gone = take_back(placements, reports, gone)
+    placements = note_unreadable(placements, snapshot.requests, answered)
+    placements = note_guests(placements, snapshot.requests, answered)
+    requests = resolve(snapshot.requests, placements)
+    placements = assign(requests, placements)
+    decision = decide(placements, wanted(requests, placements), reports, gone)
+    return replace(
+        snapshot,
+        requests=requests,
+        placements=decision.placements,
+        refusals=decision.refusals,
+        gone=gone,
+        committed=decision.placements if is_alone else snapshot.committed,
+    )
 
 
 def without_deleted(placements: Placements, reports: Reports) -> dict[str, Placement]:

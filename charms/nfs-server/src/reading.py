@@ -21,7 +21,7 @@ from clients import Clients
 from placement import Snapshot
 from plan import Plan
 from settings import Settings
-from values import Found, Placements, Report, Storage
+from values import Found, Placements, Storage
 
 logger = logging.getLogger(__name__)
 
@@ -102,17 +102,9 @@ class Reader:
         if self._read is None:
             snapshot = self._take_snapshot()
             decided = plan.decide(snapshot, exports.MAX_ENTRIES)
-            said = snapshot.reports.get(self.unit, Report())
-            # What failed in an earlier hook, and is still to be done.
-            left = [*(work.name for work in decided.work), *decided.permissions]
-            failures = {
-                name: share.refusal
-                for name in left
-                if (share := said.shares.get(name)) and share.refusal
-            }
-            own = replace(plan.report(snapshot, decided, failures), addresses=said.addresses)
-            reports = {**snapshot.reports, self.unit: own}
-            self._read = replace(snapshot, reports=reports), decided
+            report = plan.report(snapshot, decided, plan.failed_before(snapshot, decided))
+            report = replace(report, addresses=snapshot.own_report.addresses)
+            self._read = snapshot.with_report(report), decided
         return self._read
 
     def keep(self, snapshot: Snapshot, decided: Plan) -> None:
@@ -123,18 +115,23 @@ class Reader:
         """Read anew next time, since work was done."""
         self._read = None
 
+    def read_storage(self) -> tuple[Storage, Found]:
+        """Look at this unit's storage, and at the shares on it; nothing while it has none."""
+        directory, application = self.directory, self.application
+        if not directory:
+            return Storage(), Found()
+        storage = images.read_storage(directory, self.settings.overcommit_ratio)
+        found = deleted.read(directory, application, images.read(directory, application))
+        return storage, found
+
     def _take_snapshot(self) -> Snapshot:
-        storage, found = Storage(), Found()
-        if directory := self.directory:
-            storage = images.read_storage(directory, self.settings.overcommit_ratio)
-            found = images.read(directory, self.application)
-            found = deleted.read(directory, self.application, found)
+        clients, (storage, found) = self.clients, self.read_storage()
         committed = self.peers.read_placements()
         if self._recorded is None:
             self._recorded = committed
         snapshot = Snapshot(
             unit=self.unit,
-            requests=self.clients.requests(self.settings),
+            requests=clients.requests(self.settings),
             placements=committed,
             committed=committed,
             reports=self.peers.read_reports(),
@@ -143,56 +140,16 @@ class Reader:
             found=found,
             storage=storage,
         )
-        snapshot = replace(snapshot, deleted=_still_placed(snapshot))
-        if self.is_leader:
-            return self._decide(snapshot)
-        return replace(snapshot, requests=placement.resolve(snapshot.requests, committed))
-
-    def _decide(self, snapshot: Snapshot) -> Snapshot:
-        """Decide where shares are to be. On the leader."""
-        reports = {**snapshot.reports, self.unit: plan.first_report(snapshot)}
-        answered = {
-            it.integration_id: self.clients.answered(it.integration_id) for it in snapshot.requests
-        }
-        placements = placement.without_deleted(snapshot.committed, reports)
-        gone = placement.note_gone(snapshot.gone, snapshot.committed, placements)
-        placements, gone = placement.take_back(placements, reports, gone)
-        placements = placement.note_unreadable(placements, snapshot.requests, answered)
-        placements = placement.note_guests(placements, snapshot.requests, answered)
-        requests = placement.resolve(snapshot.requests, placements)
-        placements = placement.assign(requests, placements)
-        wanted = placement.wanted(requests, placements)
-        decision = placement.decide(placements, wanted, reports, gone)
-        return replace(
+        snapshot = replace(snapshot, deleted=plan.deleted_here(snapshot))
+        if not self.is_leader:
+            return replace(snapshot, requests=placement.resolve(snapshot.requests, committed))
+        return placement.lead(
             snapshot,
-            requests=requests,
-            placements=decision.placements,
-            refusals=decision.refusals,
-            gone=gone,
-            committed=self._commit(snapshot.committed, decision.placements),
+            plan.first_report(snapshot),
+            {it.integration_id: clients.answered(it.integration_id) for it in snapshot.requests},
+            is_alone=not self.peers.units and self._alive() == [self.unit],
         )
-
-    def _commit(self, committed: Placements, decided: Placements) -> Placements:
-        """Say which placements no other unit can come to decide otherwise.
-
-        What a leader decides is lost if its hook fails, and another may lead then. Where there is
-        no other, one hook is enough.
-        """
-        is_alone = not self.peers.units and self._alive() == [self.unit]
-        return decided if is_alone else committed
 
     def _alive(self) -> list[str]:
         """Name the units that the application is to have; its peers may know dying ones."""
         return [unit for unit, status in self._goal.items() if status != "dying"]
-
-
-def _still_placed(snapshot: Snapshot) -> tuple[str, ...]:
-    """Find which shares this unit deleted, of those that are not here and should be.
-
-    Of an action that was killed, what it kept says so.
-    """
-    here = {image.uuid for image in snapshot.found.images.values()}
-    missing = {it.uuid for it in snapshot.committed.values() if it.unit == snapshot.unit} - here
-    said = snapshot.reports.get(snapshot.unit, Report()).deleted
-    kept = (it.image.uuid for it in snapshot.found.deleted.values())
-    return tuple(uuid for uuid in dict.fromkeys((*said, *kept)) if uuid in missing)

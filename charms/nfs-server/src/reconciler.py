@@ -317,7 +317,7 @@ class Reconciler:
         }
         report = replace(plan.report(snapshot, decided, outcome.failures), addresses=addresses)
         reader.peers.write_report(report)
-        snapshot = replace(snapshot, reports={**snapshot.reports, reader.unit: report})
+        snapshot = snapshot.with_report(report)
         reader.keep(snapshot, decided)
         answers: tuple[tuple[Request, Answer], ...] = ()
         if reader.is_leader:

@@ -1177,13 +1177,10 @@ class Cluster:
         if name != self.leader:
             return snapshot
         reports = {it: other.said for it, other in self.units.items()}
-        reports[name] = plan.first_report(snapshot)
-        placements = placement.assign(self.requests, self.committed)
-        wanted = placement.wanted(self.requests, placements)
-        decided = placement.decide(placements, wanted, reports).placements
-        # As the reconciler: what it alone could have decided is sure.
-        sure = decided if len(self.units) == 1 else self.committed
-        return replace(snapshot, placements=decided, committed=sure)
+        own = plan.first_report(snapshot)
+        snapshot = replace(snapshot, committed=self.committed, reports=reports)
+        answered = {it.integration_id: Answer() for it in self.requests}
+        return placement.lead(snapshot, own, answered, is_alone=len(self.units) == 1)
 
     def check(self) -> None:
         exported = [share for unit in self.units.values() for share in unit.exported]

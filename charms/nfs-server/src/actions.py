@@ -97,16 +97,16 @@ class Actions(ops.Object):
         names = sorted({*snapshot.placements, *snapshot.found.images})
         results: Results = {_key(name): self._describe(name, snapshot, plan) for name in names}
         results["count"] = len(names)
-        misplaced = placement.misplaced(snapshot.placements, snapshot.reports)
         for unit, report in sorted(snapshot.reports.items()):
             on = f"on-{unit.replace('/', '-')}"
             results |= {
                 f"deleted-{_key(name)}-{on}": _describe_deleted(name, unit, it)
                 for name, it in sorted(report.restorable.items())
             }
+            misplaced = placement.misplaced(snapshot.placements, unit, report)
             found = {
                 f"storage-{on}": "root disk" if report.is_on_root else "",
-                f"misplaced-{on}": " ".join(misplaced[unit]),
+                f"misplaced-{on}": " ".join(misplaced),
                 f"foreign-{on}": " ".join(report.foreign),
             }
             results |= {key: value for key, value in found.items() if value}
@@ -122,8 +122,9 @@ class Actions(ops.Object):
         permissions = _permissions(before, params)
         if permissions != before.permissions:
             _refuse_if_requested(name, snapshot)
-        after = replace(_granted(before, params), is_manual=True, size=size)
-        return self._change(name, replace(after, permissions=permissions))
+        after = _granted(before, params)
+        after = replace(after, is_manual=True, size=size, permissions=permissions)
+        return self._change(name, after)
 
     def _resize_share(self, params: Params) -> Results:
         name = _parsed(parse_share_name, params["share"])
@@ -424,5 +425,5 @@ def _still_allowed(
     return [
         f"{exports.host(it)} {why}"
         for it, why in granted
-        if any(it.version == other.version and it.overlaps(other) for other in networks)
+        if any(it.overlaps(other) for other in networks)
     ]

@@ -171,8 +171,8 @@ class _Seen:
     """What was read for one scrape."""
 
     facts: Facts
-    mounts: Mapping[str, machine.Mounted]
     loops: Mapping[str, kernel.Loop]
+    """See `_find_loops`."""
     exported: frozenset[str]
     clients: tuple[kernel.Client, ...]
     clients_on: Mapping[str, int]
@@ -180,17 +180,16 @@ class _Seen:
     answers: Mapping[str, Answer]
     totals: Mapping[str, Counter[str]] | None
 
-    def loop(self, share: ShareFacts) -> kernel.Loop | None:
-        """Find the loop device that a share is mounted from; None: it is not."""
-        return _find_loop(share, self.mounts, self.loops)
 
-
-def _find_loop(
-    share: ShareFacts, mounts: Mapping[str, machine.Mounted], loops: Mapping[str, kernel.Loop]
-) -> kernel.Loop | None:
-    mount = mounts.get(share.where)
-    loop = loops.get(mount.source) if mount else None
-    return loop if loop and loop.backing_file == share.image else None
+def _find_loops(shares: Iterable[ShareFacts]) -> dict[str, kernel.Loop]:
+    """Find the loop devices that shares are mounted from, by name; of those that are."""
+    mounts, loops = machine.read_mounts(), kernel.read_loops()
+    mounted = {mount.where: loops.get(mount.source) for mount in mounts}
+    return {
+        share.name: loop
+        for share in shares
+        if (loop := mounted.get(share.where)) and loop.backing_file == share.image
+    }
 
 
 class ServerCollector(Collector):
@@ -216,12 +215,10 @@ class ServerCollector(Collector):
 
     def _read(self) -> Samples:
         facts = monitoring.read_facts()
-        mounts = {mount.where: mount for mount in machine.read_mounts()}
-        loops = kernel.read_loops()
-        found = {it.name: _find_loop(it, mounts, loops) for it in facts.shares}
+        loops = _find_loops(facts.shares)
         questions = [
             Question(it.name, it.where, loop.number, it.image)
-            if (loop := found[it.name])
+            if (loop := loops.get(it.name))
             else Question(it.name, image=it.image)
             for it in facts.shares
         ]
@@ -230,7 +227,6 @@ class ServerCollector(Collector):
         entries, clients = kernel.read_exports(), kernel.read_clients()
         seen = _Seen(
             facts=facts,
-            mounts=mounts,
             loops=loops,
             exported=read_exported(),
             clients=clients,
@@ -255,7 +251,7 @@ def read_exported() -> frozenset[str]:
 
 def share_values(share: ShareFacts, seen: _Seen) -> dict[str, float]:
     """Say what is known of a share, by what follows `nfs_share_` in a metric's name."""
-    loop, answer = seen.loop(share), seen.answers.get(share.name)
+    loop, answer = seen.loops.get(share.name), seen.answers.get(share.name)
     values: dict[str, float] = {
         "sparse": share.is_sparse,
         "requested": share.is_requested,

@@ -603,7 +603,7 @@ def _granted_permissions(
     if asked["access"] and wanted and share.readers == wanted.readers:
         writers = {*wanted.networks} - {*wanted.readers}
         is_writing = any(
-            other.prefixlen == 0 or (it.version == other.version and it.overlaps(other))
+            other.prefixlen == 0 or it.overlaps(other)
             for it in request.clients
             for other in writers
         )
@@ -659,16 +659,13 @@ def _joined(*reasons: str) -> str:
     return "; ".join(reason for reason in reasons if reason)
 
 
-def misplaced(placements: Placements, reports: Reports) -> dict[str, Sequence[str]]:
-    """Find images beside those that are the shares of their names: names, by unit."""
-    return {
-        unit: [
-            name
-            for name, share in sorted(report.shares.items())
-            if share.uuid and is_misplaced(placements.get(name), unit, share.uuid)
-        ]
-        for unit, report in reports.items()
-    }
+def misplaced(placements: Placements, unit: str, report: Report) -> list[str]:
+    """Name the shares of which a unit has another image than the one that is the share."""
+    return [
+        name
+        for name, share in sorted(report.shares.items())
+        if share.uuid and is_misplaced(placements.get(name), unit, share.uuid)
+    ]
 
 
 def is_placed(placement: Placement | None, unit: str, uuid: str) -> bool:

@@ -1096,7 +1096,8 @@ def test_why_lost(
 
 def test_misplaced():
     reports = {A: report(data=HERE, x=HERE), B: report(data=THERE, y=ShareReport())}
-    found = placement.misplaced({"/data": Placement(B, "u2"), "/x": Placement(A)}, reports)
+    placements = {"/data": Placement(B, "u2"), "/x": Placement(A)}
+    found = {unit: placement.misplaced(placements, unit, it) for unit, it in reports.items()}
     assert found == {A: ["/data"], B: []}
 
 

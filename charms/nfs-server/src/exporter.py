@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
@@ -262,13 +262,9 @@ def share_values(share: ShareFacts, seen: _Seen) -> dict[str, float]:
     if loop:
         values["read_only"] = loop.is_read_only
         values["filesystem_errors"] = loop.errors
-        values["clients"] = seen.clients_on.get(loop.device, 0)
-    if answer and (found := answer.space):
-        values["size_bytes"] = found.size_bytes
-        values["used_bytes"] = found.used_bytes
-        values["available_bytes"] = found.available_bytes
-        values["inodes"] = found.inodes
-        values["used_inodes"] = found.used_inodes
+        values["clients"] = seen.clients_on.get(kernel.device_name(loop.number), 0)
+    if answer and answer.space:
+        values |= asdict(answer.space)
     if answer and answer.image_bytes is not None and answer.allocated_bytes is not None:
         values["image_size_bytes"] = answer.image_bytes
         values["image_allocated_bytes"] = answer.allocated_bytes

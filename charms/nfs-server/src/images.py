@@ -202,7 +202,7 @@ def _find_problem(image: Image, mount: machine.Mounted | None) -> str:
 def _is_locked(path: Path) -> bool:
     """Whether a process has an image to itself (flock(2), proc_locks(5)); takes no lock itself."""
     status = path.stat()
-    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+    device = kernel.device_name(status.st_dev)
     return re.search(rf"FLOCK .* {device}:{status.st_ino} ", LOCKS.read_text()) is not None
 
 

@@ -8,6 +8,7 @@ What isn't there yields nothing: modules come and go, and not every kernel has e
 import contextlib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,7 +169,7 @@ class Client:
     states: Mapping[str, int]
     """How many opens, locks, delegations and layouts it holds, by type."""
     devices: frozenset[str]
-    """The file systems that they are on: major and minor number, "07:00"."""
+    """The file systems that they are on, see `device_name`."""
 
 
 def read_clients() -> tuple[Client, ...]:
@@ -179,13 +180,10 @@ def read_clients() -> tuple[Client, ...]:
         if not info:
             continue  # It has left meanwhile.
         renewed = re.search(r"^seconds from last renew: (\d+)$", info, re.MULTILINE)
-        states: dict[str, int] = {}
-        devices: set[str] = set()
-        for kind, device in STATE.findall(_read_states(directory / "states")):
-            states[kind] = states.get(kind, 0) + 1
-            devices.add(device)
-        silent_s = int(renewed[1]) if renewed else None
-        found.append(Client(silent_s, states, frozenset(devices)))
+        held = STATE.findall(_read_states(directory / "states"))
+        states = Counter(kind for kind, _ in held)
+        devices = frozenset(device for _, device in held)
+        found.append(Client(int(renewed[1]) if renewed else None, states, devices))
     return tuple(found)
 
 
@@ -195,27 +193,22 @@ def _read_states(path: Path) -> str:
     return ""
 
 
+def device_name(number: int) -> str:
+    """Write the number of a device as the kernel does where it tells of one: "07:00"."""
+    return f"{os.major(number):02x}:{os.minor(number):02x}"
+
+
 @dataclass(frozen=True)
 class Loop:
     """A loop device."""
 
     backing_file: str
-    major: int
-    minor: int
+    number: int
+    """What stat(2) says of it."""
     errors: int
     """Errors that ext4 met on it."""
     is_read_only: bool
     """Whether its file system is: a mount of it may be, and the file system not."""
-
-    @property
-    def device(self) -> str:
-        """What `Client.devices` says of it."""
-        return f"{self.major:02x}:{self.minor:02x}"
-
-    @property
-    def number(self) -> int:
-        """What stat(2) says of it."""
-        return os.makedev(self.major, self.minor)
 
 
 def read_loops() -> dict[str, Loop]:
@@ -227,7 +220,7 @@ def read_loops() -> dict[str, Loop]:
         if backing_file and len(numbers) == 2:  # Else it is detached.
             found[device] = Loop(
                 backing_file,
-                *map(int, numbers),
+                os.makedev(*map(int, numbers)),
                 errors=count_errors(device),
                 is_read_only=read(EXT4_OPTIONS / name / "options").startswith("ro\n"),
             )

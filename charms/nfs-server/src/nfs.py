@@ -268,8 +268,7 @@ def holders(image_where: Path) -> tuple[Holder, ...]:
     """
     if machine.mounted_at(image_where) is None:
         return ()
-    device = image_where.stat().st_dev
-    superblock = f"{os.major(device):02x}:{os.minor(device):02x}"
+    superblock = kernel.device_name(image_where.stat().st_dev)
     found: list[Holder] = []
     for path in sorted(CLIENTS.glob("*/states")):
         held = kernel.STATE.findall(kernel.read(path))

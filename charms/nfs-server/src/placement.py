@@ -49,7 +49,6 @@ _MOST_CLIENTS = {4: 2**24, 6: 2**96}
 # More than a unit exports to (`exports.MAX_ENTRIES`), so that a share with as many is refused. An
 # address left out of a large network of IPv6 makes more than a hundred parts of it.
 _MOST_PARTS = 5000
-_NOTHING = ShareReport()
 
 
 @dataclass(frozen=True)
@@ -175,7 +174,7 @@ def take_back(
     for unit, report in sorted(reports.items(), key=_by_number):
         for name, it in sorted(report.restored.items()):
             before = after.get(name, Placement())
-            is_new, there = it.deletion not in still_gone, report.shares.get(name, _NOTHING)
+            is_new, there = it.deletion not in still_gone, report.shares.get(name, ShareReport())
             if before.uuid and before.uuid == it.uuid:  # Nobody has missed it.
                 after[name] = replace(before, restored=it.deletion)
             elif is_new and not before.uuid and there.uuid == it.uuid:

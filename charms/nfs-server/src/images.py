@@ -194,7 +194,7 @@ def _find_problem(image: Image, mount: machine.Mounted | None) -> str:
         return f"{mount.source} is mounted at {mount.where}"
     if "ro" in mount.options or kernel.count_errors(mount.source):
         return "its file system has errors"
-    if not image.is_sparse and image.allocated_bytes < image.file_bytes:
+    if image.lacks_space:
         return "its space is not reserved, the storage is full"
     return ""
 

@@ -77,9 +77,14 @@ class Reader:
         return self._goal.get(self.unit) == "dying"
 
     @property
+    def other_unit(self) -> str:
+        """The unit of another nfs-server that has this machine; empty: it is this one's."""
+        return claim.find_other(self.claim)
+
+    @property
     def directory(self) -> Path | None:
         """Where the shares are: this unit's storage. None while it has none, or may serve none."""
-        if claim.find_other(self.claim):
+        if self.other_unit:
             return None
         attached = self._model.storages["shares"]
         return attached[0].location if attached else None
@@ -93,7 +98,7 @@ class Reader:
         """Say why nothing can be done on this unit; empty: it can."""
         if not self.peers.is_there:
             return f"{self.unit} is not ready: see juju status"
-        if other := claim.find_other(self.claim):
+        if other := self.other_unit:
             return f"{other} serves this machine"
         return "" if nfs.is_installed() else "the NFS server is not installed: see juju status"
 

@@ -77,6 +77,11 @@ class Outcome:
     """What clients are told. On the leader."""
 
     @property
+    def has_machine(self) -> bool:
+        """Whether the NFS server of this machine is this unit's."""
+        return not (self.other_unit or self.not_installed or self.not_opened)
+
+    @property
     def is_settled(self) -> bool:
         """Whether there is nothing left to do, and nothing that may mend by itself.
 
@@ -109,7 +114,7 @@ class Reconciler:
 
     def install(self) -> Outcome:
         """Have the NFS server installed, if this machine is to be this unit's."""
-        outcome = Outcome(other_unit=claim.find_other(self.reader.claim))
+        outcome = Outcome(other_unit=self.reader.other_unit)
         if not outcome.other_unit and not nfs.is_installed():
             outcome = replace(outcome, not_installed=self._install())
         if not outcome.other_unit and not outcome.not_installed:
@@ -139,7 +144,7 @@ class Reconciler:
 
     def open_ports(self) -> None:
         """Declare to Juju the ports that are served, if this machine is this unit's."""
-        if self.outcome and not claim.find_other(self.reader.claim):
+        if self.outcome and not self.reader.other_unit:
             self.outcome = replace(self.outcome, not_opened=self._open_ports())
             if self.outcome.not_opened:
                 settled.forget()
@@ -173,7 +178,7 @@ class Reconciler:
         if self.outcome.is_leaving or not self.reader.peers.is_there:
             return self.outcome
         outcome = self.install()
-        if not (outcome.other_unit or outcome.not_installed or outcome.not_opened):
+        if outcome.has_machine:
             outcome = self._ensure(outcome, leaving)
         outcome = self._say(outcome)
         self.outcome = replace(outcome, not_monitored=self._ensure_monitoring(outcome))
@@ -229,7 +234,7 @@ class Reconciler:
         is_mounted, not_mounted = _mount(directory, decided)
         is_changed |= is_mounted
         for image in decided.images.values():
-            if not image.is_sparse and image.allocated_bytes < image.file_bytes:
+            if image.lacks_space:
                 logger.warning("share %s: some of its space was freed: reserving it", image.name)
                 with _noting({}, image.name):  # It is its `problem`.
                     images.reserve(image)
@@ -328,19 +333,18 @@ class Reconciler:
 
     def _ensure_monitoring(self, outcome: Outcome) -> str:
         """Have the exporter run while there is a collector; say why it doesn't."""
-        is_ours = not (outcome.other_unit or outcome.not_installed or outcome.not_opened)
         reason = ""
         try:
-            if is_ours and self._collector.is_there:
+            if outcome.has_machine and self._collector.is_there:
                 facts = _facts(self.reader.directory, *self.reader.read())
                 monitoring.ensure(facts, self._charm_directory)
-            elif is_ours:
+            elif outcome.has_machine:
                 monitoring.remove()
         except monitoring.MonitoringError as error:
             logger.error("%s", error)
             reason = str(error)
         # Another's exporter would be taken for this unit's.
-        is_served = is_ours and not reason
+        is_served = outcome.has_machine and not reason
         self._collector.publish(f"{monitoring.ADDRESS}:{monitoring.PORT}" if is_served else "")
         return reason
 

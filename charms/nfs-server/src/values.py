@@ -237,6 +237,11 @@ class Image:
         return self.is_overcommitted or not self.is_limited
 
     @property
+    def lacks_space(self) -> bool:
+        """Whether some of the space that is reserved for it was given back."""
+        return not self.is_sparse and self.allocated_bytes < self.file_bytes
+
+    @property
     def size(self) -> Size:
         """What clients were granted and have."""
         return Size(self.filesystem_bytes // GIB) if self.is_limited else NO_LIMIT

@@ -35,6 +35,7 @@ from values import (
     Image,
     Placement,
     ShareReport,
+    is_open,
     is_remote,
     parse_share_name,
     share_directory,
@@ -318,8 +319,9 @@ def _state(name: str, snapshot: Snapshot) -> str:
         return reason
     if not report.uuid:
         return "not made yet"
-    is_open = any(network.prefixlen == 0 for network in report.networks)
-    return "open to all" if is_open else "exported" if report.networks else "kept"
+    if is_open(report.networks):
+        return "open to all"
+    return "exported" if report.networks else "kept"
 
 
 def _key(name: str) -> str:

@@ -36,6 +36,7 @@ from values import (
     ShareReport,
     Storage,
     Wanted,
+    is_open,
     share_directory,
 )
 
@@ -353,7 +354,7 @@ def _without(networks: Iterable[Network], others: Sequence[Network]) -> Iterator
 
     Anyone's stays whole: mountd looks at it last, and it is one word for both versions.
     """
-    if any(other.prefixlen == 0 for other in others):
+    if is_open(others):
         return
     begins = [(other.version, int(other[0])) for other in others]
     for network in networks:

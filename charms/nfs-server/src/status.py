@@ -9,7 +9,7 @@ import room
 from placement import NOT_HERE, Snapshot
 from plan import Plan
 from reconciler import Outcome
-from values import share_id
+from values import is_open, share_id
 
 # status-set takes it as one argument, of 128 KiB at most (MAX_ARG_STRLEN of execve(2)); else the
 # hook fails. An argument is in UTF-8, and nobody reads as much.
@@ -100,7 +100,7 @@ def app_status(outcome: Outcome) -> ops.StatusBase:
     )
     remarks = ["Refused to " + "; ".join(refused)] if refused else []
     for name, share in sorted(snapshot.wanted.items()):
-        if any(network.prefixlen == 0 for network in share.networks):
+        if is_open(share.networks):
             remarks.append(f"share {name} is open to all")
         if len(share.applications) > 1:
             remarks.append(f"share {name} is shared by {', '.join(share.applications)}")

@@ -4,7 +4,7 @@
 import functools
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,6 +67,11 @@ def share_id(name: str) -> str:
 def share_directory(name: str) -> Path:
     """Where a share is mounted on the server: the path in its endpoint."""
     return EXPORT_ROOT / share_id(name)
+
+
+def is_open(networks: Iterable[Network]) -> bool:
+    """Whether anyone is among networks."""
+    return any(network.prefixlen == 0 for network in networks)
 
 
 @dataclass(frozen=True)

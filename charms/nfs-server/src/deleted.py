@@ -207,7 +207,7 @@ def keep(image: Image, placement: Placement, keep_s: int) -> str:
             ) from error
         _rename(image.path, kept)
         image.path.with_suffix(".json").unlink(missing_ok=True)
-        machine.sync_directory(kept.parent)
+        machine.sync(kept.parent)
     return _day(keep_s)
 
 
@@ -248,7 +248,7 @@ def _refuse_if_there(path: Path) -> None:
 def _rename(path: Path, to: Path) -> None:
     """Delete or restore a share."""
     path.rename(to)
-    machine.sync_directory(to.parent)
+    machine.sync(to.parent)
 
 
 def _write(kept: Path, identity: Identity, deletion: _Deletion) -> None:

@@ -286,14 +286,14 @@ def make(directory: Path, work: Work, application: str) -> None:
             temporary.unlink(missing_ok=True)
             image.with_suffix(".json").unlink(missing_ok=True)
             raise
-        machine.sync_directory(directory)
+        machine.sync(directory)
 
 
 def _write_image(path: Path, work: Work, identity: Identity) -> None:
     path.touch(mode=0o600, exist_ok=False)  # Clients' data: not for users of this machine.
     _set_length(path, work.gib, is_sparse=work.is_sparse)
     _format(path, identity, is_sparse=work.is_sparse)
-    _sync(path)
+    machine.sync(path)
 
 
 def _set_length(path: Path, gib: int, *, is_sparse: bool) -> None:
@@ -324,11 +324,6 @@ def _format(path: Path, identity: Identity, *, is_sparse: bool) -> None:
     # An empty share is empty: databases refuse a directory that isn't. e2fsck makes it anew
     # when it needs one.
     machine.run(DEBUGFS, "-w", "-R", "rmdir lost+found", str(path))
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def write_identity(image: Path, identity: Identity) -> None:
@@ -377,7 +372,7 @@ def grow(image: Image, work: Work) -> None:
             # What fallocate got before the storage was full. No loop device knows of it yet.
             os.truncate(path, image.file_bytes)
             raise
-        _sync(path)
+        machine.sync(path)
         machine.run(LOSETUP, "--set-capacity", mount.source)
         machine.run(RESIZE2FS, mount.source, timeout_s=IMAGE_TIMEOUT_S)
         if not is_sparse:
@@ -482,7 +477,7 @@ def delete(image: Image) -> None:
     with machine.failing_as(ImagesError, f"share {image.name}"):
         image.path.unlink(missing_ok=True)
         image.path.with_suffix(".json").unlink(missing_ok=True)
-        machine.sync_directory(image.path.parent)
+        machine.sync(image.path.parent)
 
 
 def check(image: Image, *, repair: bool) -> tuple[bool, str]:

@@ -102,9 +102,9 @@ class Reader:
             return f"{other} serves this machine"
         return "" if nfs.is_installed() else "the NFS server is not installed: see juju status"
 
-    def read(self) -> tuple[Snapshot, Plan]:
-        """Read what is asked, decided and here; as the leader, decide."""
-        if self._read is None:
+    def read(self, *, anew: bool = False) -> tuple[Snapshot, Plan]:
+        """Read what is asked, decided and here; as the leader, decide. Anew, as work was done."""
+        if self._read is None or anew:
             snapshot = self._take_snapshot()
             decided = plan.decide(snapshot, exports.MAX_ENTRIES)
             report = plan.report(snapshot, decided, plan.failed_before(snapshot, decided))
@@ -117,7 +117,7 @@ class Reader:
         self._read = snapshot, decided
 
     def forget(self) -> None:
-        """Read anew next time, since work was done."""
+        """Read anew next time."""
         self._read = None
 
     def read_storage(self) -> tuple[Storage, Found]:

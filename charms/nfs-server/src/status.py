@@ -1,19 +1,76 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The statuses of the unit and of the application, from what a run left: no I/O."""
+"""What a run left, and the statuses of the unit and of the application that follow: no I/O."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import ops
 
 import room
 from placement import NOT_HERE, Snapshot
 from plan import Plan
-from reconciler import Outcome
-from values import is_open, share_id
+from values import Answer, Request, is_open, share_id
 
 # status-set takes it as one argument, of 128 KiB at most (MAX_ARG_STRLEN of execve(2)); else the
 # hook fails. An argument is in UTF-8, and nobody reads as much.
 _MAX_MESSAGE = 10_000
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the unit is left with."""
+
+    is_leaving: bool = False
+    other_unit: str = ""
+    """The unit of another nfs-server that has this machine."""
+    not_installed: str = ""
+    """Why the NFS server is not installed."""
+    not_opened: str = ""
+    """Why Juju does not open its ports: another unit on the machine has one of them."""
+    has_storage: bool = True
+    is_running: bool = True
+    not_as_set: str = ""
+    """Why the NFS server does not run as it is set."""
+    bad_setting: str = ""
+    """Which option is not allowed, and what is."""
+    not_mounted: str = ""
+    """Why the machine takes no mounts of shares."""
+    not_exported: str = ""
+    """Why the exports could not be put in place."""
+    not_monitored: str = ""
+    """Why the exporter does not run, which a collector was promised."""
+    failures: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Why work on shares failed."""
+    snapshot: Snapshot | None = None
+    plan: Plan | None = None
+    unexpected: tuple[tuple[str, str], ...] = ()
+    """Path and host of exports of shares that the charm did not make."""
+    answers: tuple[tuple[Request, Answer], ...] = ()
+    """What clients are told. On the leader."""
+
+    @property
+    def has_machine(self) -> bool:
+        """Whether the NFS server of this machine is this unit's."""
+        return not (self.other_unit or self.not_installed or self.not_opened)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is nothing left to do, and nothing that may mend by itself.
+
+        What is refused stays so until an event, or until there is more room.
+        """
+        snapshot, plan = self.snapshot, self.plan
+        if snapshot is None or plan is None or not (self.has_storage and self.is_running):
+            return False
+        unit = self.other_unit, self.not_installed, self.not_opened, self.not_monitored
+        settings = self.bad_setting, self.not_as_set
+        failed = self.not_mounted, self.not_exported, self.failures, self.unexpected
+        planned = plan.work, plan.missing, plan.misplaced, plan.unused, plan.expired
+        noted = [it for it in snapshot.found.deleted.values() if it.is_count_old]
+        is_bad = any(image.problem for image in plan.images.values())
+        left = *unit, *settings, *failed, *planned, noted, snapshot.found.restored
+        left = *left, snapshot.found.foreign, is_bad
+        return not any(left)
 
 
 def unit_status(outcome: Outcome) -> ops.StatusBase:

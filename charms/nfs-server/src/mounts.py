@@ -203,7 +203,7 @@ def unmount_all(flush: Callable[[], None]) -> tuple[str, ...]:
     """
     units = {path.name for path in machine.UNIT_DIRECTORY.glob("srv-nfs-*.mount")}
     units |= {machine.mount_unit_name(where) for where in mounted()}
-    places = mounted() | {EXPORT_ROOT / Path(unit).stem[len("srv-nfs-") :] for unit in units}
+    places = mounted() | {EXPORT_ROOT / Path(unit).stem.removeprefix("srv-nfs-") for unit in units}
     failures = list(_unmount(sorted(places), flush).values())
     try:
         with machine.failing_as(MountsError, "shares' units stay"):
@@ -246,7 +246,7 @@ def _stop_checks(checks: Collection[str]) -> None:
 
 
 def _fsck_unit(mount_unit: str) -> str:
-    return FSCK_UNIT.replace("@", f"@{Path(mount_unit).stem[len('srv-nfs-') :]}")
+    return FSCK_UNIT.replace("@", f"@{Path(mount_unit).stem.removeprefix('srv-nfs-')}")
 
 
 def _remove_directory(where: Path) -> None:

@@ -471,16 +471,11 @@ def _names_not_free(reports: Reports, gone: Collection[str]) -> dict[str, str]:
         if share.uuid in gone
     }
     kept = {
-        name: _why_kept(name, unit)
+        name: f"share {name}: deleted, and kept on {unit}: run restore-share or purge-share there"
         for unit, report in sorted(reports.items(), key=_by_number)
         for name in report.restorable
     }
     return late | kept
-
-
-def _why_kept(name: str, unit: str) -> str:
-    """Say that a deleted share has its name still."""
-    return f"share {name}: deleted, and kept on {unit}: run restore-share or purge-share there"
 
 
 def _follow(placement: Placement, holders: Mapping[str, str]) -> Placement:

@@ -152,19 +152,24 @@ def app_status(outcome: Outcome) -> ops.StatusBase:
                 f"share {name} was on {it.unit}, which is gone: attach its storage, or run"
                 " forget-share"
             )
-    refused = sorted(
-        f"{it.application}: {told.error}" for it, told in outcome.answers if told.error
-    )
-    remarks = ["Refused to " + "; ".join(refused)] if refused else []
-    for name, share in sorted(snapshot.wanted.items()):
-        if is_open(share.networks):
-            remarks.append(f"share {name} is open to all")
-        if len(share.applications) > 1:
-            remarks.append(f"share {name} is shared by {', '.join(share.applications)}")
-    remarks += sorted({it.remark for it in snapshot.requests if it.remark})
-    message = "; ".join(remarks)
+    message = "; ".join(_remarks(outcome, snapshot))
     if len(message) > _MAX_MESSAGE:
         message = (
             f"{message[:_MAX_MESSAGE]}…; for the rest see list-shares and the clients' statuses"
         )
     return ops.ActiveStatus(message)
+
+
+def _remarks(outcome: Outcome, snapshot: Snapshot) -> Iterator[str]:
+    """Say what is refused to whom, what is open or shared, and what clients can't do."""
+    refused = sorted(
+        f"{it.application}: {told.error}" for it, told in outcome.answers if told.error
+    )
+    if refused:
+        yield "Refused to " + "; ".join(refused)
+    for name, share in sorted(snapshot.wanted.items()):
+        if is_open(share.networks):
+            yield f"share {name} is open to all"
+        if len(share.applications) > 1:
+            yield f"share {name} is shared by {', '.join(share.applications)}"
+    yield from sorted({it.remark for it in snapshot.requests if it.remark})

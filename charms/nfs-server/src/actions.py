@@ -186,7 +186,8 @@ class Actions(ops.Object):
                 f"share {name} is on {before.unit}: use delete-share to delete its data"
             )
         self._server.place({n: it for n, it in snapshot.placements.items() if n != name})
-        return {"name": name, "state": "forgotten", "requested-by": _applications(name, snapshot)}
+        requested_by = ", ".join(snapshot.applications(name))
+        return {"name": name, "state": "forgotten", "requested-by": requested_by}
 
     def _delete_share(self, params: Params) -> Results:
         image = self._own(_confirmed(params))
@@ -267,7 +268,7 @@ class Actions(ops.Object):
         return {
             "name": name,
             "unit": placed.unit,
-            "applications": _applications(name, snapshot),
+            "applications": ", ".join(snapshot.applications(name)),
             "state": _state(name, snapshot),
             "size": str(report.size),
             "path": str(share_directory(name)),
@@ -326,12 +327,6 @@ def _state(name: str, snapshot: Snapshot) -> str:
 
 def _key(name: str) -> str:
     return share_id(name).replace("_", "-")  # Juju wants keys of [a-z0-9-].
-
-
-def _applications(name: str, snapshot: Snapshot) -> str:
-    """Name the applications that request a share, its own first."""
-    wanted = snapshot.wanted.get(name)
-    return ", ".join(wanted.applications) if wanted else ""
 
 
 def _parsed(parse: Callable[[str], _T], text: str) -> _T:

@@ -36,10 +36,9 @@ def delete_share(server: Reconciler, image: Image, *, ignore_nfsv3: bool) -> str
     """
     reader = server.reader
     snapshot, decided = reader.read()
-    wanted = snapshot.wanted.get(image.name)
     use = Use(
         is_confirmed=True,
-        applications=wanted.applications if wanted else (),
+        applications=snapshot.applications(image.name),
         clients=_find_clients(image, decided, ignore_nfsv3=ignore_nfsv3),
     )
     if reason := plan.why_keep(image, use):

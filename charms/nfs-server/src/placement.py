@@ -89,6 +89,10 @@ class Snapshot:
         report = _report(self.reports, self.placement(name).unit)
         return report.shares.get(name, ShareReport())
 
+    def applications(self, name: str) -> tuple[str, ...]:
+        """Name the applications that request a share, its own first."""
+        return self.wanted[name].applications if name in self.wanted else ()
+
     @property
     def own_report(self) -> Report:
         """What this unit says."""

@@ -48,9 +48,9 @@ class Reconciler:
     def install(self) -> Outcome:
         """Have the NFS server installed, if this machine is to be this unit's."""
         outcome = Outcome(other_unit=self.reader.other_unit)
-        if not outcome.other_unit and not nfs.is_installed():
+        if outcome.has_machine and not nfs.is_installed():
             outcome = replace(outcome, not_installed=self._install())
-        if not outcome.other_unit and not outcome.not_installed:
+        if outcome.has_machine:
             outcome = replace(outcome, not_opened=self._take_machine())
         self.outcome = outcome
         return outcome
@@ -217,7 +217,6 @@ def _facts(directory: Path | None, snapshot: Snapshot, decided: Plan) -> Facts:
     """Say what the exporter can't read for itself."""
     if not directory:
         return Facts()
-    wanted = snapshot.wanted
     return Facts(
         storage=str(directory),
         reserve_bytes=room.reserve_bytes(snapshot.storage),
@@ -228,7 +227,7 @@ def _facts(directory: Path | None, snapshot: Snapshot, decided: Plan) -> Facts:
                 name=name,
                 where=str(share_directory(name)),
                 image=str(images.image_path(directory, name)),
-                applications=",".join(wanted[name].applications if name in wanted else ()),
+                applications=",".join(snapshot.applications(name)),
                 is_sparse=name in decided.images and decided.images[name].is_sparse,
                 is_requested=name in decided.exports,
             )

@@ -165,7 +165,7 @@ def _read_record(path: Path, application: str) -> tuple[Identity, _Deletion]:
         OSError, ValueError: it is none of this application's.
     """
     identity = images.read_identity(path, path.stem.partition(".")[0])
-    if not identity or identity.application not in {"", application}:
+    if not identity or not identity.is_of(application):
         raise ValueError("another application's")
     return identity, _read_deletion(identity)
 

@@ -86,6 +86,10 @@ class Identity:
     extra: Mapping[str, object] = field(default_factory=dict[str, object])
     """What another revision of the charm keeps here."""
 
+    def is_of(self, application: str) -> bool:
+        """Whether the image is an application's."""
+        return self.application in {"", application}
+
 
 # All of it is always written, and no more: the first revision reads nothing else.
 _IDENTITY = Record(
@@ -153,7 +157,7 @@ def identify(path: Path, stem: str, application: str) -> tuple[Identity, Image]:
     identity = read_identity(path, stem)
     if not identity or identity.uuid != uuid_there:
         raise ValueError("no identity of its own")
-    if identity.application not in {"", application}:
+    if not identity.is_of(application):
         raise ValueError("another application's")
     return identity, Image(
         name=identity.name,

@@ -133,9 +133,7 @@ class Actions(ops.Object):
         snapshot, _ = self._reader.read()
         before, there = _placed(name, snapshot), _made(name, snapshot)
         if size < there.size:
-            raise RefusedError(
-                f"share {name}: {size} requested, it has {there.size}; a share never shrinks"
-            )
+            raise RefusedError(room.shrinking(name, size, there.size))
         report = snapshot.reports[before.unit]
         is_short = size.is_limited and size.gib - there.size.gib > report.free
         if is_short or room.is_unbounded(size, is_on_root=report.is_on_root):

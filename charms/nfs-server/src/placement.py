@@ -578,7 +578,7 @@ def answer(request: Request, snapshot: Snapshot, answered: Answer) -> Answer:
     share = held(name, placement, reports)
     if share is None:
         failed = why_lost(name, snapshot) or snapshot.reported(name).refusal
-        error = _joined(request.error, snapshot.refusals.get(name, ""), failed)
+        error = joined(request.error, snapshot.refusals.get(name, ""), failed)
         if is_same and not error:
             return answered  # Nothing is heard of it yet.
         return Answer(before.endpoint, before.size, error)
@@ -586,10 +586,10 @@ def answer(request: Request, snapshot: Snapshot, answered: Answer) -> Answer:
     endpoint = Endpoint(address, path) if address and share.networks else before.endpoint
     size, shrunk = _granted(request, share, before)
     if is_owners(request, placement):
-        refused = _joined(shrunk, share.refusal)
+        refused = joined(shrunk, share.refusal)
     else:
         refused = _refused_to_guest(request, placement, share) or shrunk
-    error = _joined(request.error, refused, share.error)
+    error = joined(request.error, refused, share.error)
     permissions = _granted_permissions(request, snapshot.wanted.get(name), share)
     return Answer(endpoint, size, error, share.networks, permissions)
 
@@ -619,10 +619,7 @@ def _granted(request: Request, share: ShareReport, before: Answer) -> tuple[Size
     has = before.size if before.size.is_known else share.size
     requested = request.size if request.size.is_known else has
     if before.size.is_known and requested < before.size:
-        reason = (
-            f"share {request.share}: {requested} requested, it has {share.size};"
-            " a share never shrinks"
-        )
+        reason = room.shrinking(request.share, requested, share.size)
         return min(share.size, before.size), reason
     return min(share.size, requested), ""
 
@@ -654,7 +651,8 @@ def _refused_to_guest(request: Request, placement: Placement, share: ShareReport
     return ""
 
 
-def _joined(*reasons: str) -> str:
+def joined(*reasons: str) -> str:
+    """Say several reasons; those that are empty are none."""
     return "; ".join(reason for reason in reasons if reason)
 
 

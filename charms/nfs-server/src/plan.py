@@ -222,8 +222,7 @@ def report(snapshot: Snapshot, plan: Plan, failures: Mapping[str, str]) -> Repor
     return replace(
         first,
         shares={name: _share_report(name, snapshot, plan, failures) for name in sorted(names)},
-        # They may hold anything that a file system takes.
-        foreign=tuple(ascii(path.name)[1:-1] for path in snapshot.found.foreign),
+        foreign=snapshot.found.foreign_names,
     )
 
 
@@ -231,7 +230,7 @@ def _share_report(
     name: str, snapshot: Snapshot, plan: Plan, failures: Mapping[str, str]
 ) -> ShareReport:
     image = snapshot.found.images.get(name)
-    refusal = "; ".join(filter(None, (plan.refusals.get(name, ""), failures.get(name, ""))))
+    refusal = placement.joined(plan.refusals.get(name, ""), failures.get(name, ""))
     if image is None:
         return ShareReport(refusal=refusal)
     if name not in plan.images:

@@ -177,6 +177,11 @@ def refusal(
     return f"{said}; purge-share makes room: see list-shares" if has_deleted else said
 
 
+def shrinking(name: str, requested: Size, has: Size) -> str:
+    """Say why a share can't have less than it has."""
+    return f"share {name}: {requested} requested, it has {has}; a share never shrinks"
+
+
 def is_short(storage: Storage, images: Iterable[Image]) -> bool:
     """Whether the reserve is broken into while clients' writes take room from the storage."""
     takes_room = any(it.is_sparse and it.allocated_bytes < it.file_bytes for it in images)

@@ -111,8 +111,8 @@ def _reasons(outcome: Outcome) -> Iterator[str]:
     elif outcome.not_as_set:
         yield f"The NFS server does not run as it is set: {outcome.not_as_set}"
     yield from _reasons_of_shares(outcome, outcome.snapshot, outcome.plan)
-    if outcome.snapshot.found.foreign:
-        names = ", ".join(ascii(it.name)[1:-1] for it in outcome.snapshot.found.foreign[:3])
+    if foreign := outcome.snapshot.found.foreign_names:
+        names = ", ".join(foreign[:3])
         yield f"Not shares of this application, move them off the storage: {names}"
     if outcome.not_monitored:
         yield f"Metrics are not served: {outcome.not_monitored}"

@@ -282,6 +282,11 @@ class Found:
     """Those of the shares that were deleted and restored, by name, until that is recorded."""
 
     @property
+    def foreign_names(self) -> tuple[str, ...]:
+        """Names of what is foreign, in ASCII: they may hold anything that a file system takes."""
+        return tuple(ascii(path.name)[1:-1] for path in self.foreign)
+
+    @property
     def all_images(self) -> tuple[Image, ...]:
         """All that takes room: what is deleted and kept, too."""
         return (*self.images.values(), *self.deleted_images)

@@ -2,7 +2,6 @@
 """Reads both sides once, Juju's and the machine's, and decides what follows; changes nothing."""
 
 import functools
-import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +21,6 @@ from placement import Snapshot
 from plan import Plan
 from settings import Settings
 from values import Found, Placements, Storage
-
-logger = logging.getLogger(__name__)
 
 
 class Reader:
@@ -51,11 +48,7 @@ class Reader:
 
     @functools.cached_property
     def _settings(self) -> tuple[Settings, str]:
-        try:
-            return settings.parse(self._charm.config), ""
-        except settings.SettingsError as error:
-            logger.error("%s", error)  # The status says it too.
-            return settings.read_in_force(), str(error)
+        return settings.read(self._charm.config)
 
     @property
     def recorded(self) -> Placements:

@@ -55,28 +55,22 @@ class Question:
     image: str = ""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What was found."""
-
-    space: Space | None = None
-    image_bytes: int | None = None
-    allocated_bytes: int | None = None
+Answer = dict[str, float]
+"""What was found, by what follows `nfs_share_` in a metric's name."""
 
 
 def ask(question: Question) -> Answer:
     """Ask a file system and the storage; who isn't there says nothing."""
-    found, image = None, None
-    try:
-        if question.where:
-            found = _ask_file_system(question.where, question.device)
+    found: Answer = {}
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if question.where and (space := _ask_file_system(question.where, question.device)):
+            found |= asdict(space)
         if question.image:
             image = os.stat(question.image, follow_symlinks=False)
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    if image is None or not stat.S_ISREG(image.st_mode):
-        return Answer(found)
-    return Answer(found, image.st_size, image.st_blocks * 512)
+            if stat.S_ISREG(image.st_mode):
+                found["image_size_bytes"] = image.st_size
+                found["image_allocated_bytes"] = image.st_blocks * 512
+    return found
 
 
 def _ask_file_system(where: str, device: int) -> Space | None:
@@ -263,11 +257,7 @@ def share_values(share: ShareFacts, seen: _Seen) -> dict[str, float]:
         values["read_only"] = loop.is_read_only
         values["filesystem_errors"] = loop.errors
         values["clients"] = seen.clients_on.get(kernel.device_name(loop.number), 0)
-    if answer and answer.space:
-        values |= asdict(answer.space)
-    if answer and answer.image_bytes is not None and answer.allocated_bytes is not None:
-        values["image_size_bytes"] = answer.image_bytes
-        values["image_allocated_bytes"] = answer.allocated_bytes
+    values |= answer or {}
     if seen.totals is not None:
         total = seen.totals.get(share.where, Counter[str]())
         values["read_bytes_total"] = total["read"]
@@ -287,10 +277,9 @@ def unit_samples(seen: _Seen) -> Samples:
         "threads_woken_total": pools.get("threads-woken"),
         "last_hook_timestamp_seconds": _time_of(monitoring.HELD),
     }
-    storage = seen.answers.get("")
-    if storage and storage.space:
-        values["storage_size_bytes"] = storage.space.size_bytes
-        values["storage_free_bytes"] = storage.space.available_bytes
+    if storage := seen.answers.get(""):
+        values["storage_size_bytes"] = storage["size_bytes"]
+        values["storage_free_bytes"] = storage["available_bytes"]
         values["storage_reserve_bytes"] = facts.reserve_bytes
         values["storage_allocated_bytes"] = facts.allocated_bytes
         values["storage_on_root_disk"] = facts.is_on_root

@@ -60,17 +60,17 @@ class Outcome:
         What is refused stays so until an event, or until there is more room.
         """
         snapshot, plan = self.snapshot, self.plan
-        if snapshot is None or plan is None or not (self.has_storage and self.is_running):
+        if snapshot is None or plan is None:
             return False
-        unit = self.other_unit, self.not_installed, self.not_opened, self.not_monitored
-        settings = self.bad_setting, self.not_as_set
+        is_serving = self.has_machine and self.has_storage and self.is_running
+        unit = self.bad_setting, self.not_as_set, self.not_monitored
         failed = self.not_mounted, self.not_exported, self.failures, self.unexpected
         planned = plan.work, plan.missing, plan.misplaced, plan.unused, plan.expired
-        noted = [it for it in snapshot.found.deleted.values() if it.is_count_old]
-        is_bad = any(image.problem for image in plan.images.values())
-        left = *unit, *settings, *failed, *planned, noted, snapshot.found.restored
-        left = *left, snapshot.found.foreign, is_bad
-        return not any(left)
+        problems = [image.problem for image in plan.images.values()]
+        found = snapshot.found
+        uncounted = [it for it in found.deleted.values() if it.is_count_old]
+        left = *unit, *failed, *planned, *problems, uncounted, found.restored, found.foreign
+        return is_serving and not any(left)
 
 
 def unit_status(outcome: Outcome) -> ops.StatusBase:

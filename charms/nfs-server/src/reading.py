@@ -96,7 +96,7 @@ class Reader:
         return "" if nfs.is_installed() else "the NFS server is not installed: see juju status"
 
     def read(self, *, anew: bool = False) -> tuple[Snapshot, Plan]:
-        """Read what is asked, decided and here; as the leader, decide. Anew, as work was done."""
+        """Read what is asked, decided and here, anew after work; as the leader, decide."""
         if self._read is None or anew:
             snapshot = self._take_snapshot()
             decided = plan.decide(snapshot, exports.MAX_ENTRIES)
@@ -123,13 +123,13 @@ class Reader:
         return storage, found
 
     def _take_snapshot(self) -> Snapshot:
-        clients, (storage, found) = self.clients, self.read_storage()
+        storage, found = self.read_storage()
         committed = self.peers.read_placements()
         if self._recorded is None:
             self._recorded = committed
         snapshot = Snapshot(
             unit=self.unit,
-            requests=clients.requests(self.settings),
+            requests=self.clients.requests(self.settings),
             placements=committed,
             committed=committed,
             reports=self.peers.read_reports(),
@@ -141,12 +141,11 @@ class Reader:
         snapshot = replace(snapshot, deleted=plan.deleted_here(snapshot))
         if not self.is_leader:
             return replace(snapshot, requests=placement.resolve(snapshot.requests, committed))
-        return placement.lead(
-            snapshot,
-            plan.first_report(snapshot),
-            {it.integration_id: clients.answered(it.integration_id) for it in snapshot.requests},
-            is_alone=not self.peers.units and self._alive() == [self.unit],
-        )
+        answered = {
+            it.integration_id: self.clients.answered(it.integration_id) for it in snapshot.requests
+        }
+        is_alone = not self.peers.units and self._alive() == [self.unit]
+        return placement.lead(snapshot, plan.first_report(snapshot), answered, is_alone=is_alone)
 
     def _alive(self) -> list[str]:
         """Name the units that the application is to have; its peers may know dying ones."""

@@ -162,7 +162,7 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> bool:
     except OSError:  # On a full disk, its half would take room for nothing.
         temporary.unlink()
         raise
-    sync_directory(path.parent)
+    sync(path.parent)
     return True
 
 
@@ -202,9 +202,9 @@ def stamp(path: Path) -> tuple[int, int] | None:
     return status.st_ctime_ns, status.st_size
 
 
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory survive a power cut (fsync(2) on the directory)."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def sync(path: Path) -> None:
+    """Make what is in a file, or the names in a directory, survive a power cut (fsync(2))."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

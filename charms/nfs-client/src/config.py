@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The charm's options, checked. No I/O, no ops."""
 
+import contextlib
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 
 from charms.storage_libs.v0 import nfs_interfaces
@@ -62,29 +63,30 @@ def parse_config(raw: Mapping[str, str | int | float | bool]) -> Config | Invali
     mountpoint = share_name = ""
     size = None
     allowlist = str(raw.get("allowlist", ""))
-    try:
+    with _noting(problems):
         mountpoint = parse_mountpoint(str(raw.get("mountpoint", "")))
-    except ValueError as error:
-        problems.append(str(error))
-    if text := str(raw.get("share-name", "")):
-        try:
+    with _noting(problems, "share-name: "):
+        if text := str(raw.get("share-name", "")):
             share_name = nfs_interfaces.parse_name(text)
-        except ValueError as error:
-            problems.append(f"share-name: {error}")
-    try:
+    with _noting(problems):
         size = nfs_interfaces.parse_size(str(raw["size"]))
-    except ValueError as error:
-        problems.append(str(error))
-    try:
+    with _noting(problems):
         nfs_interfaces.parse_allowlist(allowlist)
-    except ValueError as error:
-        problems.append(str(error))
     said = {key: str(raw.get(key, "")) for key in ("owner", "mode", "squash")}
     said["access"] = READ_ONLY if raw["read-only"] else ""
     permissions = Permissions.parse(said, problems)
     if problems:
         return InvalidConfig(tuple(problems), is_unset=not raw.get("mountpoint"))
     return Config(mountpoint, share_name, size, _flags(raw), allowlist, permissions)
+
+
+@contextlib.contextmanager
+def _noting(problems: list[str], option: str = "") -> Generator[None, None, None]:
+    """Go on where an option can't be used, and note why."""
+    try:
+        yield
+    except ValueError as error:
+        problems.append(f"{option}{error}")
 
 
 def own_share_name(model: str, application: str) -> str:

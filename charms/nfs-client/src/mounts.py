@@ -77,14 +77,12 @@ def ensure_mounted(wanted: WantedMount) -> bool:
 
 def _ensure_enabled(wanted: WantedMount) -> bool:
     name = machine.mount_unit_name(wanted.mountpoint)
-    try:
+    with machine.failing_as(MountsError, f"{wanted.mountpoint}: can't set up the mount unit"):
         changed = machine.ensure_units(_render_units(wanted))
         _ensure_directory(wanted.mountpoint)
         if not (machine.UNIT_DIRECTORY / WANTS_DIRECTORY / name).is_symlink():
             machine.systemctl("enable", "--no-reload", name)
             changed = True
-    except (machine.CommandError, OSError) as error:
-        raise MountsError(f"{wanted.mountpoint}: can't set up the mount unit: {error}") from error
     return changed
 
 
@@ -325,7 +323,7 @@ def _forget(owned: OwnedMount, *, stop_mount: bool) -> None:
     """
     mount_unit = machine.mount_unit_name(owned.mountpoint)
     retry_unit, check_unit = _helper_unit_names(owned.mountpoint)
-    try:
+    with machine.failing_as(MountsError, f"{owned.mountpoint}: can't remove the mount unit"):
         # In this order: a mount stopped while it is tried has failed, and starts the other.
         for name in [mount_unit, retry_unit] if stop_mount else [retry_unit]:
             if (machine.UNIT_DIRECTORY / name).exists():
@@ -334,8 +332,6 @@ def _forget(owned: OwnedMount, *, stop_mount: bool) -> None:
         _remove_made_directories(owned)
         trouble.note(owned.mountpoint, None)
         machine.remove_units([retry_unit, check_unit, mount_unit])
-    except (machine.CommandError, OSError) as error:
-        raise MountsError(f"{owned.mountpoint}: can't remove the mount unit: {error}") from error
 
 
 def _remove_made_directories(owned: OwnedMount) -> None:

@@ -35,6 +35,7 @@ from values import (
     Image,
     Placement,
     ShareReport,
+    is_open,
     is_remote,
     parse_share_name,
     share_directory,
@@ -97,16 +98,16 @@ class Actions(ops.Object):
         names = sorted({*snapshot.placements, *snapshot.found.images})
         results: Results = {_key(name): self._describe(name, snapshot, plan) for name in names}
         results["count"] = len(names)
-        misplaced = placement.misplaced(snapshot.placements, snapshot.reports)
         for unit, report in sorted(snapshot.reports.items()):
             on = f"on-{unit.replace('/', '-')}"
             results |= {
                 f"deleted-{_key(name)}-{on}": _describe_deleted(name, unit, it)
                 for name, it in sorted(report.restorable.items())
             }
+            misplaced = placement.misplaced(snapshot.placements, unit, report)
             found = {
                 f"storage-{on}": "root disk" if report.is_on_root else "",
-                f"misplaced-{on}": " ".join(misplaced[unit]),
+                f"misplaced-{on}": " ".join(misplaced),
                 f"foreign-{on}": " ".join(report.foreign),
             }
             results |= {key: value for key, value in found.items() if value}
@@ -122,8 +123,9 @@ class Actions(ops.Object):
         permissions = _permissions(before, params)
         if permissions != before.permissions:
             _refuse_if_requested(name, snapshot)
-        after = replace(_granted(before, params), is_manual=True, size=size)
-        return self._change(name, replace(after, permissions=permissions))
+        after = _granted(before, params)
+        after = replace(after, is_manual=True, size=size, permissions=permissions)
+        return self._change(name, after)
 
     def _resize_share(self, params: Params) -> Results:
         name = _parsed(parse_share_name, params["share"])
@@ -131,9 +133,7 @@ class Actions(ops.Object):
         snapshot, _ = self._reader.read()
         before, there = _placed(name, snapshot), _made(name, snapshot)
         if size < there.size:
-            raise RefusedError(
-                f"share {name}: {size} requested, it has {there.size}; a share never shrinks"
-            )
+            raise RefusedError(room.shrinking(name, size, there.size))
         report = snapshot.reports[before.unit]
         is_short = size.is_limited and size.gib - there.size.gib > report.free
         if is_short or room.is_unbounded(size, is_on_root=report.is_on_root):
@@ -184,7 +184,8 @@ class Actions(ops.Object):
                 f"share {name} is on {before.unit}: use delete-share to delete its data"
             )
         self._server.place({n: it for n, it in snapshot.placements.items() if n != name})
-        return {"name": name, "state": "forgotten", "requested-by": _applications(name, snapshot)}
+        requested_by = ", ".join(snapshot.applications(name))
+        return {"name": name, "state": "forgotten", "requested-by": requested_by}
 
     def _delete_share(self, params: Params) -> Results:
         image = self._own(_confirmed(params))
@@ -265,7 +266,7 @@ class Actions(ops.Object):
         return {
             "name": name,
             "unit": placed.unit,
-            "applications": _applications(name, snapshot),
+            "applications": ", ".join(snapshot.applications(name)),
             "state": _state(name, snapshot),
             "size": str(report.size),
             "path": str(share_directory(name)),
@@ -278,14 +279,15 @@ class Actions(ops.Object):
 
     def _describe_here(self, image: Image, plan: Plan) -> Results:
         usage = images.usage(image)
+        space = usage.space
         address = self._reader.clients.address_for_others()
         path = str(share_directory(image.name))
         return {
             "mount": f"mount -t nfs {Endpoint(address, path).source} /mnt" if address else "",
-            "used-bytes": str(usage.used_bytes),
-            "free-bytes": str(usage.free_bytes),
-            "used-inodes": str(usage.used_inodes),
-            "free-inodes": str(usage.free_inodes),
+            "used-bytes": str(space.used_bytes),
+            "free-bytes": str(space.available_bytes),
+            "used-inodes": str(space.used_inodes),
+            "free-inodes": str(space.inodes - space.used_inodes),
             "owner": usage.owner,
             "mode": usage.mode,
             "clients": " ".join(maintenance.connected(image.name, plan)),
@@ -316,18 +318,13 @@ def _state(name: str, snapshot: Snapshot) -> str:
         return reason
     if not report.uuid:
         return "not made yet"
-    is_open = any(network.prefixlen == 0 for network in report.networks)
-    return "open to all" if is_open else "exported" if report.networks else "kept"
+    if is_open(report.networks):
+        return "open to all"
+    return "exported" if report.networks else "kept"
 
 
 def _key(name: str) -> str:
     return share_id(name).replace("_", "-")  # Juju wants keys of [a-z0-9-].
-
-
-def _applications(name: str, snapshot: Snapshot) -> str:
-    """Name the applications that request a share, its own first."""
-    wanted = snapshot.wanted.get(name)
-    return ", ".join(wanted.applications) if wanted else ""
 
 
 def _parsed(parse: Callable[[str], _T], text: str) -> _T:
@@ -423,5 +420,5 @@ def _still_allowed(
     return [
         f"{exports.host(it)} {why}"
         for it, why in granted
-        if any(it.version == other.version and it.overlaps(other) for other in networks)
+        if any(it.overlaps(other) for other in networks)
     ]

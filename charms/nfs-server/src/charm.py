@@ -5,7 +5,6 @@
 import ops
 
 import ballast
-import claim
 import clients
 import cos_agent
 import leaving
@@ -32,13 +31,17 @@ class NfsServerCharm(ops.CharmBase):
         framework.observe(self.on.upgrade_charm, self._on_upgrade_charm)
         framework.observe(self.on.update_status, self._on_update_status)
         framework.observe(self.on.config_changed, self._on_config_changed)
+        peers, collector = self.on["peers"], self.on[cos_agent.ENDPOINT]
         for event in (
             self.on.start,
             self.on.leader_elected,
-            self.on["peers"].relation_created,
-            self.on["peers"].relation_joined,
-            self.on["peers"].relation_changed,
-            self.on["peers"].relation_departed,
+            peers.relation_created,
+            peers.relation_joined,
+            peers.relation_changed,
+            peers.relation_departed,
+            collector.relation_created,
+            collector.relation_changed,
+            collector.relation_broken,
         ):
             framework.observe(event, self._on_event)
         for endpoint in clients.ENDPOINTS:
@@ -48,10 +51,6 @@ class NfsServerCharm(ops.CharmBase):
             framework.observe(relation.relation_changed, self._on_event)
             framework.observe(relation.relation_departed, self._on_client_departed)
             framework.observe(relation.relation_broken, self._on_event)
-        collector = self.on[cos_agent.ENDPOINT]
-        framework.observe(collector.relation_created, self._on_event)
-        framework.observe(collector.relation_changed, self._on_event)
-        framework.observe(collector.relation_broken, self._on_event)
         framework.observe(storage.storage_attached, self._on_storage_attached)
         framework.observe(storage.storage_detaching, self._on_storage_detaching)
         framework.observe(self.on.stop, self._on_stop)
@@ -107,7 +106,7 @@ class NfsServerCharm(ops.CharmBase):
             event.add_status(status.unit_status(outcome))
 
     def _on_commit(self, _: ops.CommitEvent) -> None:
-        if not claim.find_other(self._reader.claim):
+        if not self._reader.other_unit:
             monitoring.note_hook()
 
 

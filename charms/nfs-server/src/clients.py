@@ -16,7 +16,6 @@ from urllib.parse import quote, unquote
 import ops
 
 from charms.storage_libs.v0.nfs_interfaces import (
-    DEFAULT_PORT,
     NO_LIMIT,
     UNKNOWN,
     UNSAID,
@@ -154,9 +153,8 @@ class Clients:
 
 def _format_uri(endpoint: Endpoint) -> str:
     """Write an endpoint in the form of `filesystem_info`."""
-    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-    port = "" if endpoint.port == DEFAULT_PORT else f":{endpoint.port}"
-    return f"nfs://({quote(host + port, safe='')}){endpoint.path}"
+    authority = str(endpoint).removeprefix("nfs://").removesuffix(endpoint.path)
+    return f"nfs://({quote(authority, safe='')}){endpoint.path}"
 
 
 def _parse_uri(text: str) -> Endpoint | None:

@@ -35,10 +35,8 @@ class Topology:
     @property
     def matchers(self) -> str:
         """What selects them in PromQL."""
-        return (
-            f'juju_model="{self.model}", juju_model_uuid="{self.model_uuid}",'
-            f' juju_application="{self.application}"'
-        )
+        labels = self.labels.items()
+        return ", ".join(f'{key}="{value}"' for key, value in labels if key != "juju_charm")
 
     @property
     def labels(self) -> dict[str, str]:

@@ -121,7 +121,7 @@ def _read_deleted(path: Path, application: str) -> DeletedShare:
         OSError, ValueError: it is none of this application's.
     """
     stem, _, there = path.stem.partition(".")
-    identity, filesystem_bytes = images.identify(path, stem, application)
+    identity, image = images.identify(path, stem, application)
     if identity.uuid != there:
         raise ValueError("another one's name")
     deletion = _read_deletion(identity)
@@ -129,7 +129,7 @@ def _read_deleted(path: Path, application: str) -> DeletedShare:
     left_s = deletion.keep_s - now.counted_s
     is_old = deletion.boot != now.boot or now.seen_s - deletion.seen_s >= COUNT_EVERY_S
     return DeletedShare(
-        images.inspect(path, filesystem_bytes, identity),
+        image,
         deletion=deletion.name,
         day=_day(left_s),
         is_past=left_s <= 0,
@@ -165,7 +165,7 @@ def _read_record(path: Path, application: str) -> tuple[Identity, _Deletion]:
         OSError, ValueError: it is none of this application's.
     """
     identity = images.read_identity(path, path.stem.partition(".")[0])
-    if not identity or identity.application not in {"", application}:
+    if not identity or not identity.is_of(application):
         raise ValueError("another application's")
     return identity, _read_deletion(identity)
 
@@ -207,7 +207,7 @@ def keep(image: Image, placement: Placement, keep_s: int) -> str:
             ) from error
         _rename(image.path, kept)
         image.path.with_suffix(".json").unlink(missing_ok=True)
-        machine.sync_directory(kept.parent)
+        machine.sync(kept.parent)
     return _day(keep_s)
 
 
@@ -248,7 +248,7 @@ def _refuse_if_there(path: Path) -> None:
 def _rename(path: Path, to: Path) -> None:
     """Delete or restore a share."""
     path.rename(to)
-    machine.sync_directory(to.parent)
+    machine.sync(to.parent)
 
 
 def _write(kept: Path, identity: Identity, deletion: _Deletion) -> None:

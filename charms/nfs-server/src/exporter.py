@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 import kernel
 import metrics
 import monitoring
-from kernel import ETAB
+from kernel import ETAB, Space
 from monitoring import Facts, ShareFacts
 from nfs_charms import machine
 
@@ -44,28 +44,6 @@ Samples = dict[str, list[tuple[Labels, float]]]
 
 
 @dataclass(frozen=True)
-class Space:
-    """What statfs(2) says of a file system."""
-
-    size_bytes: int
-    used_bytes: int
-    available_bytes: int
-    inodes: int
-    used_inodes: int
-
-
-def space(status: os.statvfs_result) -> Space:
-    """Read it as df(1) does."""
-    return Space(
-        size_bytes=status.f_blocks * status.f_frsize,
-        used_bytes=(status.f_blocks - status.f_bfree) * status.f_frsize,
-        available_bytes=status.f_bavail * status.f_frsize,
-        inodes=status.f_files,
-        used_inodes=status.f_files - status.f_ffree,
-    )
-
-
-@dataclass(frozen=True)
 class Question:
     """What is to be asked of a disk, and may take long."""
 
@@ -77,28 +55,22 @@ class Question:
     image: str = ""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What was found."""
-
-    space: Space | None = None
-    image_bytes: int | None = None
-    allocated_bytes: int | None = None
+Answer = dict[str, float]
+"""What was found, by what follows `nfs_share_` in a metric's name."""
 
 
 def ask(question: Question) -> Answer:
     """Ask a file system and the storage; who isn't there says nothing."""
-    found, image = None, None
-    try:
-        if question.where:
-            found = _ask_file_system(question.where, question.device)
+    found: Answer = {}
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if question.where and (space := _ask_file_system(question.where, question.device)):
+            found |= asdict(space)
         if question.image:
             image = os.stat(question.image, follow_symlinks=False)
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    if image is None or not stat.S_ISREG(image.st_mode):
-        return Answer(found)
-    return Answer(found, image.st_size, image.st_blocks * 512)
+            if stat.S_ISREG(image.st_mode):
+                found["image_size_bytes"] = image.st_size
+                found["image_allocated_bytes"] = image.st_blocks * 512
+    return found
 
 
 def _ask_file_system(where: str, device: int) -> Space | None:
@@ -107,7 +79,7 @@ def _ask_file_system(where: str, device: int) -> Space | None:
     try:
         if device and os.fstat(descriptor).st_dev != device:
             return None
-        return space(os.fstatvfs(descriptor))
+        return kernel.space(os.fstatvfs(descriptor))
     finally:
         os.close(descriptor)
 
@@ -193,8 +165,8 @@ class _Seen:
     """What was read for one scrape."""
 
     facts: Facts
-    mounts: Mapping[str, machine.Mounted]
     loops: Mapping[str, kernel.Loop]
+    """See `_find_loops`."""
     exported: frozenset[str]
     clients: tuple[kernel.Client, ...]
     clients_on: Mapping[str, int]
@@ -202,17 +174,16 @@ class _Seen:
     answers: Mapping[str, Answer]
     totals: Mapping[str, Counter[str]] | None
 
-    def loop(self, share: ShareFacts) -> kernel.Loop | None:
-        """Find the loop device that a share is mounted from; None: it is not."""
-        return _find_loop(share, self.mounts, self.loops)
 
-
-def _find_loop(
-    share: ShareFacts, mounts: Mapping[str, machine.Mounted], loops: Mapping[str, kernel.Loop]
-) -> kernel.Loop | None:
-    mount = mounts.get(share.where)
-    loop = loops.get(mount.source) if mount else None
-    return loop if loop and loop.backing_file == share.image else None
+def _find_loops(shares: Iterable[ShareFacts]) -> dict[str, kernel.Loop]:
+    """Find the loop devices that shares are mounted from, by name; of those that are."""
+    mounts, loops = machine.read_mounts(), kernel.read_loops()
+    mounted = {mount.where: loops.get(mount.source) for mount in mounts}
+    return {
+        share.name: loop
+        for share in shares
+        if (loop := mounted.get(share.where)) and loop.backing_file == share.image
+    }
 
 
 class ServerCollector(Collector):
@@ -238,12 +209,10 @@ class ServerCollector(Collector):
 
     def _read(self) -> Samples:
         facts = monitoring.read_facts()
-        mounts = {mount.where: mount for mount in machine.read_mounts()}
-        loops = kernel.read_loops()
-        found = {it.name: _find_loop(it, mounts, loops) for it in facts.shares}
+        loops = _find_loops(facts.shares)
         questions = [
             Question(it.name, it.where, loop.number, it.image)
-            if (loop := found[it.name])
+            if (loop := loops.get(it.name))
             else Question(it.name, image=it.image)
             for it in facts.shares
         ]
@@ -252,7 +221,6 @@ class ServerCollector(Collector):
         entries, clients = kernel.read_exports(), kernel.read_clients()
         seen = _Seen(
             facts=facts,
-            mounts=mounts,
             loops=loops,
             exported=read_exported(),
             clients=clients,
@@ -277,7 +245,7 @@ def read_exported() -> frozenset[str]:
 
 def share_values(share: ShareFacts, seen: _Seen) -> dict[str, float]:
     """Say what is known of a share, by what follows `nfs_share_` in a metric's name."""
-    loop, answer = seen.loop(share), seen.answers.get(share.name)
+    loop, answer = seen.loops.get(share.name), seen.answers.get(share.name)
     values: dict[str, float] = {
         "sparse": share.is_sparse,
         "requested": share.is_requested,
@@ -288,16 +256,8 @@ def share_values(share: ShareFacts, seen: _Seen) -> dict[str, float]:
     if loop:
         values["read_only"] = loop.is_read_only
         values["filesystem_errors"] = loop.errors
-        values["clients"] = seen.clients_on.get(loop.device, 0)
-    if answer and (found := answer.space):
-        values["size_bytes"] = found.size_bytes
-        values["used_bytes"] = found.used_bytes
-        values["available_bytes"] = found.available_bytes
-        values["inodes"] = found.inodes
-        values["used_inodes"] = found.used_inodes
-    if answer and answer.image_bytes is not None and answer.allocated_bytes is not None:
-        values["image_size_bytes"] = answer.image_bytes
-        values["image_allocated_bytes"] = answer.allocated_bytes
+        values["clients"] = seen.clients_on.get(kernel.device_name(loop.number), 0)
+    values |= answer or {}
     if seen.totals is not None:
         total = seen.totals.get(share.where, Counter[str]())
         values["read_bytes_total"] = total["read"]
@@ -317,10 +277,9 @@ def unit_samples(seen: _Seen) -> Samples:
         "threads_woken_total": pools.get("threads-woken"),
         "last_hook_timestamp_seconds": _time_of(monitoring.HELD),
     }
-    storage = seen.answers.get("")
-    if storage and storage.space:
-        values["storage_size_bytes"] = storage.space.size_bytes
-        values["storage_free_bytes"] = storage.space.available_bytes
+    if storage := seen.answers.get(""):
+        values["storage_size_bytes"] = storage["size_bytes"]
+        values["storage_free_bytes"] = storage["available_bytes"]
         values["storage_reserve_bytes"] = facts.reserve_bytes
         values["storage_allocated_bytes"] = facts.allocated_bytes
         values["storage_on_root_disk"] = facts.is_on_root

@@ -70,7 +70,7 @@ def render(exports: Iterable[Export], squash: str, paused: Collection[str] = ())
 
 
 def _lines(
-    exports: Iterable[Export], squash: str, paused: Collection[str] = ()
+    exports: Iterable[Export], squash: str, paused: Collection[str]
 ) -> list[tuple[str, str, list[str]]]:
     """Write path, options and hosts of each share.
 
@@ -197,7 +197,7 @@ def unexpected(exports: Iterable[Export]) -> list[tuple[str, str]]:
 
     An export above them with `crossmnt` is one of all that is mounted below it (exports(5)).
     """
-    ours = {(path, host) for path, _, hosts in _lines(exports, "none") for host in hosts}
+    ours = _entries(exports, "none")
     return sorted(
         (path, host)
         for (path, host), options in read_table().items()
@@ -206,7 +206,7 @@ def unexpected(exports: Iterable[Export]) -> list[tuple[str, str]]:
     )
 
 
-def _entries(exports: Iterable[Export], squash: str, paused: Collection[str]) -> Entries:
+def _entries(exports: Iterable[Export], squash: str, paused: Collection[str] = ()) -> Entries:
     return {
         (path, host): frozenset(options.split(","))
         for path, options, hosts in _lines(exports, squash, paused)
@@ -268,7 +268,7 @@ def _keep_what_was_there(text: str) -> None:
         kept.write_text("".join(f"{line}\n" for line in lines), errors="surrogateescape")
     else:
         EXPORTS.rename(kept)
-    machine.sync_directory(EXPORTS_D)
+    machine.sync(EXPORTS_D)
     logger.warning("the exports that were in %s are in %s now", EXPORTS, kept)
 
 

@@ -20,9 +20,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import kernel
 import records
 from charms.storage_libs.v0.nfs_interfaces import UNSAID, Permissions
-from kernel import EXT4_STATE, LOOP_DEVICES
+from kernel import Space
 from nfs_charms import machine
 from records import Field, Record
 from values import (
@@ -85,6 +86,10 @@ class Identity:
     extra: Mapping[str, object] = field(default_factory=dict[str, object])
     """What another revision of the charm keeps here."""
 
+    def is_of(self, application: str) -> bool:
+        """Whether the image is an application's."""
+        return self.application in {"", application}
+
 
 # All of it is always written, and no more: the first revision reads nothing else.
 _IDENTITY = Record(
@@ -104,20 +109,15 @@ def read(directory: Path, application: str) -> Found:
     Reads regular files only: runs no command, changes nothing, and fails on nothing.
     """
     mounts = {mount.where: mount for mount in machine.read_mounts()}
-    backing_files = read_backing_files()
+    backing_files = kernel.read_backing_files()
     images: dict[str, Image] = {}
     foreign: list[Path] = []
     for path in sorted(directory.glob("*.img")):
         try:
-            identity, filesystem_bytes = identify(path, path.stem, application)
-            mount = mounts.get(str(share_directory(identity.name)))
-            backing_file = backing_files.get(mount.source) if mount else None
-            is_mounted = backing_file == str(path)
-            image = _inspect(path, filesystem_bytes, identity, mount, is_mounted=is_mounted)
+            _, image = identify(path, path.stem, application)
+            images[image.name] = _with_mount(image, mounts, backing_files)
         except (OSError, ValueError):
             foreign.append(path)
-        else:
-            images[image.name] = image
     return Found(images, tuple(foreign))
 
 
@@ -128,19 +128,19 @@ def image_path(directory: Path, name: str) -> Path:
 
 def read_storage(directory: Path, overcommit_ratio: float) -> Storage:
     """Read how much room the storage has."""
-    status = os.statvfs(directory)
+    space = kernel.space(os.statvfs(directory))
     is_root = directory.stat().st_dev == Path("/").stat().st_dev
     return Storage(
-        status.f_blocks * status.f_frsize,
-        status.f_bavail * status.f_frsize,
+        space.size_bytes,
+        space.available_bytes,
         is_root=is_root,
         # What is overcommitted could fill the machine's root disk.
         overcommit_ratio=1.0 if is_root else overcommit_ratio,
     )
 
 
-def identify(path: Path, stem: str, application: str) -> tuple[Identity, int]:
-    """Read whose image a file is, and the length of its file system.
+def identify(path: Path, stem: str, application: str) -> tuple[Identity, Image]:
+    """Read whose image a file is, and describe it, but for its mount.
 
     Args:
         path: the file.
@@ -150,35 +150,16 @@ def identify(path: Path, stem: str, application: str) -> tuple[Identity, int]:
     Raises:
         OSError, ValueError: it is none of this application's.
     """
-    if not stat.S_ISREG(path.lstat().st_mode):
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
         raise ValueError("not a regular file")
     uuid_there, filesystem_bytes = _read_superblock(path)
     identity = read_identity(path, stem)
     if not identity or identity.uuid != uuid_there:
         raise ValueError("no identity of its own")
-    if identity.application not in {"", application}:
+    if not identity.is_of(application):
         raise ValueError("another application's")
-    return identity, filesystem_bytes
-
-
-def _inspect(
-    path: Path,
-    filesystem_bytes: int,
-    identity: Identity,
-    mount: machine.Mounted | None,
-    *,
-    is_mounted: bool,
-) -> Image:
-    image = inspect(path, filesystem_bytes, identity)
-    permissions = _read_permissions(identity.name) if is_mounted else UNSAID
-    image = replace(image, is_mounted=is_mounted, permissions=permissions)
-    return replace(image, problem=_find_problem(image, mount))
-
-
-def inspect(path: Path, filesystem_bytes: int, identity: Identity) -> Image:
-    """Describe an image, but for its mount."""
-    status = path.stat()
-    return Image(
+    return identity, Image(
         name=identity.name,
         uuid=identity.uuid,
         path=path,
@@ -189,6 +170,16 @@ def inspect(path: Path, filesystem_bytes: int, identity: Identity) -> Image:
         is_overcommitted=identity.is_overcommitted,
         is_served=identity.is_served,
     )
+
+
+def _with_mount(
+    image: Image, mounts: Mapping[str, machine.Mounted], backing_files: Mapping[str, str]
+) -> Image:
+    """Say whether an image is mounted, and what is wrong with it."""
+    mount = mounts.get(str(share_directory(image.name)))
+    if mount and backing_files.get(mount.source) == str(image.path):
+        image = replace(image, is_mounted=True, permissions=_read_permissions(image.name))
+    return replace(image, problem=_find_problem(image, mount))
 
 
 def _read_permissions(name: str) -> Permissions:
@@ -205,9 +196,9 @@ def _find_problem(image: Image, mount: machine.Mounted | None) -> str:
         return BEING_CHECKED if _is_locked(image.path) else "not mounted"
     if not image.is_mounted:
         return f"{mount.source} is mounted at {mount.where}"
-    if "ro" in mount.options or _error_count(mount.source):
+    if "ro" in mount.options or kernel.count_errors(mount.source):
         return "its file system has errors"
-    if not image.is_sparse and image.allocated_bytes < image.file_bytes:
+    if image.lacks_space:
         return "its space is not reserved, the storage is full"
     return ""
 
@@ -215,7 +206,7 @@ def _find_problem(image: Image, mount: machine.Mounted | None) -> str:
 def _is_locked(path: Path) -> bool:
     """Whether a process has an image to itself (flock(2), proc_locks(5)); takes no lock itself."""
     status = path.stat()
-    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+    device = kernel.device_name(status.st_dev)
     return re.search(rf"FLOCK .* {device}:{status.st_ino} ", LOCKS.read_text()) is not None
 
 
@@ -254,20 +245,6 @@ def _read_superblock_bytes(image: Path) -> bytes:
         return os.pread(descriptor, 1024, 1024).ljust(1024, b"\0")
     finally:
         os.close(descriptor)
-
-
-def read_backing_files() -> dict[str, str]:
-    """Read which file each loop device has; their numbers change at every boot."""
-    found: dict[str, str] = {}
-    for path in LOOP_DEVICES.glob("loop*/loop/backing_file"):
-        with contextlib.suppress(OSError):  # Detached meanwhile.
-            text = path.read_text(errors="surrogateescape")
-            found[f"/dev/{path.parts[-3]}"] = text.removesuffix("\n")
-    return found
-
-
-def _error_count(device: str) -> int:
-    return int(machine.read_file(EXT4_STATE / Path(device).name / "errors_count") or 0)
 
 
 def remove_unfinished(directory: Path) -> None:
@@ -313,14 +290,14 @@ def make(directory: Path, work: Work, application: str) -> None:
             temporary.unlink(missing_ok=True)
             image.with_suffix(".json").unlink(missing_ok=True)
             raise
-        machine.sync_directory(directory)
+        machine.sync(directory)
 
 
 def _write_image(path: Path, work: Work, identity: Identity) -> None:
     path.touch(mode=0o600, exist_ok=False)  # Clients' data: not for users of this machine.
     _set_length(path, work.gib, is_sparse=work.is_sparse)
     _format(path, identity, is_sparse=work.is_sparse)
-    _sync(path)
+    machine.sync(path)
 
 
 def _set_length(path: Path, gib: int, *, is_sparse: bool) -> None:
@@ -351,11 +328,6 @@ def _format(path: Path, identity: Identity, *, is_sparse: bool) -> None:
     # An empty share is empty: databases refuse a directory that isn't. e2fsck makes it anew
     # when it needs one.
     machine.run(DEBUGFS, "-w", "-R", "rmdir lost+found", str(path))
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def write_identity(image: Path, identity: Identity) -> None:
@@ -392,7 +364,7 @@ def grow(image: Image, work: Work) -> None:
     """
     path = image.path
     mount = machine.mounted_at(share_directory(image.name))
-    if mount is None or read_backing_files().get(mount.source) != str(path):
+    if mount is None or kernel.read_backing_files().get(mount.source) != str(path):
         raise ImagesError(f"share {image.name}: {path} is not mounted, so it can't grow")
     is_sparse = image.is_sparse or not work.is_limited
     with machine.failing_as(ImagesError, f"share {image.name}"):
@@ -404,7 +376,7 @@ def grow(image: Image, work: Work) -> None:
             # What fallocate got before the storage was full. No loop device knows of it yet.
             os.truncate(path, image.file_bytes)
             raise
-        _sync(path)
+        machine.sync(path)
         machine.run(LOSETUP, "--set-capacity", mount.source)
         machine.run(RESIZE2FS, mount.source, timeout_s=IMAGE_TIMEOUT_S)
         if not is_sparse:
@@ -451,10 +423,7 @@ def reserve(image: Image) -> None:
 class Usage:
     """What is used and free in a share, and whose it is; nothing while it is not mounted."""
 
-    used_bytes: int = 0
-    free_bytes: int = 0
-    used_inodes: int = 0
-    free_inodes: int = 0
+    space: Space = field(default_factory=Space)
     owner: str = ""
     """`uid:gid` of its root directory."""
     mode: str = ""
@@ -465,13 +434,9 @@ def usage(image: Image) -> Usage:
     """Read what is used and free in a share."""
     if not image.is_mounted:
         return Usage()
-    status = os.statvfs(share_directory(image.name))
     root = share_directory(image.name).stat()
     return Usage(
-        used_bytes=(status.f_blocks - status.f_bfree) * status.f_frsize,
-        free_bytes=status.f_bavail * status.f_frsize,
-        used_inodes=status.f_files - status.f_ffree,
-        free_inodes=status.f_favail,
+        kernel.space(os.statvfs(share_directory(image.name))),
         owner=f"{root.st_uid}:{root.st_gid}",
         mode=f"{stat.S_IMODE(root.st_mode):04o}",
     )
@@ -516,7 +481,7 @@ def delete(image: Image) -> None:
     with machine.failing_as(ImagesError, f"share {image.name}"):
         image.path.unlink(missing_ok=True)
         image.path.with_suffix(".json").unlink(missing_ok=True)
-        machine.sync_directory(image.path.parent)
+        machine.sync(image.path.parent)
 
 
 def check(image: Image, *, repair: bool) -> tuple[bool, str]:

@@ -8,6 +8,7 @@ What isn't there yields nothing: modules come and go, and not every kernel has e
 import contextlib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,8 @@ _NAMES = {
 }
 
 
-def _read(path: Path) -> str:
+def read(path: Path) -> str:
+    """Read such a file; nothing if it isn't there, or its client has left meanwhile."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return path.read_text(errors="surrogateescape")
     return ""
@@ -86,7 +88,7 @@ class RpcStatistics:
 def read_rpc() -> RpcStatistics:
     """Read what was requested of nfsd since the machine booted."""
     lines: dict[str, tuple[int, ...]] = {}
-    for line in _read(RPC).splitlines():
+    for line in read(RPC).splitlines():
         word, *numbers = line.split()
         # The line of threads goes on with what is no number of anything any more.
         lines[word] = tuple(int(it) for it in numbers if it.isdecimal())
@@ -95,19 +97,19 @@ def read_rpc() -> RpcStatistics:
 
 def read_versions() -> tuple[str, ...]:
     """Read which versions are served; "+3 -4.0 +4.1" are 3 and 4.1, and 4 is all of them."""
-    found = _read(NFSD / "versions").split()
+    found = read(NFSD / "versions").split()
     return tuple(it[1:] for it in found if it.startswith("+") and it != "+4")
 
 
 def read_lease_seconds() -> int | None:
     """Read how long a client may be silent and keep what it holds."""
-    text = _read(NFSD / "nfsv4leasetime").strip()
+    text = read(NFSD / "nfsv4leasetime").strip()
     return int(text) if text else None
 
 
 def read_pools() -> dict[str, int]:
     """Read how requests came to threads, all pools together (knfsd-stats.rst), by column."""
-    header, *rows = [line.split() for line in _read(NFSD / "pool_stats").splitlines()] or [[]]
+    header, *rows = [line.split() for line in read(NFSD / "pool_stats").splitlines()] or [[]]
     columns = header[1:]  # Behind a "#".
     counts = [[int(number) for number in row] for row in rows]
     return {name: sum(row[index] for row in counts) for index, name in enumerate(columns)}
@@ -132,7 +134,7 @@ _ENTRY = re.compile(r"^(?:# )?(?P<path>/\S*)\s+(?P<domain>\S+)\s+(?P<start>\d+)$
 
 def read_exports() -> tuple[ExportStatistics, ...] | None:
     """Read what was done through each export; None: this kernel doesn't tell."""
-    text = _read(NFSD / "export_stats")
+    text = read(NFSD / "export_stats")
     if not text:
         return None
     found: list[ExportStatistics] = []
@@ -167,24 +169,21 @@ class Client:
     states: Mapping[str, int]
     """How many opens, locks, delegations and layouts it holds, by type."""
     devices: frozenset[str]
-    """The file systems that they are on: major and minor number, "07:00"."""
+    """The file systems that they are on, see `device_name`."""
 
 
 def read_clients() -> tuple[Client, ...]:
     """Read which NFSv4 clients there are, and what they hold."""
     found: list[Client] = []
     for directory in sorted((NFSD / "clients").glob("*")):
-        info = _read(directory / "info")
+        info = read(directory / "info")
         if not info:
             continue  # It has left meanwhile.
         renewed = re.search(r"^seconds from last renew: (\d+)$", info, re.MULTILINE)
-        states: dict[str, int] = {}
-        devices: set[str] = set()
-        for kind, device in STATE.findall(_read_states(directory / "states")):
-            states[kind] = states.get(kind, 0) + 1
-            devices.add(device)
-        silent_s = int(renewed[1]) if renewed else None
-        found.append(Client(silent_s, states, frozenset(devices)))
+        held = STATE.findall(_read_states(directory / "states"))
+        states = Counter(kind for kind, _ in held)
+        devices = frozenset(device for _, device in held)
+        found.append(Client(int(renewed[1]) if renewed else None, states, devices))
     return tuple(found)
 
 
@@ -194,40 +193,72 @@ def _read_states(path: Path) -> str:
     return ""
 
 
+def device_name(number: int) -> str:
+    """Write the number of a device as the kernel does where it tells of one: "07:00"."""
+    return f"{os.major(number):02x}:{os.minor(number):02x}"
+
+
 @dataclass(frozen=True)
 class Loop:
     """A loop device."""
 
     backing_file: str
-    major: int
-    minor: int
+    number: int
+    """What stat(2) says of it."""
     errors: int
     """Errors that ext4 met on it."""
     is_read_only: bool
     """Whether its file system is: a mount of it may be, and the file system not."""
 
-    @property
-    def device(self) -> str:
-        """What `Client.devices` says of it."""
-        return f"{self.major:02x}:{self.minor:02x}"
-
-    @property
-    def number(self) -> int:
-        """What stat(2) says of it."""
-        return os.makedev(self.major, self.minor)
-
 
 def read_loops() -> dict[str, Loop]:
-    """Read which loop devices have a file, by the path of each: "/dev/loop0"."""
+    """Read what there is to know of the loop devices that have a file, by the path of each."""
     found: dict[str, Loop] = {}
-    for path in LOOP_DEVICES.glob("loop*"):
-        backing_file = _read(path / "loop/backing_file").removesuffix("\n")
-        numbers = _read(path / "dev").strip().split(":")
+    for device, backing_file in read_backing_files().items():
+        name = Path(device).name
+        numbers = read(LOOP_DEVICES / name / "dev").strip().split(":")
         if backing_file and len(numbers) == 2:  # Else it is detached.
-            found[f"/dev/{path.name}"] = Loop(
+            found[device] = Loop(
                 backing_file,
-                *map(int, numbers),
-                errors=int(_read(EXT4_STATE / path.name / "errors_count") or 0),
-                is_read_only=_read(EXT4_OPTIONS / path.name / "options").startswith("ro\n"),
+                os.makedev(*map(int, numbers)),
+                errors=count_errors(device),
+                is_read_only=read(EXT4_OPTIONS / name / "options").startswith("ro\n"),
             )
     return found
+
+
+def read_backing_files() -> dict[str, str]:
+    """Read which file each loop device has; their numbers change at every boot."""
+    found: dict[str, str] = {}
+    for path in LOOP_DEVICES.glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):  # Detached meanwhile.
+            text = path.read_text(errors="surrogateescape")
+            found[f"/dev/{path.parts[-3]}"] = text.removesuffix("\n")
+    return found
+
+
+def count_errors(device: str) -> int:
+    """Read how many errors ext4 met on a device, and no e2fsck has repaired."""
+    return int(read(EXT4_STATE / Path(device).name / "errors_count") or 0)
+
+
+@dataclass(frozen=True)
+class Space:
+    """What statfs(2) says of a file system."""
+
+    size_bytes: int = 0
+    used_bytes: int = 0
+    available_bytes: int = 0
+    inodes: int = 0
+    used_inodes: int = 0
+
+
+def space(status: os.statvfs_result) -> Space:
+    """Read it as df(1) does."""
+    return Space(
+        size_bytes=status.f_blocks * status.f_frsize,
+        used_bytes=(status.f_blocks - status.f_bfree) * status.f_frsize,
+        available_bytes=status.f_bavail * status.f_frsize,
+        inodes=status.f_files,
+        used_inodes=status.f_files - status.f_ffree,
+    )

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 def leave_storage(reader: Reader) -> None:
     """Leave no export and no mount, when the storage goes; every image stays."""
-    if claim.find_other(reader.claim):
+    if reader.other_unit:
         return
     _withdraw()
     if reader.is_leaving:  # Juju may run no further hook.
@@ -33,7 +33,7 @@ def leave_storage(reader: Reader) -> None:
 
 def leave_machine(reader: Reader) -> None:
     """Leave nothing of the charm behind, but for the images."""
-    if claim.find_other(reader.claim):
+    if reader.other_unit:
         return
     with _undoing():
         monitoring.remove()

@@ -15,7 +15,7 @@ import plan
 from nfs import Holder
 from plan import Plan, Use
 from reconciler import Reconciler
-from values import DeletedShare, Image, Report, share_directory
+from values import DeletedShare, Image, share_directory
 
 
 class RefusedError(Exception):
@@ -36,10 +36,9 @@ def delete_share(server: Reconciler, image: Image, *, ignore_nfsv3: bool) -> str
     """
     reader = server.reader
     snapshot, decided = reader.read()
-    wanted = snapshot.wanted.get(image.name)
     use = Use(
         is_confirmed=True,
-        applications=wanted.applications if wanted else (),
+        applications=snapshot.applications(image.name),
         clients=_find_clients(image, decided, ignore_nfsv3=ignore_nfsv3),
     )
     if reason := plan.why_keep(image, use):
@@ -62,7 +61,7 @@ def delete_share(server: Reconciler, image: Image, *, ignore_nfsv3: bool) -> str
             day = deleted.keep(image, snapshot.placement(image.name), keep_s)
         else:
             images.delete(image)
-        own = snapshot.reports.get(reader.unit, Report())
+        own = snapshot.own_report
         reader.peers.write_report(replace(own, deleted=(*own.deleted, image.uuid)))
         return day
     finally:
@@ -104,8 +103,8 @@ def purge_share(server: Reconciler, share: DeletedShare) -> None:
     _refuse_if_used_here(share.image)
     try:
         # What is kept says alone that it was deleted, if delete-share was killed.
-        peers, unit = server.reader.peers, server.reader.unit
-        peers.write_report(server.reader.read()[0].reports[unit])
+        snapshot, _ = server.reader.read()
+        server.reader.peers.write_report(snapshot.own_report)
         images.delete(share.image)
     finally:
         server.run()
@@ -151,7 +150,7 @@ def _refuse_if_used_here(image: Image) -> None:
 def connected(name: str, decided: Plan) -> list[str]:
     """Find the connected clients that may mount a share: which of theirs they did isn't told."""
     networks = decided.exports[name].networks if name in decided.exports else ()
-    return [str(it) for it in nfs.read_clients() if any(it in network for network in networks)]
+    return [str(it) for it in nfs.read_clients(networks)]
 
 
 def _is_gone(holder: Holder) -> bool:

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
-from images import BEING_CHECKED, LOCKED, read_backing_files
+import kernel
+from images import BEING_CHECKED, LOCKED
 from nfs_charms import machine
 from values import EXPORT_ROOT, Image, share_directory, share_id
 
@@ -142,7 +143,7 @@ def users(image: Image) -> tuple[str, ...]:
     An e2fsck of what is mounted elsewhere would tell of a file system that is being written to.
     """
     where = share_directory(image.name)
-    backing_files = read_backing_files()
+    backing_files = kernel.read_backing_files()
     others = (it for it in machine.read_mounts() if it.where != str(where))
     elsewhere = (it.where for it in others if backing_files.get(it.source) == str(image.path))
     found = _find_users(where) if image.is_mounted else ()
@@ -202,7 +203,7 @@ def unmount_all(flush: Callable[[], None]) -> tuple[str, ...]:
     """
     units = {path.name for path in machine.UNIT_DIRECTORY.glob("srv-nfs-*.mount")}
     units |= {machine.mount_unit_name(where) for where in mounted()}
-    places = mounted() | {EXPORT_ROOT / Path(unit).stem[len("srv-nfs-") :] for unit in units}
+    places = mounted() | {EXPORT_ROOT / Path(unit).stem.removeprefix("srv-nfs-") for unit in units}
     failures = list(_unmount(sorted(places), flush).values())
     try:
         with machine.failing_as(MountsError, "shares' units stay"):
@@ -245,7 +246,7 @@ def _stop_checks(checks: Collection[str]) -> None:
 
 
 def _fsck_unit(mount_unit: str) -> str:
-    return FSCK_UNIT.replace("@", f"@{Path(mount_unit).stem[len('srv-nfs-') :]}")
+    return FSCK_UNIT.replace("@", f"@{Path(mount_unit).stem.removeprefix('srv-nfs-')}")
 
 
 def _remove_directory(where: Path) -> None:

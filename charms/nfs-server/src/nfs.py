@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import kernel
 from charms.storage_libs.v0.nfs_interfaces import Network
-from kernel import STATE
 from nfs_charms import machine
 from settings import Settings
 
@@ -48,9 +48,9 @@ FILESYSTEMS = Path("/proc/filesystems")
 # CONTAINER_INTERFACE).
 CONTAINER = Path("/run/systemd/container")
 RMTAB = Path("/var/lib/nfs/rmtab")
-THREADS = Path("/proc/fs/nfsd/threads")
-VERSIONS = Path("/proc/fs/nfsd/versions")
-CLIENTS = Path("/proc/fs/nfsd/clients")
+THREADS = kernel.NFSD / "threads"
+VERSIONS = kernel.NFSD / "versions"
+CLIENTS = kernel.NFSD / "clients"
 EXPORTFS = Path("/usr/sbin/exportfs")
 RPCBIND = Path("/usr/sbin/rpcbind")
 # NFSv4 needs none of them; they would listen on port 111 and others (nfs.systemd(7)).
@@ -246,13 +246,18 @@ class Holder:
     """Its file `ctl`."""
 
 
-def read_clients() -> tuple[Address, ...]:
-    """Read from where clients are connected now; not those that are silent since their lease."""
+def read_clients(networks: Collection[Network] | None = None) -> tuple[Address, ...]:
+    """Read from where clients are connected now; not those that are silent since their lease.
+
+    Args:
+        networks: only those from there count; None: all do.
+    """
+    infos = [kernel.read(path) for path in CLIENTS.glob("*/info")]
     found = {
-        address
-        for path in CLIENTS.glob("*/info")
-        if (info := _read(path)) and not _is_courtesy(info) and (address := _find_address(info))
+        address for info in infos if not _is_courtesy(info) and (address := _find_address(info))
     }
+    if networks is not None:
+        found = {it for it in found if any(it in network for network in networks)}
     return tuple(sorted(found, key=lambda address: (address.version, int(address))))
 
 
@@ -263,14 +268,13 @@ def holders(image_where: Path) -> tuple[Holder, ...]:
     """
     if machine.mounted_at(image_where) is None:
         return ()
-    device = image_where.stat().st_dev
-    superblock = f"{os.major(device):02x}:{os.minor(device):02x}"
+    superblock = kernel.device_name(image_where.stat().st_dev)
     found: list[Holder] = []
     for path in sorted(CLIENTS.glob("*/states")):
-        held = STATE.findall(_read(path))
+        held = kernel.STATE.findall(kernel.read(path))
         here = {kind for kind, where in held if where == superblock}
         if here:
-            info = _read(path.with_name("info"))
+            info = kernel.read(path.with_name("info"))
             found.append(
                 Holder(
                     # It has one, or it has left since: then there is nothing to be expired.
@@ -291,13 +295,6 @@ def _find_address(info: str) -> Address | None:
 
 def _is_courtesy(info: str) -> bool:
     return re.search("^status: courtesy", info, re.MULTILINE) is not None
-
-
-def _read(path: Path) -> str:
-    """Read what the kernel says of a client; nothing if that has left meanwhile."""
-    with contextlib.suppress(FileNotFoundError):
-        return path.read_text(errors="surrogateescape")
-    return ""
 
 
 def expire(clients: Iterable[Holder]) -> None:
@@ -368,19 +365,15 @@ def wait_for_clients_to_leave(
     """Wait until no client is connected; False if some still are after `timeout_s` seconds.
 
     Args:
-        networks: only those from there count; None: all do.
+        networks: see `read_clients`.
         timeout_s: how long at most.
     """
     deadline = time.monotonic() + timeout_s
-    while any(_is_in(client, networks) for client in read_clients()):
+    while read_clients(networks):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.5)
     return True
-
-
-def _is_in(address: Address, networks: Collection[Network] | None) -> bool:
-    return networks is None or any(address in network for network in networks)
 
 
 def remove(*, is_used_by_others: bool) -> None:

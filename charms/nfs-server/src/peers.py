@@ -20,11 +20,11 @@ class Peers:
     def __init__(self, charm: ops.CharmBase):
         self._app = charm.app
         self._unit = charm.unit
-        self._relations = charm.model.relations
+        self._model = charm.model
 
     @property
     def _relation(self) -> ops.Relation | None:
-        return next(iter(self._relations["peers"]), None)
+        return self._model.get_relation("peers")
 
     @property
     def is_there(self) -> bool:

@@ -36,6 +36,7 @@ from values import (
     ShareReport,
     Storage,
     Wanted,
+    is_open,
     share_directory,
 )
 
@@ -49,7 +50,6 @@ _MOST_CLIENTS = {4: 2**24, 6: 2**96}
 # More than a unit exports to (`exports.MAX_ENTRIES`), so that a share with as many is refused. An
 # address left out of a large network of IPv6 makes more than a hundred parts of it.
 _MOST_PARTS = 5000
-_NOTHING = ShareReport()
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,19 @@ class Snapshot:
         report = _report(self.reports, self.placement(name).unit)
         return report.shares.get(name, ShareReport())
 
+    def applications(self, name: str) -> tuple[str, ...]:
+        """Name the applications that request a share, its own first."""
+        return self.wanted[name].applications if name in self.wanted else ()
+
+    @property
+    def own_report(self) -> Report:
+        """What this unit says."""
+        return _report(self.reports, self.unit)
+
+    def with_report(self, report: Report) -> "Snapshot":
+        """Have this unit say something else."""
+        return replace(self, reports={**self.reports, self.unit: report})
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -96,6 +109,38 @@ class Decision:
 
     placements: Placements
     refusals: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def lead(
+    snapshot: Snapshot, own: Report, answered: Mapping[int, Answer], *, is_alone: bool
+) -> Snapshot:
+    """Decide, as the leader, whose each share is and where it is to be.
+
+    Args:
+        snapshot: what the leader has read.
+        own: what its unit has now.
+        answered: what clients were told last, by integration.
+        is_alone: whether no other unit can come to decide otherwise. What a leader decides is lost
+            if its hook fails, and another may lead then; where there is no other, one hook is
+            enough.
+    """
+    reports = snapshot.with_report(own).reports
+    placements = without_deleted(snapshot.committed, reports)
+    gone = note_gone(snapshot.gone, snapshot.committed, placements)
+    placements, gone = take_back(placements, reports, gone)
+    placements = note_unreadable(placements, snapshot.requests, answered)
+    placements = note_guests(placements, snapshot.requests, answered)
+    requests = resolve(snapshot.requests, placements)
+    placements = assign(requests, placements)
+    decision = decide(placements, wanted(requests, placements), reports, gone)
+    return replace(
+        snapshot,
+        requests=requests,
+        placements=decision.placements,
+        refusals=decision.refusals,
+        gone=gone,
+        committed=decision.placements if is_alone else snapshot.committed,
+    )
 
 
 def without_deleted(placements: Placements, reports: Reports) -> dict[str, Placement]:
@@ -134,7 +179,7 @@ def take_back(
     for unit, report in sorted(reports.items(), key=_by_number):
         for name, it in sorted(report.restored.items()):
             before = after.get(name, Placement())
-            is_new, there = it.deletion not in still_gone, report.shares.get(name, _NOTHING)
+            is_new, there = it.deletion not in still_gone, report.shares.get(name, ShareReport())
             if before.uuid and before.uuid == it.uuid:  # Nobody has missed it.
                 after[name] = replace(before, restored=it.deletion)
             elif is_new and not before.uuid and there.uuid == it.uuid:
@@ -313,7 +358,7 @@ def _without(networks: Iterable[Network], others: Sequence[Network]) -> Iterator
 
     Anyone's stays whole: mountd looks at it last, and it is one word for both versions.
     """
-    if any(other.prefixlen == 0 for other in others):
+    if is_open(others):
         return
     begins = [(other.version, int(other[0])) for other in others]
     for network in networks:
@@ -430,16 +475,11 @@ def _names_not_free(reports: Reports, gone: Collection[str]) -> dict[str, str]:
         if share.uuid in gone
     }
     kept = {
-        name: _why_kept(name, unit)
+        name: f"share {name}: deleted, and kept on {unit}: run restore-share or purge-share there"
         for unit, report in sorted(reports.items(), key=_by_number)
         for name in report.restorable
     }
     return late | kept
-
-
-def _why_kept(name: str, unit: str) -> str:
-    """Say that a deleted share has its name still."""
-    return f"share {name}: deleted, and kept on {unit}: run restore-share or purge-share there"
 
 
 def _follow(placement: Placement, holders: Mapping[str, str]) -> Placement:
@@ -538,7 +578,7 @@ def answer(request: Request, snapshot: Snapshot, answered: Answer) -> Answer:
     share = held(name, placement, reports)
     if share is None:
         failed = why_lost(name, snapshot) or snapshot.reported(name).refusal
-        error = _joined(request.error, snapshot.refusals.get(name, ""), failed)
+        error = joined(request.error, snapshot.refusals.get(name, ""), failed)
         if is_same and not error:
             return answered  # Nothing is heard of it yet.
         return Answer(before.endpoint, before.size, error)
@@ -546,10 +586,10 @@ def answer(request: Request, snapshot: Snapshot, answered: Answer) -> Answer:
     endpoint = Endpoint(address, path) if address and share.networks else before.endpoint
     size, shrunk = _granted(request, share, before)
     if is_owners(request, placement):
-        refused = _joined(shrunk, share.refusal)
+        refused = joined(shrunk, share.refusal)
     else:
         refused = _refused_to_guest(request, placement, share) or shrunk
-    error = _joined(request.error, refused, share.error)
+    error = joined(request.error, refused, share.error)
     permissions = _granted_permissions(request, snapshot.wanted.get(name), share)
     return Answer(endpoint, size, error, share.networks, permissions)
 
@@ -562,7 +602,7 @@ def _granted_permissions(
     if asked["access"] and wanted and share.readers == wanted.readers:
         writers = {*wanted.networks} - {*wanted.readers}
         is_writing = any(
-            other.prefixlen == 0 or (it.version == other.version and it.overlaps(other))
+            other.prefixlen == 0 or it.overlaps(other)
             for it in request.clients
             for other in writers
         )
@@ -579,10 +619,7 @@ def _granted(request: Request, share: ShareReport, before: Answer) -> tuple[Size
     has = before.size if before.size.is_known else share.size
     requested = request.size if request.size.is_known else has
     if before.size.is_known and requested < before.size:
-        reason = (
-            f"share {request.share}: {requested} requested, it has {share.size};"
-            " a share never shrinks"
-        )
+        reason = room.shrinking(request.share, requested, share.size)
         return min(share.size, before.size), reason
     return min(share.size, requested), ""
 
@@ -614,20 +651,18 @@ def _refused_to_guest(request: Request, placement: Placement, share: ShareReport
     return ""
 
 
-def _joined(*reasons: str) -> str:
+def joined(*reasons: str) -> str:
+    """Say several reasons; those that are empty are none."""
     return "; ".join(reason for reason in reasons if reason)
 
 
-def misplaced(placements: Placements, reports: Reports) -> dict[str, Sequence[str]]:
-    """Find images beside those that are the shares of their names: names, by unit."""
-    return {
-        unit: [
-            name
-            for name, share in sorted(report.shares.items())
-            if share.uuid and is_misplaced(placements.get(name), unit, share.uuid)
-        ]
-        for unit, report in reports.items()
-    }
+def misplaced(placements: Placements, unit: str, report: Report) -> list[str]:
+    """Name the shares of which a unit has another image than the one that is the share."""
+    return [
+        name
+        for name, share in sorted(report.shares.items())
+        if share.uuid and is_misplaced(placements.get(name), unit, share.uuid)
+    ]
 
 
 def is_placed(placement: Placement | None, unit: str, uuid: str) -> bool:

@@ -190,6 +190,25 @@ def why_busy(name: str, clients: Iterable[str]) -> str:
     )
 
 
+def deleted_here(snapshot: Snapshot) -> tuple[str, ...]:
+    """Find which shares this unit deleted, of those that are not here and should be: their UUIDs.
+
+    Of an action that was killed, what it kept says so.
+    """
+    here = {image.uuid for image in snapshot.found.images.values()}
+    missing = {it.uuid for it in snapshot.committed.values() if it.unit == snapshot.unit} - here
+    kept = (image.uuid for image in snapshot.found.deleted_images)
+    said = dict.fromkeys((*snapshot.own_report.deleted, *kept))
+    return tuple(uuid for uuid in said if uuid in missing)
+
+
+def failed_before(snapshot: Snapshot, plan: Plan) -> dict[str, str]:
+    """Find why work failed in an earlier hook that is still to be done."""
+    said = snapshot.own_report.shares
+    left = [*(work.name for work in plan.work), *plan.permissions]
+    return {name: said[name].refusal for name in left if name in said and said[name].refusal}
+
+
 def report(snapshot: Snapshot, plan: Plan, failures: Mapping[str, str]) -> Report:
     """Say what this unit has, but for its addresses.
 
@@ -203,8 +222,7 @@ def report(snapshot: Snapshot, plan: Plan, failures: Mapping[str, str]) -> Repor
     return replace(
         first,
         shares={name: _share_report(name, snapshot, plan, failures) for name in sorted(names)},
-        # They may hold anything that a file system takes.
-        foreign=tuple(ascii(path.name)[1:-1] for path in snapshot.found.foreign),
+        foreign=snapshot.found.foreign_names,
     )
 
 
@@ -212,7 +230,7 @@ def _share_report(
     name: str, snapshot: Snapshot, plan: Plan, failures: Mapping[str, str]
 ) -> ShareReport:
     image = snapshot.found.images.get(name)
-    refusal = "; ".join(filter(None, (plan.refusals.get(name, ""), failures.get(name, ""))))
+    refusal = placement.joined(plan.refusals.get(name, ""), failures.get(name, ""))
     if image is None:
         return ShareReport(refusal=refusal)
     if name not in plan.images:

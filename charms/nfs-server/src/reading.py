@@ -2,7 +2,6 @@
 """Reads both sides once, Juju's and the machine's, and decides what follows; changes nothing."""
 
 import functools
-import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,9 +20,7 @@ from clients import Clients
 from placement import Snapshot
 from plan import Plan
 from settings import Settings
-from values import Found, Placements, Report, Storage
-
-logger = logging.getLogger(__name__)
+from values import Found, Placements, Storage
 
 
 class Reader:
@@ -51,11 +48,7 @@ class Reader:
 
     @functools.cached_property
     def _settings(self) -> tuple[Settings, str]:
-        try:
-            return settings.parse(self._charm.config), ""
-        except settings.SettingsError as error:
-            logger.error("%s", error)  # The status says it too.
-            return settings.read_in_force(), str(error)
+        return settings.read(self._charm.config)
 
     @property
     def recorded(self) -> Placements:
@@ -77,9 +70,14 @@ class Reader:
         return self._goal.get(self.unit) == "dying"
 
     @property
+    def other_unit(self) -> str:
+        """The unit of another nfs-server that has this machine; empty: it is this one's."""
+        return claim.find_other(self.claim)
+
+    @property
     def directory(self) -> Path | None:
         """Where the shares are: this unit's storage. None while it has none, or may serve none."""
-        if claim.find_other(self.claim):
+        if self.other_unit:
             return None
         attached = self._model.storages["shares"]
         return attached[0].location if attached else None
@@ -93,26 +91,18 @@ class Reader:
         """Say why nothing can be done on this unit; empty: it can."""
         if not self.peers.is_there:
             return f"{self.unit} is not ready: see juju status"
-        if other := claim.find_other(self.claim):
+        if other := self.other_unit:
             return f"{other} serves this machine"
         return "" if nfs.is_installed() else "the NFS server is not installed: see juju status"
 
-    def read(self) -> tuple[Snapshot, Plan]:
-        """Read what is asked, decided and here; as the leader, decide."""
-        if self._read is None:
+    def read(self, *, anew: bool = False) -> tuple[Snapshot, Plan]:
+        """Read what is asked, decided and here, anew after work; as the leader, decide."""
+        if self._read is None or anew:
             snapshot = self._take_snapshot()
             decided = plan.decide(snapshot, exports.MAX_ENTRIES)
-            said = snapshot.reports.get(self.unit, Report())
-            # What failed in an earlier hook, and is still to be done.
-            left = [*(work.name for work in decided.work), *decided.permissions]
-            failures = {
-                name: share.refusal
-                for name in left
-                if (share := said.shares.get(name)) and share.refusal
-            }
-            own = replace(plan.report(snapshot, decided, failures), addresses=said.addresses)
-            reports = {**snapshot.reports, self.unit: own}
-            self._read = replace(snapshot, reports=reports), decided
+            report = plan.report(snapshot, decided, plan.failed_before(snapshot, decided))
+            report = replace(report, addresses=snapshot.own_report.addresses)
+            self._read = snapshot.with_report(report), decided
         return self._read
 
     def keep(self, snapshot: Snapshot, decided: Plan) -> None:
@@ -120,15 +110,20 @@ class Reader:
         self._read = snapshot, decided
 
     def forget(self) -> None:
-        """Read anew next time, since work was done."""
+        """Read anew next time."""
         self._read = None
 
+    def read_storage(self) -> tuple[Storage, Found]:
+        """Look at this unit's storage, and at the shares on it; nothing while it has none."""
+        directory, application = self.directory, self.application
+        if not directory:
+            return Storage(), Found()
+        storage = images.read_storage(directory, self.settings.overcommit_ratio)
+        found = deleted.read(directory, application, images.read(directory, application))
+        return storage, found
+
     def _take_snapshot(self) -> Snapshot:
-        storage, found = Storage(), Found()
-        if directory := self.directory:
-            storage = images.read_storage(directory, self.settings.overcommit_ratio)
-            found = images.read(directory, self.application)
-            found = deleted.read(directory, self.application, found)
+        storage, found = self.read_storage()
         committed = self.peers.read_placements()
         if self._recorded is None:
             self._recorded = committed
@@ -143,56 +138,15 @@ class Reader:
             found=found,
             storage=storage,
         )
-        snapshot = replace(snapshot, deleted=_still_placed(snapshot))
-        if self.is_leader:
-            return self._decide(snapshot)
-        return replace(snapshot, requests=placement.resolve(snapshot.requests, committed))
-
-    def _decide(self, snapshot: Snapshot) -> Snapshot:
-        """Decide where shares are to be. On the leader."""
-        reports = {**snapshot.reports, self.unit: plan.first_report(snapshot)}
+        snapshot = replace(snapshot, deleted=plan.deleted_here(snapshot))
+        if not self.is_leader:
+            return replace(snapshot, requests=placement.resolve(snapshot.requests, committed))
         answered = {
             it.integration_id: self.clients.answered(it.integration_id) for it in snapshot.requests
         }
-        placements = placement.without_deleted(snapshot.committed, reports)
-        gone = placement.note_gone(snapshot.gone, snapshot.committed, placements)
-        placements, gone = placement.take_back(placements, reports, gone)
-        placements = placement.note_unreadable(placements, snapshot.requests, answered)
-        placements = placement.note_guests(placements, snapshot.requests, answered)
-        requests = placement.resolve(snapshot.requests, placements)
-        placements = placement.assign(requests, placements)
-        wanted = placement.wanted(requests, placements)
-        decision = placement.decide(placements, wanted, reports, gone)
-        return replace(
-            snapshot,
-            requests=requests,
-            placements=decision.placements,
-            refusals=decision.refusals,
-            gone=gone,
-            committed=self._commit(snapshot.committed, decision.placements),
-        )
-
-    def _commit(self, committed: Placements, decided: Placements) -> Placements:
-        """Say which placements no other unit can come to decide otherwise.
-
-        What a leader decides is lost if its hook fails, and another may lead then. Where there is
-        no other, one hook is enough.
-        """
         is_alone = not self.peers.units and self._alive() == [self.unit]
-        return decided if is_alone else committed
+        return placement.lead(snapshot, plan.first_report(snapshot), answered, is_alone=is_alone)
 
     def _alive(self) -> list[str]:
         """Name the units that the application is to have; its peers may know dying ones."""
         return [unit for unit, status in self._goal.items() if status != "dying"]
-
-
-def _still_placed(snapshot: Snapshot) -> tuple[str, ...]:
-    """Find which shares this unit deleted, of those that are not here and should be.
-
-    Of an action that was killed, what it kept says so.
-    """
-    here = {image.uuid for image in snapshot.found.images.values()}
-    missing = {it.uuid for it in snapshot.committed.values() if it.unit == snapshot.unit} - here
-    said = snapshot.reports.get(snapshot.unit, Report()).deleted
-    kept = (it.image.uuid for it in snapshot.found.deleted.values())
-    return tuple(uuid for uuid in dict.fromkeys((*said, *kept)) if uuid in missing)

@@ -6,7 +6,6 @@ that can't counts as not said; and what isn't known is kept. No I/O, no ops.
 """
 
 import contextlib
-import dataclasses
 import ipaddress
 import json
 from collections.abc import Callable, Mapping
@@ -45,7 +44,7 @@ class Record(Generic[_T]):
     def __init__(self, kind: type[_T], **fields: Field) -> None:
         self._kind = kind
         self._fields = fields
-        self._has_extra = any(it.name == "extra" for it in dataclasses.fields(cast("Any", kind)))
+        self._default = kind()
 
     def read(self, plain: object) -> _T:
         """Take what can be read."""
@@ -55,15 +54,16 @@ class Record(Generic[_T]):
             if field.key in rest:
                 with contextlib.suppress(*_UNREADABLE):
                     known[attribute] = field.read(rest.pop(field.key))
-        return self._kind(**known, **({"extra": rest} if self._has_extra else {}))
+        if hasattr(self._default, "extra"):
+            known["extra"] = rest
+        return self._kind(**known)
 
     def write(self, value: _T, *, is_whole: bool = False) -> dict[str, object]:
         """Write what is set; or all."""
-        default = self._kind()
         return {**getattr(value, "extra", {})} | {
             field.key: field.write(getattr(value, attribute))
             for attribute, field in self._fields.items()
-            if is_whole or getattr(value, attribute) != getattr(default, attribute)
+            if is_whole or getattr(value, attribute) != getattr(self._default, attribute)
         }
 
 
@@ -242,9 +242,5 @@ REPORT = Record(
     restored=Field("restored", mapped(parse_share_name, RESTORED.read), _plain_mapped(RESTORED)),
 )
 read_placements = mapped(parse_share_name, PLACEMENT.read)
+write_placements = _plain_mapped(PLACEMENT)
 read_uuids = each(text)
-
-
-def write_placements(placements: Mapping[str, Placement]) -> dict[str, object]:
-    """Write the placements of shares, by name."""
-    return {name: PLACEMENT.write(placement) for name, placement in placements.items()}

@@ -143,12 +143,10 @@ def _work(
     if image and not image.is_limited and storage.is_root:
         return None  # Of an older revision. It is left as it is.
     gib = size.gib if size.is_limited else _rest_gib(image, storage, room)
-    is_whole = image is not None and image.filesystem_bytes == image.file_bytes
     if (
-        is_whole
-        and image
+        image
         and image.is_limited == size.is_limited
-        and image.file_bytes >= gib * GIB
+        and image.filesystem_bytes == image.file_bytes >= gib * GIB
     ):
         return None
     return Work(name, gib, size.is_limited, is_overcommitted)
@@ -177,6 +175,11 @@ def refusal(
         )
     said = f"share {name}: {size} requested, {free}G free"
     return f"{said}; purge-share makes room: see list-shares" if has_deleted else said
+
+
+def shrinking(name: str, requested: Size, has: Size) -> str:
+    """Say why a share can't have less than it has."""
+    return f"share {name}: {requested} requested, it has {has}; a share never shrinks"
 
 
 def is_short(storage: Storage, images: Iterable[Image]) -> bool:

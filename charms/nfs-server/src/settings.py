@@ -67,6 +67,15 @@ _RECORD = Record(
 )
 
 
+def read(config: Config) -> tuple[Settings, str]:
+    """Read the operator's settings; or the last that were good, and what is wrong with these."""
+    try:
+        return parse(config), ""
+    except SettingsError as error:
+        logger.error("%s", error)  # The status says it too.
+        return read_in_force(), str(error)
+
+
 def parse(config: Config) -> Settings:
     """Check the charm's options; their types are Juju's affair.
 

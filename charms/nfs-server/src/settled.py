@@ -9,9 +9,7 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
-import deleted
 import exports
-import images
 import monitoring
 import mounts
 import nfs
@@ -40,24 +38,18 @@ def is_settled(reader: Reader) -> bool:
 
 def _fingerprint(reader: Reader) -> str:
     """Describe what of the machine the charm looks after."""
-    images_here, foreign, remark, free = [], (), "", 0
-    kept = []
-    if directory := reader.directory:
-        found = images.read(directory, reader.application)
-        found = deleted.read(directory, reader.application, found)
-        storage = images.read_storage(directory, reader.settings.overcommit_ratio)
-        remark = room.remark(storage, found.images.values(), found.deleted_images)
-        free = room.free_gib(storage, found.all_images)
-        # What is written to shares changes what sparse images take; that says `remark`.
-        images_here = [
-            replace(it, allocated_bytes=0) if it.is_sparse else it for it in found.images.values()
-        ]
-        foreign = found.foreign
-        # The day changes with the clock, and says nothing.
-        kept = [replace(it, day="") for it in found.deleted.values()]
+    storage, found = reader.read_storage()
+    # What is written to shares changes what sparse images take; that says `remark`.
+    shares = [
+        replace(it, allocated_bytes=0) if it.is_sparse else it for it in found.images.values()
+    ]
+    # The day changes with the clock, and says nothing.
+    kept = [replace(it, day="") for it in found.deleted.values()]
+    remark = room.remark(storage, found.images.values(), found.deleted_images)
+    free = room.free_gib(storage, found.all_images)
     own = (*mounts.files(), *nfs.files(), *monitoring.files())
     files = (*own, exports.EXPORTS, exports.ETAB)
     stamps = [(str(path), machine.stamp(path)) for path in files]
     runs = nfs.read_state(), monitoring.is_there() and monitoring.is_listening()
-    facts = (directory, images_here, kept, foreign, remark, free, *runs, stamps)
+    facts = (reader.directory, shares, kept, found.foreign, remark, free, *runs, stamps)
     return hashlib.sha256(repr(facts).encode(errors="surrogateescape")).hexdigest()

@@ -1,19 +1,76 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The statuses of the unit and of the application, from what a run left: no I/O."""
+"""What a run left, and the statuses of the unit and of the application that follow: no I/O."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import ops
 
 import room
 from placement import NOT_HERE, Snapshot
 from plan import Plan
-from reconciler import Outcome
-from values import share_id
+from values import Answer, Request, is_open, share_id
 
 # status-set takes it as one argument, of 128 KiB at most (MAX_ARG_STRLEN of execve(2)); else the
 # hook fails. An argument is in UTF-8, and nobody reads as much.
 _MAX_MESSAGE = 10_000
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the unit is left with."""
+
+    is_leaving: bool = False
+    other_unit: str = ""
+    """The unit of another nfs-server that has this machine."""
+    not_installed: str = ""
+    """Why the NFS server is not installed."""
+    not_opened: str = ""
+    """Why Juju does not open its ports: another unit on the machine has one of them."""
+    has_storage: bool = True
+    is_running: bool = True
+    not_as_set: str = ""
+    """Why the NFS server does not run as it is set."""
+    bad_setting: str = ""
+    """Which option is not allowed, and what is."""
+    not_mounted: str = ""
+    """Why the machine takes no mounts of shares."""
+    not_exported: str = ""
+    """Why the exports could not be put in place."""
+    not_monitored: str = ""
+    """Why the exporter does not run, which a collector was promised."""
+    failures: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Why work on shares failed."""
+    snapshot: Snapshot | None = None
+    plan: Plan | None = None
+    unexpected: tuple[tuple[str, str], ...] = ()
+    """Path and host of exports of shares that the charm did not make."""
+    answers: tuple[tuple[Request, Answer], ...] = ()
+    """What clients are told. On the leader."""
+
+    @property
+    def has_machine(self) -> bool:
+        """Whether the NFS server of this machine is this unit's."""
+        return not (self.other_unit or self.not_installed or self.not_opened)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is nothing left to do, and nothing that may mend by itself.
+
+        What is refused stays so until an event, or until there is more room.
+        """
+        snapshot, plan = self.snapshot, self.plan
+        if snapshot is None or plan is None:
+            return False
+        is_serving = self.has_machine and self.has_storage and self.is_running
+        unit = self.bad_setting, self.not_as_set, self.not_monitored
+        failed = self.not_mounted, self.not_exported, self.failures, self.unexpected
+        planned = plan.work, plan.missing, plan.misplaced, plan.unused, plan.expired
+        problems = [image.problem for image in plan.images.values()]
+        found = snapshot.found
+        uncounted = [it for it in found.deleted.values() if it.is_count_old]
+        left = *unit, *failed, *planned, *problems, uncounted, found.restored, found.foreign
+        return is_serving and not any(left)
 
 
 def unit_status(outcome: Outcome) -> ops.StatusBase:
@@ -54,8 +111,8 @@ def _reasons(outcome: Outcome) -> Iterator[str]:
     elif outcome.not_as_set:
         yield f"The NFS server does not run as it is set: {outcome.not_as_set}"
     yield from _reasons_of_shares(outcome, outcome.snapshot, outcome.plan)
-    if outcome.snapshot.found.foreign:
-        names = ", ".join(ascii(it.name)[1:-1] for it in outcome.snapshot.found.foreign[:3])
+    if foreign := outcome.snapshot.found.foreign_names:
+        names = ", ".join(foreign[:3])
         yield f"Not shares of this application, move them off the storage: {names}"
     if outcome.not_monitored:
         yield f"Metrics are not served: {outcome.not_monitored}"
@@ -95,19 +152,24 @@ def app_status(outcome: Outcome) -> ops.StatusBase:
                 f"share {name} was on {it.unit}, which is gone: attach its storage, or run"
                 " forget-share"
             )
-    refused = sorted(
-        f"{it.application}: {told.error}" for it, told in outcome.answers if told.error
-    )
-    remarks = ["Refused to " + "; ".join(refused)] if refused else []
-    for name, share in sorted(snapshot.wanted.items()):
-        if any(network.prefixlen == 0 for network in share.networks):
-            remarks.append(f"share {name} is open to all")
-        if len(share.applications) > 1:
-            remarks.append(f"share {name} is shared by {', '.join(share.applications)}")
-    remarks += sorted({it.remark for it in snapshot.requests if it.remark})
-    message = "; ".join(remarks)
+    message = "; ".join(_remarks(outcome, snapshot))
     if len(message) > _MAX_MESSAGE:
         message = (
             f"{message[:_MAX_MESSAGE]}…; for the rest see list-shares and the clients' statuses"
         )
     return ops.ActiveStatus(message)
+
+
+def _remarks(outcome: Outcome, snapshot: Snapshot) -> Iterator[str]:
+    """Say what is refused to whom, what is open or shared, and what clients can't do."""
+    refused = sorted(
+        f"{it.application}: {told.error}" for it, told in outcome.answers if told.error
+    )
+    if refused:
+        yield "Refused to " + "; ".join(refused)
+    for name, share in sorted(snapshot.wanted.items()):
+        if is_open(share.networks):
+            yield f"share {name} is open to all"
+        if len(share.applications) > 1:
+            yield f"share {name} is shared by {', '.join(share.applications)}"
+    yield from sorted({it.remark for it in snapshot.requests if it.remark})

@@ -4,7 +4,7 @@
 import functools
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,6 +67,11 @@ def share_id(name: str) -> str:
 def share_directory(name: str) -> Path:
     """Where a share is mounted on the server: the path in its endpoint."""
     return EXPORT_ROOT / share_id(name)
+
+
+def is_open(networks: Iterable[Network]) -> bool:
+    """Whether anyone is among networks."""
+    return any(network.prefixlen == 0 for network in networks)
 
 
 @dataclass(frozen=True)
@@ -237,6 +242,11 @@ class Image:
         return self.is_overcommitted or not self.is_limited
 
     @property
+    def lacks_space(self) -> bool:
+        """Whether some of the space that is reserved for it was given back."""
+        return not self.is_sparse and self.allocated_bytes < self.file_bytes
+
+    @property
     def size(self) -> Size:
         """What clients were granted and have."""
         return Size(self.filesystem_bytes // GIB) if self.is_limited else NO_LIMIT
@@ -270,6 +280,11 @@ class Found:
     """The deleted shares that are kept, by name."""
     restored: Mapping[str, Restored] = field(default_factory=dict[str, Restored])
     """Those of the shares that were deleted and restored, by name, until that is recorded."""
+
+    @property
+    def foreign_names(self) -> tuple[str, ...]:
+        """Names of what is foreign, in ASCII: they may hold anything that a file system takes."""
+        return tuple(ascii(path.name)[1:-1] for path in self.foreign)
 
     @property
     def all_images(self) -> tuple[Image, ...]:

@@ -16,6 +16,7 @@ import monitoring as real_monitoring
 import mounts as real_mounts
 import nfs as real_nfs
 from charms.storage_libs.v0.nfs_interfaces import Network, Permissions
+from kernel import Space
 from settings import Settings
 from values import (
     GIB,
@@ -262,9 +263,8 @@ class FakeImages:
         if not image.is_mounted:
             return real_images.Usage()
         owner, mode = self._machine.roots.get(image.name, ("0:0", "0755"))
-        return real_images.Usage(
-            GIB, 9 * GIB, used_inodes=12, free_inodes=88, owner=owner, mode=mode
-        )
+        space = Space(used_bytes=GIB, available_bytes=9 * GIB, inodes=100, used_inodes=12)
+        return real_images.Usage(space, owner, mode)
 
     def delete(self, image: Image) -> None:
         kept = self._machine.deleted.get(image.name)
@@ -480,8 +480,14 @@ class FakeNfs:
         self._machine.changes += ["started"] if changed else []
         return changed
 
-    def read_clients(self) -> tuple[real_nfs.Address, ...]:
-        return self._machine.clients
+    def read_clients(
+        self, networks: Collection[Network] | None = None
+    ) -> tuple[real_nfs.Address, ...]:
+        return tuple(
+            it
+            for it in self._machine.clients
+            if networks is None or any(it in network for network in networks)
+        )
 
     def holders(self, image_where: Path) -> tuple[real_nfs.Holder, ...]:
         return self._machine.holders.get(self._name(image_where), ())
@@ -502,14 +508,12 @@ class FakeNfs:
         networks: Collection[Network] | None = None,
         timeout_s: float = real_nfs.LEAVE_TIMEOUT_S,
     ) -> bool:
-        def is_meant(client: real_nfs.Address) -> bool:
-            return networks is None or any(client in network for network in networks)
-
-        if not any(map(is_meant, self._machine.clients)):
+        meant = self.read_clients(networks)
+        if not meant:
             return True
         self._machine.waited_s += timeout_s
         if self._machine.do_clients_leave:
-            stay = tuple(it for it in self._machine.clients if not is_meant(it))
+            stay = tuple(it for it in self._machine.clients if it not in meant)
             self._machine.clients = stay
         return self._machine.do_clients_leave
 

@@ -35,6 +35,7 @@ import monitoring
 import mounts
 import nfs
 import peers
+import provisioning
 import reading
 import reconciler
 import settings as charm_settings
@@ -43,7 +44,7 @@ from charms.storage_libs.v0.nfs_interfaces import parse_allowlist
 from values import GIB, share_directory, share_id
 
 # What calls the workload modules.
-USERS = charm, actions, leaving, maintenance, reading, reconciler, settled
+USERS = charm, actions, leaving, maintenance, provisioning, reading, reconciler, settled
 HOST = "192.0.2.10"
 HOLDER = nfs.Holder(
     address=ip_address("10.0.1.1"),

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import deleted
 import images
+import kernel
 import values
 from charms.storage_libs.v0.nfs_interfaces import Size, parse_allowlist
 from images import Identity, ImagesError
@@ -102,7 +103,7 @@ def new_machine(root: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine = Machine(root / "storage", root / "boot_id")
     machine.boot_id.write_text(f"{BOOTS[0]}\n")
     (root / "sys").mkdir()
-    monkeypatch.setattr(images, "LOOP_DEVICES", root / "sys")
+    monkeypatch.setattr(kernel, "LOOP_DEVICES", root / "sys")
     monkeypatch.setattr(images, "GIB", 1024)
     monkeypatch.setattr(values, "GIB", 1024)
     monkeypatch.setattr(deleted, "BOOT_ID", machine.boot_id)

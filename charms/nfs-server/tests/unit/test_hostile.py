@@ -157,8 +157,7 @@ def test_commands_say_what_is_meant(name: str, size: str):
 
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
         patch.setattr(machine, "run", run)
-        patch.setattr(machine, "sync_directory", lambda _: None)
-        patch.setattr(images, "_sync", lambda _: None)
+        patch.setattr(machine, "sync", lambda _: None)
         work = Work(name, gib or 7, is_limited=gib is not None)
         images.make(Path(directory), work, "model/nfs-server")
         beginning = f"{directory}/{share_id(name)}.img."

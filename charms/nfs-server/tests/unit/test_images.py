@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 import images
+import kernel
 import mounts
 import values
 from charms.storage_libs.v0.nfs_interfaces import NO_LIMIT, UNSAID, Permissions, Size
@@ -175,15 +176,15 @@ class Host:
         self._write()
 
     def _write(self) -> None:
-        shutil.rmtree(images.LOOP_DEVICES, ignore_errors=True)
+        shutil.rmtree(kernel.LOOP_DEVICES, ignore_errors=True)
         lines = ["22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/root rw\n"]
         for where, (device, file, options) in self.mounts.items():
-            backing = images.LOOP_DEVICES / Path(device).name / "loop/backing_file"
+            backing = kernel.LOOP_DEVICES / Path(device).name / "loop/backing_file"
             backing.parent.mkdir(parents=True)
             backing.write_text(file + "\n")
             lines.append(f"40 22 7:0 / {where} {options},noatime - ext4 {device} {options}\n")
         # A loop device without a file, as there are some on every machine.
-        (images.LOOP_DEVICES / "loop9").mkdir(parents=True)
+        (kernel.LOOP_DEVICES / "loop9").mkdir(parents=True)
         machine.MOUNTINFO.write_text("".join(lines))
 
 
@@ -201,8 +202,8 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for module, name in (
         (machine, "MOUNTINFO"),
         (machine, "UNIT_DIRECTORY"),
-        (images, "LOOP_DEVICES"),
-        (images, "EXT4_STATE"),
+        (kernel, "LOOP_DEVICES"),
+        (kernel, "EXT4_STATE"),
         (mounts, "UDEV_RULES"),
         (images, "LOCKS"),
     ):
@@ -782,7 +783,7 @@ def test_read_problems(host: Host, monkeypatch: pytest.MonkeyPatch):
     where = str(share_directory("/data"))
     assert read(host)["/data"].problem == ""
     assert read(host)["/data"].is_mounted
-    errors = images.EXT4_STATE / "loop0/errors_count"
+    errors = kernel.EXT4_STATE / "loop0/errors_count"
     errors.parent.mkdir(parents=True)
     errors.write_text("0\n")
     assert read(host)["/data"].problem == ""
@@ -802,7 +803,7 @@ def test_read_problems(host: Host, monkeypatch: pytest.MonkeyPatch):
 
 def test_read_another_users_loop_device(host: Host):
     made(host)
-    backing = images.LOOP_DEVICES / "loop8/loop/backing_file"
+    backing = kernel.LOOP_DEVICES / "loop8/loop/backing_file"
     backing.parent.mkdir(parents=True)
     backing.write_bytes(b"/caf\xe9.iso\n")
     assert read(host)["/data"].is_mounted
@@ -1043,7 +1044,7 @@ def test_usage(host: Host, monkeypatch: pytest.MonkeyPatch):
     usage = images.usage(image)
     assert (usage.owner, usage.mode) == of(host.root)
     disk = shutil.disk_usage(host.root)
-    assert abs(usage.used_bytes - disk.used) < disk.total / 4
-    assert abs(usage.free_bytes - disk.free) < disk.total / 4
-    assert usage.used_inodes + usage.free_inodes <= os.statvfs(host.root).f_files
+    assert abs(usage.space.used_bytes - disk.used) < disk.total / 4
+    assert abs(usage.space.available_bytes - disk.free) < disk.total / 4
+    assert usage.space.used_inodes <= usage.space.inodes == os.statvfs(host.root).f_files
     assert images.usage(replace(image, is_mounted=False)) == images.Usage()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the kernel's files say, as kernels 5.15 to 6.12 write them."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -188,8 +189,8 @@ def test_loops(files: Path):
     (kernel.EXT4_OPTIONS / "loop300/options").write_text("ro\ndiscard\n")
     found = kernel.read_loops()
     assert found == {
-        "/dev/loop0": kernel.Loop("/storage/a b.img", 7, 0, 0, False),
-        "/dev/loop300": kernel.Loop("/storage/c.img (deleted)", 7, 300, 2, True),
+        "/dev/loop0": kernel.Loop("/storage/a b.img", os.makedev(7, 0), 0, False),
+        "/dev/loop300": kernel.Loop("/storage/c.img (deleted)", os.makedev(7, 300), 2, True),
     }
-    assert found["/dev/loop300"].device == "07:12c"
+    assert kernel.device_name(found["/dev/loop300"].number) == "07:12c"
     assert found["/dev/loop0"].number == 0x700

@@ -1096,7 +1096,8 @@ def test_why_lost(
 
 def test_misplaced():
     reports = {A: report(data=HERE, x=HERE), B: report(data=THERE, y=ShareReport())}
-    found = placement.misplaced({"/data": Placement(B, "u2"), "/x": Placement(A)}, reports)
+    placements = {"/data": Placement(B, "u2"), "/x": Placement(A)}
+    found = {unit: placement.misplaced(placements, unit, it) for unit, it in reports.items()}
     assert found == {A: ["/data"], B: []}
 
 
@@ -1177,13 +1178,10 @@ class Cluster:
         if name != self.leader:
             return snapshot
         reports = {it: other.said for it, other in self.units.items()}
-        reports[name] = plan.first_report(snapshot)
-        placements = placement.assign(self.requests, self.committed)
-        wanted = placement.wanted(self.requests, placements)
-        decided = placement.decide(placements, wanted, reports).placements
-        # As the reconciler: what it alone could have decided is sure.
-        sure = decided if len(self.units) == 1 else self.committed
-        return replace(snapshot, placements=decided, committed=sure)
+        own = plan.first_report(snapshot)
+        snapshot = replace(snapshot, committed=self.committed, reports=reports)
+        answered = {it.integration_id: Answer() for it in self.requests}
+        return placement.lead(snapshot, own, answered, is_alone=len(self.units) == 1)
 
     def check(self) -> None:
         exported = [share for unit in self.units.values() for share in unit.exported]

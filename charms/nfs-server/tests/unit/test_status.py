@@ -11,8 +11,7 @@ import pytest
 from charms.storage_libs.v0.nfs_interfaces import ANYONE, Size
 from placement import Snapshot
 from plan import Plan
-from reconciler import Outcome
-from status import app_status, unit_status
+from status import Outcome, app_status, unit_status
 from values import GIB, Answer, Found, Image, Placement, Request, Storage, share_id
 
 UNIT, OTHER = "nfs-server/0", "nfs-server/1"

@@ -6,10 +6,11 @@ What isn't there yields nothing: modules come and go, and not every kernel has e
 """
 
 import contextlib
+import errno
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ ETAB = Path("/var/lib/nfs/etab")
 
 # A client with ten thousands of open files has a long list of them; what is wanted of it, on which
 # shares they are, stands at its beginning too.
-MAX_STATES_BYTES = 2**20
+MAX_STATES_LENGTH = 2**20
 
 # A line of what a client holds: its type, and the file system that it is on. What a client can
 # choose, such as names of files, stands after this in a line, or in lines that say more of that
@@ -53,10 +54,25 @@ _NAMES = {
 }
 
 
-def read(path: Path) -> str:
-    """Read such a file; nothing if it isn't there, or its client has left meanwhile."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return path.read_text(errors="surrogateescape")
+# What it is of may be gone before the file is opened, or then: a client that has left is ENXIO
+# (client_info_show() in fs/nfsd/nfs4state.c), a device ENODEV (sysfs's kernfs).
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ENXIO, errno.ENODEV)
+
+
+@contextlib.contextmanager
+def ignoring_what_is_gone() -> Generator[None, None, None]:
+    """Leave a file of the kernel alone if what it is of is gone."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
+
+
+def read(path: Path, length: int = -1) -> str:
+    """Read such a file, or so many characters of it; nothing if what it is of is gone."""
+    with ignoring_what_is_gone(), path.open(errors="surrogateescape") as file:
+        return file.read(length)
     return ""
 
 
@@ -180,17 +196,11 @@ def read_clients() -> tuple[Client, ...]:
         if not info:
             continue  # It has left meanwhile.
         renewed = re.search(r"^seconds from last renew: (\d+)$", info, re.MULTILINE)
-        held = STATE.findall(_read_states(directory / "states"))
+        held = STATE.findall(read(directory / "states", MAX_STATES_LENGTH))
         states = Counter(kind for kind, _ in held)
         devices = frozenset(device for _, device in held)
         found.append(Client(int(renewed[1]) if renewed else None, states, devices))
     return tuple(found)
-
-
-def _read_states(path: Path) -> str:
-    with contextlib.suppress(FileNotFoundError), path.open(errors="surrogateescape") as file:
-        return file.read(MAX_STATES_BYTES)
-    return ""
 
 
 def device_name(number: int) -> str:
@@ -217,7 +227,7 @@ def read_loops() -> dict[str, Loop]:
     for device, backing_file in read_backing_files().items():
         name = Path(device).name
         numbers = read(LOOP_DEVICES / name / "dev").strip().split(":")
-        if backing_file and len(numbers) == 2:  # Else it is detached.
+        if len(numbers) == 2:  # Else it is detached since.
             found[device] = Loop(
                 backing_file,
                 os.makedev(*map(int, numbers)),
@@ -231,9 +241,8 @@ def read_backing_files() -> dict[str, str]:
     """Read which file each loop device has; their numbers change at every boot."""
     found: dict[str, str] = {}
     for path in LOOP_DEVICES.glob("loop*/loop/backing_file"):
-        with contextlib.suppress(OSError):  # Detached meanwhile.
-            text = path.read_text(errors="surrogateescape")
-            found[f"/dev/{path.parts[-3]}"] = text.removesuffix("\n")
+        if text := read(path).removesuffix("\n"):  # Else it is detached.
+            found[f"/dev/{path.parts[-3]}"] = text
     return found
 
 

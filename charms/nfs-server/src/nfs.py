@@ -303,7 +303,7 @@ def expire(clients: Iterable[Holder]) -> None:
     They come back by themselves and get back what they had open, not what they had locked.
     """
     for client in clients:
-        with contextlib.suppress(FileNotFoundError):  # It has left by itself.
+        with kernel.ignoring_what_is_gone():  # It may have left by itself.
             client.control.write_text("expire\n")
 
 

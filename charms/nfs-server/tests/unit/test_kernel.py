@@ -2,6 +2,7 @@
 """What the kernel's files say, as kernels 5.15 to 6.12 write them."""
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -162,8 +163,21 @@ def test_clients():
 
 
 @pytest.mark.usefixtures("files")
+@pytest.mark.parametrize("left", ["info", "states"])
+def test_a_client_that_leaves_while_it_is_read(left: str):
+    for number in 1, 2:
+        client = kernel.NFSD / f"clients/{number}"
+        client.mkdir(parents=True)
+        (client / "info").write_text(INFO.format(silent=0))
+        (client / "states").write_text(OPEN)
+    (kernel.NFSD / "clients/1" / left).unlink()
+    os.mknod(kernel.NFSD / "clients/1" / left, stat.S_IFSOCK)  # Opened, it is ENXIO as there.
+    assert kernel.read_clients()[-1] == kernel.Client(0, {"open": 1}, frozenset({"07:00"}))
+
+
+@pytest.mark.usefixtures("files")
 def test_a_client_with_very_many_files(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(kernel, "MAX_STATES_BYTES", 2 * len(OPEN))
+    monkeypatch.setattr(kernel, "MAX_STATES_LENGTH", 2 * len(OPEN))
     client = kernel.NFSD / "clients/1"
     client.mkdir(parents=True)
     (client / "info").write_text(INFO.format(silent=0))

@@ -5,6 +5,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -409,7 +410,9 @@ def test_read_clients(host: Host):
         info = nfs.CLIENTS / str(number) / "info"
         info.parent.mkdir(parents=True)
         info.write_text(INFO.format(address=address, status=status))
-    (nfs.CLIENTS / "9").mkdir()  # It has just left.
+    (nfs.CLIENTS / "8").mkdir()  # It has just left.
+    (nfs.CLIENTS / "9").mkdir()
+    os.mknod(nfs.CLIENTS / "9/info", stat.S_IFSOCK)  # And this one: ENXIO, as there.
     assert list(map(str, nfs.read_clients())) == ["10.0.0.5", "10.0.0.7", "fd00::5"]
 
 
@@ -484,11 +487,13 @@ def test_holders(share: Path):
 
 
 def test_expire_takes_nothing_from_others(share: Path):
-    for number in 1, 2, 3:
+    for number in 1, 2, 3, 4:
         connect(number, f"10.0.0.{number}")
         hold(number, OPEN.format(device=OTHER if number == 2 else here(share)))
     holders = nfs.holders(share)
     shutil.rmtree(nfs.CLIENTS / "3")  # It has left meanwhile.
+    (nfs.CLIENTS / "4/ctl").unlink()
+    os.mknod(nfs.CLIENTS / "4/ctl", stat.S_IFSOCK)  # And this one: ENXIO, as there.
     nfs.expire(holders)
     assert (nfs.CLIENTS / "1/ctl").read_text() == "expire\n"
     assert (nfs.CLIENTS / "2/ctl").read_text() == ""

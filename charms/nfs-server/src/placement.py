@@ -133,13 +133,14 @@ def lead(
     requests = resolve(snapshot.requests, placements)
     placements = assign(requests, placements)
     decision = decide(placements, wanted(requests, placements), reports, gone)
+    placements = {n: replace(it, knows_models=True) for n, it in decision.placements.items()}
     return replace(
         snapshot,
         requests=requests,
-        placements=decision.placements,
+        placements=placements,
         refusals=decision.refusals,
         gone=gone,
-        committed=decision.placements if is_alone else snapshot.committed,
+        committed=placements if is_alone else snapshot.committed,
     )
 
 
@@ -215,14 +216,13 @@ def note_guests(
 ) -> dict[str, Placement]:
     """Let applications of other models keep the share that they had of an older revision.
 
-    It knew no models, and did not note whose a share is: so a share of which that is noted is none
-    of those, and what an operator takes back stays taken back.
+    It knew no models. Since this one does, what an operator takes back stays taken back.
     """
     after = dict(placements)
     for request in requests:
         name = request.share.rpartition("@")[0]
         endpoint = answered[request.integration_id].endpoint
-        is_older = name in placements and not placements[name].application
+        is_older = name in placements and not placements[name].knows_models
         if is_older and endpoint and endpoint.path == str(share_directory(name)):
             guests = {*after[name].guests, request.application}
             after[name] = replace(after[name], guests=tuple(sorted(guests)))
@@ -255,11 +255,9 @@ def assign(requests: Iterable[Request], placements: Placements) -> dict[str, Pla
     """
     after = dict(placements)
     for name, group in _by_share(requests).items():
-        applications = [request.application for request in group]
         before = placements.get(name, Placement())
-        is_operators = before.is_manual and not before.application
-        if not is_operators and before.application not in applications:
-            before = replace(before, application=applications[0])
+        if heir := _find_heir(before, [request.application for request in group]):
+            before = replace(before, application=heir)
         said = [it.permissions for it in group if is_owners(it, before) and not it.error]
         after[name] = replace(
             before,
@@ -267,6 +265,19 @@ def assign(requests: Iterable[Request], placements: Placements) -> dict[str, Pla
             reading=tuple(it.integration_id for it in group if _asks_to_read(it, before)),
         )
     return after
+
+
+def _find_heir(placement: Placement, applications: Collection[str]) -> str:
+    """Find whose a share becomes, of those that request it; empty: it stays whose it is.
+
+    What another model has by an action's word is never its own.
+    """
+    if placement.application in applications or (
+        placement.is_manual and not placement.application
+    ):
+        return ""
+    guests = placement.guests if placement.application else ()
+    return next((it for it in applications if it not in guests), "")
 
 
 def is_owners(request: Request, placement: Placement) -> bool:

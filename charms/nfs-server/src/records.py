@@ -179,6 +179,7 @@ PLACEMENT = Record(
     size=Field("size", size, _plain_size),
     grants=Field("grants", _NETWORKS, _texts),
     guests=Field("guests", each(text), list),
+    knows_models=Field("models", flag),
     unreadable=Field("slips", each(number), list),
     permissions=Field("permissions", _permissions, _plain_permissions),
     readers=Field("readers", each(text), list),

@@ -127,6 +127,8 @@ class Placement:
     """Who may mount it by an action."""
     guests: tuple[str, ...] = ()
     """Applications of other models that have it by an action."""
+    knows_models: bool = False
+    """Its guests are by an action alone: revisions before knew no models."""
     unreadable: tuple[int, ...] = ()
     """Integrations that have it, and whose request names nothing that can be read now."""
     permissions: Permissions = UNSAID

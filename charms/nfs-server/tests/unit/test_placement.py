@@ -737,6 +737,18 @@ def test_a_guest_has_the_share_that_an_action_gave_it():
     assert names == ["data", others, f"logs@{MODEL}", "data"]
 
 
+def test_a_guest_is_never_the_owner():
+    placed = {"/data": Placement(A, "u1", "app1", guests=(REMOTE,))}
+    asked = [request(2, application=REMOTE), request(3)]
+    after = placement.assign(asked[:1], placed)
+    assert after["/data"].application == "app1"
+    assert placement.wanted(asked[:1], after)["/data"].own_networks == ()
+    assert placement.assign(asked, after)["/data"].application == "app3"
+    # But of an older revision, which did not note whose it is, somebody has to have it.
+    older = {"/data": replace(placed["/data"], application="")}
+    assert placement.assign(asked, older)["/data"].application == REMOTE
+
+
 def test_a_guest_may_have_another_models_share():
     placements = {f"data@{OTHER_MODEL}": Placement(A, "u1", guests=(REMOTE,))}
     asked = request(1, share_name_of(MODEL, f"data@{OTHER_MODEL}"), application=REMOTE)

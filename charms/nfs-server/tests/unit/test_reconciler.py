@@ -13,7 +13,7 @@ import ops
 import pytest
 from fake_machine import FakeMachine
 from ops import testing
-from test_actions import do, plain, refused, results
+from test_actions import do, placements, plain, refused, results
 from test_charm import (
     ENDPOINT,
     PEERS,
@@ -161,6 +161,24 @@ def test_another_model_keeps_what_it_had_of_an_older_revision(
     assert set(machine.on_storage) == {"/data"}
     now = do(context, now, "revoke-access", share="/data", application=REMOTE)
     assert answers(now)[2]["endpoint"] != ENDPOINT
+
+
+@pytest.mark.parametrize("is_older", [False, True])
+def test_what_is_taken_back_of_a_share_of_create_share(
+    machine: FakeMachine, context: Context, is_older: bool
+):
+    now = do(context, state(remote(client(2))), "create-share", share="/data", size=10)
+    now = do(context, now, "grant-access", share="/data", application=REMOTE)
+    if is_older:  # It wrote nothing of models.
+        placed = replace(placements(now)["/data"], guests=(), knows_models=False)
+        peer = replace(now.get_relation(PEERS.id), local_app_data=plain({"/data": placed}))
+        asking = now.get_relation(2)
+        now = context.run(context.on.upgrade_charm(), replace(now, relations={asking, peer}))
+    assert answers(now)[2]["endpoint"] == ENDPOINT
+    now = do(context, now, "revoke-access", share="/data", application=REMOTE)
+    now = context.run(context.on.config_changed(), now)
+    assert answers(now)[2]["endpoint"] != ENDPOINT
+    assert machine.may_mount().get("/data", set()) == set()
 
 
 def test_what_is_open_to_all_is_said(machine: FakeMachine, context: Context):

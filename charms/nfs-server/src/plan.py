@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import placement
 import room
-from charms.storage_libs.v0.nfs_interfaces import Permissions
+from charms.storage_libs.v0.nfs_interfaces import Network, Permissions
 from placement import Snapshot
 from values import (
     DeletedReport,
@@ -21,6 +21,7 @@ from values import (
     Placements,
     Report,
     ShareReport,
+    Wanted,
     Work,
 )
 
@@ -117,26 +118,44 @@ def _is_unused(image: Image, snapshot: Snapshot) -> bool:
 def _exports(
     snapshot: Snapshot, images: Mapping[str, Image], max_entries: int
 ) -> tuple[dict[str, Export], dict[str, str]]:
-    """Find what is exported, and what is not, as exportfs would take too long with it."""
+    """Find what is exported, and what is not, as exportfs would take too long with it.
+
+    What is exported stays so, whatever is requested for other shares.
+    """
+    wanted = {
+        name: share
+        for name, share in snapshot.wanted.items()
+        if name in images and _is_committed(images[name], snapshot) and share.networks
+    }
+    kept = {name: _kept(snapshot, images[name], share) for name, share in wanted.items()}
+    left = max_entries - sum(map(len, kept.values()))
     exports: dict[str, Export] = {}
     refusals: dict[str, str] = {}
-    count = 0
-    for name, share in snapshot.wanted.items():
-        image = images.get(name)
-        is_sure = image and snapshot.committed.get(name, Placement()).uuid == image.uuid
-        if not image or not is_sure or not share.networks:
-            continue
-        # Others that have a share must not keep it from whose it is.
+    for name, share in wanted.items():
         networks, readers = share.networks, share.readers
-        if count + len(networks) > max_entries and share.own_networks:
+        if len(networks) - len(kept[name]) > left and share.own_networks:
+            # Others that have a share must not keep it from whose it is.
             networks, readers = share.own_networks, share.own_readers
-        if count + len(networks) > max_entries:
-            refusals[name] = too_many(name, len(networks), max_entries)
-            continue
-        count += len(networks)
-        permissions = snapshot.placement(name).permissions
-        exports[name] = Export(name, image.uuid, networks, readers, permissions)
+        if (more := len(networks) - len(kept[name])) > left:
+            refusals[name] = too_many(name, more, max_entries)
+            networks, more = kept[name], 0
+            readers = tuple(it for it in networks if it in share.readers)
+        left -= more
+        if networks:
+            permissions = snapshot.placement(name).permissions
+            exports[name] = Export(name, images[name].uuid, networks, readers, permissions)
     return dict(sorted(exports.items())), refusals
+
+
+def _kept(snapshot: Snapshot, image: Image, share: Wanted) -> tuple[Network, ...]:
+    """Find to whom a share is exported by now, as this unit said last, and is to be still."""
+    said = snapshot.own_report.shares.get(image.name, ShareReport())
+    exported = {*said.networks} if said.uuid == image.uuid else ()
+    return tuple(it for it in share.networks if it in exported)
+
+
+def _is_committed(image: Image, snapshot: Snapshot) -> bool:
+    return snapshot.committed.get(image.name, Placement()).uuid == image.uuid
 
 
 def too_many(name: str, count: int, max_entries: int) -> str:

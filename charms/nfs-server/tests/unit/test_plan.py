@@ -244,6 +244,24 @@ def test_exports_are_limited():
     assert plan.report(it, made, {}).shares["/b"].refusal == made.refusals["/b"]
 
 
+def test_what_is_exported_stays_so_whatever_others_request():
+    images = [image(name, f"u{name}") for name in ("/a", "/b")]
+    placements = {"/a": Placement(A, "u/a", "app1"), "/b": Placement(A, "u/b", "app2")}
+    its, others = request(1, "/a", clients="10.0.0.1,10.0.0.3"), request(2, "/b")
+    it = snapshot(*images, placements=placements, requests=(its, others))
+    it = replace(it, reports={A: plan.report(it, decide(it, 3), {})})
+    more = request(1, "/a", clients="10.0.0.1,10.0.0.5,10.0.0.7")
+    made = decide(replace(it, requests=(more, others)), 3)
+    assert made.exports["/b"].networks == others.clients
+    assert made.exports["/a"].networks == parse_allowlist("10.0.0.1")
+    assert made.refusals["/a"].startswith("share /a: 2 more addresses and networks")
+    # Of another image of that name nothing was exported.
+    made = decide(replace(it, requests=(more, others), placements={}, committed={}), 3)
+    assert made.exports == {}
+    moved = replace(it, reports={A: Report(shares={"/b": ShareReport("u9", networks=NETWORKS)})})
+    assert list(decide(replace(moved, requests=(more, others)), 3).exports) == ["/a"]
+
+
 def test_a_guest_with_many_addresses_keeps_the_share_from_nobody():
     placed = {"/data": replace(MADE["/data"], application="app1")}
     many = ",".join(f"10.1.0.{n}" for n in range(1, 20, 2))
@@ -504,13 +522,27 @@ _networks = st.lists(
 ).map(tuple)
 
 
-@given(st.lists(_networks, min_size=1, max_size=4), st.integers(0, 12))
-def test_never_more_entries_than_allowed(networks: list[tuple[Network, ...]], max_entries: int):
-    images = [image(f"/{n}", f"u{n}") for n in range(len(networks))]
+@given(
+    st.lists(st.lists(_networks, min_size=3, max_size=3), min_size=1, max_size=4),
+    st.integers(0, 12),
+)
+def test_never_more_entries_than_allowed(
+    requested: list[list[tuple[Network, ...]]], max_entries: int
+):
+    images = [image(f"/{n}", f"u{n}") for n in range(3)]
     placements = {it.name: Placement(A, it.uuid, f"app{it.name[1:]}") for it in images}
-    requests = tuple(replace(request(n, f"/{n}"), clients=it) for n, it in enumerate(networks))
-    made = decide(snapshot(*images, placements=placements, requests=requests), max_entries)
-    assert sum(len(it.networks) for it in made.exports.values()) <= max_entries
-    # None is left out for nothing.
-    empty = {f"/{n}" for n, it in enumerate(networks) if not it}
-    assert made.exports.keys() | made.refusals.keys() | empty == placements.keys()
+    it = snapshot(*images, placements=placements)
+    exported: dict[str, Export] = {}
+    for networks in requested:
+        requests = (replace(request(n, f"/{n}"), clients=its) for n, its in enumerate(networks))
+        it = replace(it, requests=tuple(requests))
+        made = decide(it, max_entries)
+        assert sum(len(its.networks) for its in made.exports.values()) <= max_entries
+        # None is left out for nothing.
+        empty = {f"/{n}" for n, its in enumerate(networks) if not its}
+        assert made.exports.keys() | made.refusals.keys() | empty == placements.keys()
+        for name in exported.keys() & it.wanted.keys():
+            stays = {*exported[name].networks} & {*it.wanted[name].networks}
+            assert stays <= {*made.exports[name].networks} if stays else True
+        exported = {**made.exports}
+        it = replace(it, reports={A: plan.report(it, made, {})})

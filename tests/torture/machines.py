@@ -7,6 +7,7 @@ import functools
 import json
 import shlex
 import uuid
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -84,6 +85,7 @@ class Machines:
         self.seen = Status(model={"name": directory.name}, machines={}, applications={})
         """The status of the model, as it was last seen."""
         self._dispatches: dict[str, int] = {}
+        self._hands_on = defaultdict[str, asyncio.Lock](asyncio.Lock)
         self._outsider = ""
 
     # Deploying
@@ -133,9 +135,16 @@ class Machines:
 
     async def run(self, unit: str, command: str, timeout: float = RUN_TIMEOUT_S) -> str:
         """Run a command on a unit's machine; its output. It must succeed."""
-        returncode, stdout, stderr = await self._ssh(unit, command, timeout)
+        async with self._hands_on[unit]:
+            returncode, stdout, stderr = await self._ssh(unit, command, timeout)
         assert returncode == 0, f"on {unit}: {command}: {returncode}: {(stdout + stderr).strip()}"
         return stdout.strip()
+
+    async def cut(self, unit: str) -> None:
+        """Cut the power of a unit's machine, whatever it does but a command of ours; boot it."""
+        async with self._hands_on[unit]:
+            await self.ask("power_cut", machine=unit)
+            await self.ask("boot", machine=unit)
 
     async def _ssh(self, where: str, command: str, timeout: float) -> tuple[int, str, str]:
         answer = await self.ask("ssh", machine=where, command=command, timeout_s=timeout)

@@ -129,5 +129,4 @@ async def _fate(machines: Machines, fate: Arguments) -> AsyncGenerator[None]:
 
 async def _cut(machines: Machines, unit: str, delay: float) -> None:
     await asyncio.sleep(delay)  # The moment is what is tried out.
-    await machines.ask("power_cut", machine=unit)
-    await machines.ask("boot", machine=unit)
+    await machines.cut(unit)

@@ -22,8 +22,7 @@ async def reboot_client(machines: Machines, ledger: Ledger, unit: str) -> None:
 
 @move(_client_units, has_fate=False)
 async def cut_client(machines: Machines, ledger: Ledger, unit: str) -> None:
-    await machines.ask("power_cut", machine=unit)
-    await machines.ask("boot", machine=unit)
+    await machines.cut(unit)
 
 
 @move(lambda it: [(unit, s) for unit in it.servers for s in (0, 5)], has_fate=False)

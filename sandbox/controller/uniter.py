@@ -28,12 +28,13 @@ RETRY_LIMIT = 60
 _TERMINATED = (-15, -9)
 
 _INSTALL_TOOLS = 'cd "$1" && shift && to="$1" && shift && for name; do ln -sf "$to" "$name"; done'
-# Either may have been interrupted by a power cut and is run again then.
+# Either may have been interrupted by a power cut and is run again then; none undoes it later.
 _ATTACH_DISK = """
 set -e
 blkid "$1" >/dev/null || mkfs.ext4 -q "$1"
 mkdir -p "$2"
 grep -qF " $2 ext4 " /etc/fstab || echo "$1 $2 ext4 nofail 0 2" >> /etc/fstab
+sync --file-system /etc
 mountpoint -q "$2" || mount "$2"
 """
 _DETACH_DISK = """
@@ -41,6 +42,7 @@ set -e
 ! mountpoint -q "$1" || umount "$1"
 { grep -vF " $1 ext4 " /etc/fstab || true; } > /etc/fstab.new
 mv /etc/fstab.new /etc/fstab
+sync --file-system /etc
 """
 
 

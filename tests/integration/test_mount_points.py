@@ -72,6 +72,10 @@ def _boot_without_server(story: Story) -> None:
     """Boot the client's machine while the NFS server does not run."""
     story.run(SERVER_UNIT, "systemctl stop nfs-server")
     story.machines.reboot(APP_UNIT)
+    story.until_says(CLIENT_UNIT, "waiting", "is unreachable since")
+    # An attempt under way would mount what is served in a moment, over what is written meanwhile.
+    waits = "systemctl is-active 'nfs-client-retry-*' | grep -x activating && ! pgrep -x mount.nfs"
+    story.until(APP_UNIT, waits)
     assert _mounted(story) == []
 
 

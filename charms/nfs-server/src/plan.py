@@ -128,7 +128,8 @@ def _exports(
         if name in images and _is_committed(images[name], snapshot) and share.networks
     }
     kept = {name: _kept(snapshot, images[name], share) for name, share in wanted.items()}
-    left = max_entries - sum(map(len, kept.values()))
+    # Of an older revision, which knew no limit, there may be more.
+    left = max(0, max_entries - sum(map(len, kept.values())))
     exports: dict[str, Export] = {}
     refusals: dict[str, str] = {}
     for name, share in wanted.items():

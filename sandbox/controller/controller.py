@@ -236,11 +236,11 @@ class Controller:
         )
         return vars(result)
 
-    async def reboot(self, machine: str) -> None:
-        """Reboot a machine in order."""
+    async def reboot(self, machine: str, timeout_s: float = machines.SHUTDOWN_TIMEOUT_S) -> None:
+        """Reboot a machine in order; fail unless it is down in time."""
         host = self._host(machine)
         host.ready.clear()
-        await host.machine.reboot()
+        await host.machine.reboot(timeout_s)
         self._note_boot(host, is_cut=False)
 
     async def power_cut(self, machine: str) -> None:

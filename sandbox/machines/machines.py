@@ -28,9 +28,7 @@ BRIDGE = "sandbox"
 HOST_ADDRESS = "10.77.0.1"
 
 _BOOT_TIMEOUT_S = 120.0
-# systemd waits 90 s after each signal for a process that ends not even by SIGKILL: one that holds
-# a lock on a file of a server that is gone.
-_SHUTDOWN_TIMEOUT_S = 300.0
+SHUTDOWN_TIMEOUT_S = 60.0
 # While a machine boots, a connection that came too early is not to be waited for.
 _PROBE_TIMEOUT_S = 1.0
 # Its processor may be another machine's for a while.
@@ -240,23 +238,22 @@ class Machine:
             os.kill(int(pid), 9)
         await asyncio.wait({end})
 
-    async def reboot(self) -> None:
+    async def reboot(self, timeout_s: float = SHUTDOWN_TIMEOUT_S) -> None:
         """Shut the machine down in order and start it again; returns when its agent answers."""
-        await self.shutdown()
+        await self.shutdown(timeout_s)
         await self.boot()
 
-    async def shutdown(self) -> None:
+    async def shutdown(self, timeout_s: float = SHUTDOWN_TIMEOUT_S) -> None:
         """Power the machine off in order; returns when it is gone."""
         if self._end is None or not self.is_running:
             raise MachineError(f"{self.host_name} isn't running")
         # The agent may be stopped before it can answer; the end of the machine is what counts.
         with suppress(MachineError):
             await self.run(["systemctl", "--no-block", "poweroff"])
-        done, _ = await asyncio.wait({self._end}, timeout=_SHUTDOWN_TIMEOUT_S)
+        done, _ = await asyncio.wait({self._end}, timeout=timeout_s)
         if not done:
             raise MachineError(
-                f"{self.host_name} didn't shut down in {_SHUTDOWN_TIMEOUT_S:.0f} s:\n"
-                f"{self._console_tail()}"
+                f"{self.host_name} didn't shut down in {timeout_s:.0f} s:\n{self._console_tail()}"
             )
 
     async def reboots_itself(self) -> bool:

@@ -72,7 +72,7 @@ class DirectoryMachine(machines.Machine):
     async def _change_unplugged(self, verb: str):
         pass
 
-    async def shutdown(self):
+    async def shutdown(self, timeout_s=0.0):
         await self.power_cut()
 
     async def power_cut(self):

@@ -8,6 +8,9 @@ from tests.torture.machines import SERVER, Machines
 from tests.torture.steps import Arguments, move
 
 YEAR_S = 366 * 24 * 60 * 60
+# A program that was killed can hold a lock on a file of a server that is gone. Not even SIGKILL
+# ends it, and systemd waits 90 s after each signal.
+SHUTDOWN_TIMEOUT_S = 300.0
 
 
 def _client_units(ledger: Ledger) -> list[Arguments]:
@@ -17,7 +20,7 @@ def _client_units(ledger: Ledger) -> list[Arguments]:
 @move(_client_units, weight=1, has_fate=False)
 async def reboot_client(machines: Machines, ledger: Ledger, unit: str) -> None:
     await machines.stop_writing(unit)
-    await machines.ask("reboot", machine=unit)
+    await machines.ask("reboot", machine=unit, timeout_s=SHUTDOWN_TIMEOUT_S)
 
 
 @move(_client_units, has_fate=False)

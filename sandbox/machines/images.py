@@ -140,7 +140,8 @@ _MASKED_UNITS = (
     "systemd-update-utmp-runlevel.service",
 )
 _MASKED_GENERATORS = (
-    # They look for hardware at each boot and at each daemon-reload, so for each package.
+    # They look for hardware, and for scripts without a unit, at each boot and at each
+    # daemon-reload, so for each package.
     "systemd-bless-boot-generator",
     "systemd-cryptsetup-generator",
     "systemd-debug-generator",
@@ -152,6 +153,7 @@ _MASKED_GENERATORS = (
     "systemd-run-generator",
     "systemd-ssh-generator",
     "systemd-system-update-generator",
+    "systemd-sysv-generator",
     "systemd-tpm2-generator",
     "systemd-veritysetup-generator",
 )

@@ -173,13 +173,17 @@ def host_release() -> str:
 
 
 async def build(
-    packages: Sequence[str], log: Callable[[str], None], release: str | None = None
+    packages: Sequence[str],
+    log: Callable[[str], None],
+    release: str | None = None,
+    installed: Sequence[str] = (),
 ) -> Path:
     """Return the base image whose repository offers ``packages``, building it if needed.
 
-    It holds a ``release`` of Debian, one of RELEASES, or else what the host runs. Beside it lie,
-    with these suffixes, ``.key``, the private key of root's login in machines, ``.kernel``, a
-    directory with the kernel and the libraries that it needs, and ``.so``, what is loaded into it.
+    It holds a ``release`` of Debian, one of RELEASES, or else what the host runs, with the
+    packages that are ``installed``. Beside it lie, with these suffixes, ``.key``, the private key
+    of root's login in machines, ``.kernel``, a directory with the kernel and the libraries that
+    it needs, and ``.so``, what is loaded into it.
 
     Raises:
         ImageError: something that a person has to put right, or the build failed.
@@ -192,7 +196,7 @@ async def build(
     tree_key = _digest(codename, *sources, *arguments)
     files = sorted(it for it in (_MACHINE / "root").rglob("*") if it.is_file())
     parts = [Path(__file__), _PTRACE, _MACHINE / "agent.py", _MACHINE / "hook_command.c", *files]
-    image_key = _digest(tree_key, *(part.read_text() for part in parts))
+    image_key = _digest(tree_key, *installed, *(part.read_text() for part in parts))
     image = CACHE / f"base-{image_key}.img"
     if image.exists():
         return image
@@ -201,7 +205,7 @@ async def build(
             tree = CACHE / f"tree-{tree_key}.tar"
             if not tree.exists():
                 await _bootstrap(codename, sources, arguments, tree, workspace, log)
-            await _make_image(tree, image, workspace, log)
+            await _make_image(tree, image, installed, workspace, log)
     return image
 
 
@@ -354,7 +358,11 @@ async def _bootstrap(
 
 
 async def _make_image(
-    tree: Path, image: Path, workspace: Path, log: Callable[[str], None]
+    tree: Path,
+    image: Path,
+    installed: Sequence[str],
+    workspace: Path,
+    log: Callable[[str], None],
 ) -> None:
     """Unpack the archive, add what is ours, and make it a file system."""
     log("making the base image")
@@ -371,7 +379,11 @@ async def _make_image(
     await _compile(_PTRACE, library, "-shared", "-fPIC")
     key = workspace / "key"
     await _add_ssh_keys(root, key)
-    for command in (["/usr/sbin/depmod", version], ["/usr/bin/apt-get", "update"]):
+    commands = [["/usr/sbin/depmod", version], ["/usr/bin/apt-get", "update"]]
+    if installed:
+        install = ["/usr/bin/apt-get", "install", "--yes", "--no-install-recommends"]
+        commands.append([*install, *installed])
+    for command in commands:
         await run_on_host([*_in_dying_namespaces(), "/usr/sbin/chroot", str(root), *command])
     disk = workspace / "disk"
     await run_on_host(["/usr/bin/truncate", "--size", IMAGE_SIZE, str(disk)])

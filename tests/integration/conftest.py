@@ -21,7 +21,7 @@ import pytest
 
 import prometheus
 from machines import GivenMachines, LxdMachines, SandboxMachines, sandbox_model
-from revisions import packed_charm, packed_from
+from revisions import INSTALLED, packed_charm, packed_from
 from sandbox.machines.images import host_release
 from story import APP, CLIENT, SERVER, Story
 
@@ -32,7 +32,7 @@ CONTROLLERS_TIMEOUT_S = 60
 PACK_TIMEOUT_S = 1200
 REPORTED_LOG_LINES = 40
 # They come first, so that where modules run side by side none is left to run alone.
-LONGEST = ("test_units", "test_server_hand")
+LONGEST = ("test_history", "test_life", "test_units", "test_server_hand")
 CHARMS = {
     SERVER: ROOT / "charms" / "nfs-server",
     CLIENT: ROOT / "charms" / "nfs-client",
@@ -78,6 +78,7 @@ def pytest_addoption(parser: pytest.Parser):
 def pytest_configure(config: pytest.Config):
     config.addinivalue_line("markers", "needs(*what): what the machines must offer; machines.py")
     config.addinivalue_line("markers", "slow: takes minutes; .ci/run runs it, ./dev test does not")
+    config.addinivalue_line("markers", "bare: on machines that don't have nfs-common yet")
     config.addinivalue_line("markers", "incremental: when it fails, the rest of its module fails")
     version = _controller_version()
     config.option.substrate = config.getoption("--substrate") or ("juju" if version else "sandbox")
@@ -206,9 +207,13 @@ def model(request: pytest.FixtureRequest) -> Generator[tuple[jubilant.Juju, Mach
     config = request.config
     name = f"{request.module.__name__.replace('_', '-')}-{secrets.token_hex(2)}"
     if config.getoption("--substrate") == "sandbox":
-        keep: bool = config.option.keep_models
         context = sandbox_model(
-            name, _say(config), base=config.option.base, juju=config.option.juju, keep=keep
+            name,
+            _say(config),
+            base=config.option.base,
+            juju=config.option.juju,
+            installed=() if request.node.get_closest_marker("bare") else INSTALLED,
+            keep=config.option.keep_models,
         )
     else:
         context = _juju_model(config, name)

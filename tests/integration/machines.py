@@ -15,7 +15,7 @@ import asyncio
 import secrets
 import subprocess
 import time
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -192,6 +192,7 @@ def sandbox_model(
     *,
     base: str | None = None,
     juju: str = "3.6",
+    installed: Sequence[str] = (),
     keep: bool = False,
 ) -> Generator[tuple[jubilant.Juju, SandboxMachines], None, None]:
     """Start a model of the sandbox, which builds its disk first if need be; end it afterwards.
@@ -201,9 +202,10 @@ def sandbox_model(
         say: told how the disk gets on, which takes a while once.
         base: the Debian of its machines; by default, this computer's.
         juju: whose ways it follows.
+        installed: the packages that its machines have already, of those that charms install.
         keep: whether it is left running.
     """
-    image = asyncio.run(images.build(PACKAGES, say, base))
+    image = asyncio.run(images.build(PACKAGES, say, base, installed))
     with controller.start(name=name, base=image, juju=juju, keep=keep) as directory:
         yield jubilant.Juju(model=name, cli_binary=SANDBOX_JUJU), SandboxMachines(directory)
 

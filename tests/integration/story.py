@@ -28,6 +28,7 @@ DEPLOY_TIMEOUT_S = 900.0
 SETTLE_TIMEOUT_S = 300.0
 RUN_TIMEOUT_S = 120.0
 POLL_S = 0.25
+UNTIL_TRIES = 20
 STATUS_INTERVAL = "update-status-hook-interval"
 
 
@@ -78,7 +79,10 @@ class Story:
     def until(self, where: str, command: str, timeout: float = SETTLE_TIMEOUT_S) -> None:
         """Wait until a command succeeds on a unit's machine."""
         deadline = time.monotonic() + timeout
-        while (found := self.try_to_run(where, command))[0] != 0:
+        # There, as each ssh costs more than most commands; anew, as the machine may go.
+        each = f"do ({command}) && exit; sleep {POLL_S}; done"
+        tries = f"for n in $(seq {UNTIL_TRIES}); {each}; false"
+        while (found := self.try_to_run(where, tries))[0] != 0:
             assert time.monotonic() < deadline, f"on {where}, in vain: {command}: {found[1]}"
             time.sleep(POLL_S)
 

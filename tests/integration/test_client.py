@@ -7,6 +7,8 @@ import pytest
 
 from story import APP, CLIENT, DEPLOY_TIMEOUT_S, MOUNT, SERVER, Story, becomes
 
+pytestmark = pytest.mark.bare
+
 OTHER = "other-client"
 SERVER_UNIT, CLIENT_UNIT, APP_UNIT = f"{SERVER}/0", f"{CLIENT}/0", f"{APP}/0"
 CHARM = "/var/lib/juju/agents/unit-nfs-client-0/charm"

@@ -9,6 +9,8 @@ import pytest
 from machines import machine_of
 from story import APP, CLIENT, DEPLOY_TIMEOUT_S, MOUNT, SERVER, Story
 
+pytestmark = pytest.mark.bare
+
 TENANT = "tenant"
 KEPT = f"grep -x kept {MOUNT}/file"
 SERVER_UNIT, CLIENT_UNIT, APP_UNIT = f"{SERVER}/0", f"{CLIENT}/0", f"{APP}/0"

@@ -14,7 +14,11 @@ import pytest
 
 from story import APP, CLIENT, MOUNT, SERVER
 
-pytestmark = [pytest.mark.needs("libjuju"), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.bare,
+    pytest.mark.needs("libjuju"),
+    pytest.mark.asyncio(loop_scope="module"),
+]
 CONSTRAINTS = {"virt-type": "virtual-machine", "mem": 2048, "root-disk": 12288}
 DEPLOY_TIMEOUT_S = 1800
 TIMEOUT_S = 600

@@ -8,6 +8,8 @@ import pytest
 from pages import REPOSITORY, is_printed, juju, steps, type_in
 from story import APP, CLIENT, DEPLOY_TIMEOUT_S, SERVER, Story, becomes
 
+pytestmark = pytest.mark.bare
+
 README = (REPOSITORY / "README.md").read_text()
 FIRST, PACKED = steps(README)
 

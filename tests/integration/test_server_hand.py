@@ -18,6 +18,8 @@ import pytest
 
 from story import APP, CLIENT, DEPLOY_TIMEOUT_S, MOUNT, SERVER, Story, becomes
 
+pytestmark = pytest.mark.bare
+
 SERVER_UNIT, CLIENT_UNIT, APP_UNIT = f"{SERVER}/0", f"{CLIENT}/0", f"{APP}/0"
 SIZE = "4"
 BLOCKS = int(SIZE) << 21  # Of 512 bytes.

@@ -5,6 +5,8 @@ import pytest
 
 from story import STEPS, Step, Story
 
+pytestmark = pytest.mark.bare
+
 
 @pytest.mark.incremental
 def test_begin(story: Story):

@@ -6,7 +6,7 @@ import pytest
 from pages import REPOSITORY, Step, follow, is_printed, steps
 from story import Story
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.bare, pytest.mark.slow]
 PAGE = REPOSITORY / "docs" / "tutorial.md"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from revisions import INSTALLED, PACKAGES
 from sandbox.machines import images
 
 REPOSITORY = Path(__file__).parents[2]
@@ -114,10 +115,13 @@ def test_host_that_can_not_is_told_what_to_do(monkeypatch, break_host, advice):
 
 @needs_root
 def test_image_is_built_once_and_named_by_what_is_in_it():
-    packages = ["nfs-common", "nfs-kernel-server"]
-    first = asyncio.run(images.build(packages, print))
-    assert asyncio.run(images.build(packages[::-1], refuse)) == first
+    first = asyncio.run(images.build(PACKAGES, print))
+    assert asyncio.run(images.build(PACKAGES[::-1], refuse)) == first
     assert first.with_suffix(".key").stat().st_mode & 0o777 == 0o600
+    other = asyncio.run(images.build(PACKAGES, print, installed=INSTALLED))
+    mount = ["/usr/sbin/debugfs", "-R", "stat /usr/sbin/mount.nfs"]
+    found = [subprocess.check_output([*mount, str(it)]) for it in (first, other)]
+    assert [b"Inode:" in it for it in found] == [False, True]
 
 
 @needs_root

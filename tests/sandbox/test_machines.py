@@ -17,10 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from revisions import PACKAGES
 from sandbox.machines import images, machines
 
-# The image of the integration suite, so that only one is built.
-PACKAGES = ["nfs-common", "nfs-kernel-server"]
 REPOSITORY = Path(__file__).parents[2]
 CLONE_NEWNET = 0x40000000
 BOOT_ID = ["cat", "/proc/sys/kernel/random/boot_id"]

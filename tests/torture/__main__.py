@@ -20,7 +20,14 @@ from pathlib import Path
 from sandbox.controller import controller
 from sandbox.controller.client import ControllerError
 from sandbox.machines import images
-from tests.integration.revisions import BEFORE, CHARMS, PACKAGES, packed_at, packed_charm
+from tests.integration.revisions import (
+    BEFORE,
+    CHARMS,
+    INSTALLED,
+    PACKAGES,
+    packed_at,
+    packed_charm,
+)
 from tests.torture import moves  # noqa: F401 - imported, they are there.
 from tests.torture.judge import judge
 from tests.torture.ledger import Client, Ledger
@@ -98,7 +105,7 @@ def main() -> int:
 
 async def _history(name: str, setting: Setting, following: Next) -> History:
     """Play a history in a model of its own."""
-    image = await images.build(PACKAGES, print)
+    image = await images.build(PACKAGES, print, installed=INSTALLED)
     ledger = new_ledger(has_charms_before=bool(setting.before))
     with controller.start(name=name, base=image) as directory:
         machines = Machines(directory, setting.charms, setting.before, is_loud=setting.is_loud)

@@ -333,8 +333,8 @@ def _wanted(placement: Placement, requests: Collection[Request]) -> Wanted:
         if _are_few(it.clients)
         for network in it.clients
     ]
-    networks, readers = _divide([*own, *others])
-    own_networks, own_readers = _divide(own)
+    networks, readers = divide([*own, *others])
+    own_networks, own_readers = divide(own)
     return Wanted(
         size=max([placement.size, *(it.size for it in owners)]),
         networks=networks,
@@ -345,7 +345,7 @@ def _wanted(placement: Placement, requests: Collection[Request]) -> Wanted:
     )
 
 
-def _divide(
+def divide(
     admitted: Collection[tuple[Network, bool]],
 ) -> tuple[tuple[Network, ...], tuple[Network, ...]]:
     """Give each address one right, the stronger one where it has both.
@@ -360,11 +360,11 @@ def _divide(
     readers = collapsed({network for network, is_reading in admitted if is_reading})
     if not readers:
         return writers, ()
-    readers = tuple(itertools.islice(_without(readers, writers), _MOST_PARTS))
+    readers = tuple(itertools.islice(without(readers, writers), _MOST_PARTS))
     return sorted_networks({*writers, *readers}), readers
 
 
-def _without(networks: Iterable[Network], others: Sequence[Network]) -> Iterator[Network]:
+def without(networks: Iterable[Network], others: Sequence[Network]) -> Iterator[Network]:
     """Leave others out of networks, both collapsed, in as few parts as it takes.
 
     Anyone's stays whole: mountd looks at it last, and it is one word for both versions.
@@ -649,6 +649,8 @@ def _refused_to_guest(request: Request, placement: Placement, share: ShareReport
             f"share {request.share} belongs to {owner}: clients from so many addresses are not"
             " admitted"
         )
+    if share.left_out and not all(is_in(it, share.networks) for it in request.clients):
+        return share.left_out
     has = placement.permissions.items()
     for key, text in replace(request.permissions, access="").items().items():
         if text not in {"", has[key]}:

@@ -5,12 +5,12 @@ Two questions are answered here and nowhere else: may this image be deleted (`wh
 which image is the share of a name (`Plan.images`).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import placement
 import room
-from charms.storage_libs.v0.nfs_interfaces import Network, Permissions
+from charms.storage_libs.v0.nfs_interfaces import Network, Permissions, sorted_networks
 from placement import Snapshot
 from values import (
     DeletedReport,
@@ -35,7 +35,7 @@ class Plan:
     work: tuple[Work, ...]
     """What is to be made and to be grown."""
     refusals: Mapping[str, str]
-    """Why shares of this unit can't be as they are requested."""
+    """Why shares of this unit can't be as they are requested by whose they are."""
     unused: tuple[Image, ...]
     """Made here for shares that are other images for sure, and never exported."""
     misplaced: tuple[str, ...]
@@ -43,6 +43,8 @@ class Plan:
     missing: tuple[str, ...]
     """Shares that were made here, and whose images are not here any more."""
     exports: Mapping[str, Export]
+    left_out: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Why not all clients are admitted that others request shares for."""
     permissions: Mapping[str, Permissions] = field(default_factory=dict[str, Permissions])
     """Owner and mode of shares that are asked for and were not set so before."""
     expired: tuple[DeletedShare, ...] = ()
@@ -66,11 +68,12 @@ def decide(snapshot: Snapshot, max_entries: int) -> Plan:
     }
     deleted = snapshot.found.deleted_images
     work, refusals = room.plan_work(own, images, snapshot.storage, deleted)
-    exports, too_many = _exports(snapshot, images, max_entries)
+    exports, too_many, left_out = _exports(snapshot, images, max_entries)
     return Plan(
         images=images,
         work=work,
         refusals={**refusals, **too_many},
+        left_out=left_out,
         unused=tuple(it for it in others if _is_unused(it, snapshot)),
         misplaced=tuple(
             it.name
@@ -117,10 +120,13 @@ def _is_unused(image: Image, snapshot: Snapshot) -> bool:
 
 def _exports(
     snapshot: Snapshot, images: Mapping[str, Image], max_entries: int
-) -> tuple[dict[str, Export], dict[str, str]]:
+) -> tuple[dict[str, Export], dict[str, str], dict[str, str]]:
     """Find what is exported, and what is not, as exportfs would take too long with it.
 
     What is exported stays so, whatever is requested for other shares.
+
+    Returns:
+        The exports; why what whose a share is requests is not; why what others do.
     """
     wanted = {
         name: share
@@ -132,27 +138,51 @@ def _exports(
     left = max(0, max_entries - sum(map(len, kept.values())))
     exports: dict[str, Export] = {}
     refusals: dict[str, str] = {}
+    left_out: dict[str, str] = {}
     for name, share in wanted.items():
         networks, readers = share.networks, share.readers
-        if len(networks) - len(kept[name]) > left and share.own_networks:
+        if (more := len(networks) - len(kept[name])) > left and share.own_networks:
             # Others that have a share must not keep it from whose it is.
-            networks, readers = share.own_networks, share.own_readers
+            left_out[name] = too_many(name, more, max_entries)
+            own = [(it, it in share.own_readers) for it in share.own_networks]
+            networks, readers = placement.divide([*own, *_with_rights(kept[name], share)])
         if (more := len(networks) - len(kept[name])) > left:
             refusals[name] = too_many(name, more, max_entries)
             networks, more = kept[name], 0
-            readers = tuple(it for it in networks if it in share.readers)
+            readers = tuple(it for it, is_reading in _with_rights(networks, share) if is_reading)
         left -= more
         if networks:
             permissions = snapshot.placement(name).permissions
             exports[name] = Export(name, images[name].uuid, networks, readers, permissions)
-    return dict(sorted(exports.items())), refusals
+    return dict(sorted(exports.items())), refusals, left_out
 
 
 def _kept(snapshot: Snapshot, image: Image, share: Wanted) -> tuple[Network, ...]:
-    """Find to whom a share is exported by now, as this unit said last, and is to be still."""
+    """Find to whom a share is exported by now, as this unit said last, and is to be still.
+
+    It may take other networks to say so. It takes no more of them: that would be a request.
+    """
     said = snapshot.own_report.shares.get(image.name, ShareReport())
-    exported = {*said.networks} if said.uuid == image.uuid else ()
-    return tuple(it for it in share.networks if it in exported)
+    if said.uuid != image.uuid:
+        return ()
+    exported = {*placement.without(said.networks, said.readers), *said.readers}
+    still = {it for it in share.networks if _is_within(it, exported)}
+    grown = {*share.networks} - still
+    still |= {it for it in exported if _is_within(it, grown)}
+    return sorted_networks(still)[: len(exported)]
+
+
+def _with_rights(networks: Iterable[Network], share: Wanted) -> list[tuple[Network, bool]]:
+    """Say of each of a share's networks, or part of one, whether it may only read."""
+    readers = {*share.readers}
+    writers = {*share.networks} - readers
+    return [(it, _is_within(it, readers) and not _is_within(it, writers)) for it in networks]
+
+
+def _is_within(network: Network, others: Collection[Network]) -> bool:
+    """Whether a network is one of others or lies in one, of which there may be thousands."""
+    lengths = range(network.prefixlen, -1, -1)
+    return any(network.supernet(new_prefix=length) in others for length in lengths)
 
 
 def _is_committed(image: Image, snapshot: Snapshot) -> bool:
@@ -256,7 +286,14 @@ def _share_report(
     if name not in plan.images:
         return ShareReport(image.uuid, image.size)
     error = f"share {name}: {image.problem}" if image.problem else ""
-    there = ShareReport(image.uuid, image.size, refusal, error, permissions=image.permissions)
+    there = ShareReport(
+        image.uuid,
+        image.size,
+        refusal,
+        error,
+        permissions=image.permissions,
+        left_out=plan.left_out.get(name, ""),
+    )
     export = plan.exports.get(name)
     if export is None or not image.is_mounted:
         return there

@@ -195,6 +195,7 @@ SHARE_REPORT = Record(
     networks=Field("networks", _NETWORKS, _texts),
     readers=Field("readers", _NETWORKS, _texts),
     permissions=Field("permissions", _permissions, _plain_permissions),
+    left_out=Field("left-out", text),
 )
 
 

@@ -160,6 +160,8 @@ class ShareReport:
     """To whom it is exported for reading alone: addresses of `networks`."""
     permissions: Permissions = UNSAID
     """Owner and mode that were set last as they were requested, and the squash it has."""
+    left_out: str = ""
+    """Why not all clients of others that request it are admitted."""
 
 
 @dataclass(frozen=True)

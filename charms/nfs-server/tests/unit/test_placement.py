@@ -674,7 +674,7 @@ def test_an_address_has_one_right(writers: str, readers: str, left: str):
 def test_rights_are_as_decided_whatever_overlaps(writers: list[Network], readers: list[Network]):
     """As mountd chooses: of what holds an address either, and `*` if nothing else does."""
     admitted = [(it, False) for it in writers] + [(it, True) for it in readers]
-    networks, reading = placement._divide(admitted)
+    networks, reading = placement.divide(admitted)
     assert {*reading} <= {*networks}
     lines = [exports.hosts(it for it in networks if it not in reading), exports.hosts(reading)]
     assert not {*lines[0]} & {*lines[1]}, "exportfs refuses a host that is said twice"
@@ -713,7 +713,7 @@ def test_parts_are_bounded_and_then_refused():
     """Addresses in a large network of IPv6 are a hundred parts each."""
     apart = [ip_network(f"2001:{n:x}::1") for n in range(1, 1000, 7)]
     admitted = [*((it, False) for it in apart), (ip_network("2000::/3"), True)]
-    networks, reading = placement._divide(admitted)
+    networks, reading = placement.divide(admitted)
     assert len(reading) == placement._MOST_PARTS > exports.MAX_ENTRIES
     assert len(networks) == len(reading) + len(apart)
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import placement
 import plan
 from charms.storage_libs.v0.nfs_interfaces import (
     NO_LIMIT,
@@ -17,12 +18,14 @@ from charms.storage_libs.v0.nfs_interfaces import (
     Network,
     Permissions,
     Size,
+    is_in,
     parse_allowlist,
 )
 from placement import Snapshot
 from plan import Plan, Use
 from values import (
     GIB,
+    Answer,
     DeletedReport,
     DeletedShare,
     Export,
@@ -261,6 +264,75 @@ def test_what_is_exported_stays_so_whatever_others_request():
     # Of another image of that name nothing was exported.
     moved = replace(it, reports={A: Report(shares={"/b": ShareReport("u9", networks=NETWORKS)})})
     assert list(decide(replace(moved, requests=(more, others)), 3).exports) == ["/a"]
+
+
+def _exported(images: list[Image], requests: list[Request], max_entries: int) -> Snapshot:
+    """What a unit reads next that exports what is requested."""
+    placements = {it.name: Placement(A, it.uuid, f"app{it.name}") for it in images}
+    it = snapshot(*images, placements=placements, requests=tuple(requests))
+    return replace(it, reports={A: plan.report(it, decide(it, max_entries), {})})
+
+
+def _request_of(integration_id: int, name: str, clients: str, access: str = "") -> Request:
+    return replace(
+        request(integration_id, name, clients=clients),
+        application=f"app{name}",
+        permissions=Permissions(access=access),
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param("10.2.0.4,10.2.0.5", "10.2.0.4", id="a neighbour leaves"),
+        pytest.param("10.2.0.4", "10.2.0.4,10.2.0.5", id="a neighbour comes"),
+    ],
+)
+def test_what_is_exported_stays_so_in_other_words(before: str, after: str):
+    images = [image(name, f"u{name}") for name in ("/a", "/b")]
+    it = _exported(
+        images, [_request_of(1, "/a", "10.1.0.1"), _request_of(2, "/b", before)], max_entries=2
+    )
+    more = _request_of(1, "/a", "10.1.0.1,10.1.0.3")
+    made = decide(replace(it, requests=(more, _request_of(2, "/b", after))), 2)
+    assert made.exports["/a"].networks == parse_allowlist("10.1.0.1")
+    assert made.refusals.keys() == {"/a"}
+    stay = parse_allowlist(after)
+    assert all(is_in(each, made.exports["/b"].networks) for each in stay)
+
+
+def test_what_is_exported_stays_so_with_different_rights():
+    images = [image(name, f"u{name}") for name in ("/a", "/b")]
+    writer = _request_of(2, "/b", "10.2.0.4")
+    reader = replace(_request_of(3, "/b", "10.2.0.5", "ro"), application="web")
+    it = _exported(images, [_request_of(1, "/a", "10.1.0.1"), writer, reader], max_entries=3)
+    more = _request_of(1, "/a", "10.1.0.1,10.1.0.3")
+    made = decide(replace(it, requests=(more, writer, reader)), 3)
+    assert made.exports["/b"] == decide(it, 3).exports["/b"]
+    assert made.exports["/b"].readers == parse_allowlist("10.2.0.5")
+
+
+def test_to_say_it_in_more_words_is_to_request_more():
+    images = [image("/a", "u/a")]
+    it = _exported(images, [_request_of(1, "/a", "10.1.0.0/28")], max_entries=3)
+    many = ",".join(f"10.1.0.{n}" for n in range(0, 16, 2))
+    made = decide(replace(it, requests=(_request_of(1, "/a", many),)), 3)
+    assert made.exports["/a"].networks == parse_allowlist("10.1.0.0")
+    assert made.refusals["/a"].startswith("share /a: 7 more ")
+
+
+def test_a_guest_that_grows_too_much_keeps_what_it_has_and_is_told():
+    images, owner = [image("/a", "u/a")], _request_of(1, "/a", "10.1.0.1")
+    guest = replace(request(2, "/a", clients="10.2.0.1,10.2.0.3"), application="web")
+    it = _exported(images, [owner, guest], max_entries=3)
+    more = replace(guest, clients=parse_allowlist("10.2.0.1,10.2.0.3,10.2.0.5"))
+    it = replace(it, requests=(owner, more))
+    made = decide(it, 3)
+    assert made.exports["/a"].networks == (*owner.clients, *guest.clients)
+    it = replace(it, reports={A: plan.report(it, made, {})})
+    why = "share /a: 1 more addresses and networks, and nfs-server exports to 3 at most: "
+    told = [placement.answer(each, it, Answer()).error for each in (owner, more)]
+    assert told == ["", f"{why}use networks instead of addresses"]
 
 
 def test_a_guest_with_many_addresses_keeps_the_share_from_nobody():

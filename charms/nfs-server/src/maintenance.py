@@ -124,20 +124,30 @@ def check_share(server: Reconciler, image: Image, *, repair: bool) -> tuple[bool
     """
     _, decided = server.reader.read()
     _refuse_if_used_here(image)
-    holders = nfs.holders(share_directory(image.name))
-    # The server forgets what they have open, and they open it again: locks would be lost.
-    losers = [f"{it.address} holds a lock" for it in holders if it.has_locks and not it.is_silent]
-    losers += [f"{it.address} has files of other shares open" for it in holders if it.is_elsewhere]
-    if reason := plan.why_busy(image.name, losers):
-        raise RefusedError(reason)
+    _find_holders(image)
     squash = server.reader.settings.squash
     try:
         exports.ensure(decided.exports.values(), squash, paused={image.name})
-        nfs.expire(holders)  # They come back, wait, and get back what they had open.
+        # Until then they could lock more. They come back, wait, and get back what they had open.
+        nfs.expire(_find_holders(image))
         mounts.unmount(image, exports.flush)
         return images.check(image, repair=repair)
     finally:
         server.run()  # Mounts and exports it again.
+
+
+def _find_holders(image: Image) -> tuple[Holder, ...]:
+    """Find the clients that have files of a share open, and lose nothing if they open them again.
+
+    Raises:
+        RefusedError: one would lose a lock.
+    """
+    holders = nfs.holders(share_directory(image.name))
+    losers = [f"{it.address} holds a lock" for it in holders if it.has_locks and not it.is_silent]
+    losers += [f"{it.address} has files of other shares open" for it in holders if it.is_elsewhere]
+    if reason := plan.why_busy(image.name, losers):
+        raise RefusedError(reason)
+    return holders
 
 
 def _refuse_if_used_here(image: Image) -> None:

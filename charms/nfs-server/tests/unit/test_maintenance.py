@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fake_machine import FakeImages, FakeMachine, FakeMounts
+from fake_machine import FakeExports, FakeImages, FakeMachine, FakeMounts
 from ops import testing
 from test_actions import do, refused
 from test_charm import HOLDER, PEERS, Context, client, relation_in, state
@@ -86,6 +86,25 @@ def test_check_share_makes_no_client_lose_anything(
     assert why in refused(context, now, "check-share", share="/data")
     assert machine.changes == []
     assert machine.holders == {"/data": (holder,)}
+
+
+def test_check_share_takes_no_lock_that_came_since_it_looked(
+    machine: FakeMachine, context: Context, monkeypatch: pytest.MonkeyPatch
+):
+    """exportfs takes a while, and until then clients go on."""
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    machine.holders = {"/data": (replace(HOLDER, has_locks=False),)}
+    ensure = FakeExports.ensure
+
+    def lock_meanwhile(*args: Any, paused: Any = (), **kwargs: Any) -> bool:
+        if paused:
+            machine.holders = {"/data": (HOLDER,)}
+        return ensure(*args, paused=paused, **kwargs)
+
+    monkeypatch.setattr(FakeExports, "ensure", lock_meanwhile)
+    assert "10.0.1.1 holds a lock" in refused(context, now, "check-share", share="/data")
+    assert machine.holders == {"/data": (HOLDER,)}
+    assert (machine.mounted, machine.paused) == ({"/data"}, set())
 
 
 def test_check_share_that_does_not_end_gives_the_share_back(

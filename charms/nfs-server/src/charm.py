@@ -7,6 +7,7 @@ import ops
 import ballast
 import clients
 import cos_agent
+import deleted
 import leaving
 import monitoring
 import nfs
@@ -76,6 +77,8 @@ class NfsServerCharm(ops.CharmBase):
         self._server.open_ports()
 
     def _on_storage_attached(self, event: ops.StorageAttachedEvent) -> None:
+        if directory := self._reader.directory:
+            deleted.resume(directory, self._reader.application)
         if nfs.is_installed():  # Else `install` comes next.
             self._on_event(event)
 

@@ -8,7 +8,8 @@ and removed by the next hook. Older revisions of the charm look at no such file.
 
 Time is counted while the machine runs, in seconds of its boots (clock_gettime(2),
 CLOCK_BOOTTIME), and not read from the clock, which may be set to any day. What nobody counted,
-because the machine was off or the storage nowhere, is kept longer.
+because the machine was off or the storage nowhere, is kept longer: the count goes on when the
+storage is attached.
 """
 
 import contextlib
@@ -226,6 +227,21 @@ def restore(share: DeletedShare, name: str, application: str) -> None:
         extra = {key: value for key, value in identity.extra.items() if key != _KEY}
         images.write_identity(image, replace(identity, name=name, extra=extra))
         _rename(kept, image)
+
+
+def resume(directory: Path, application: str) -> None:
+    """Go on counting from now, on a storage that was attached: it stood still while it was not.
+
+    Raises:
+        OSError: it can't be written. What is kept must not pass for older than it is.
+    """
+    for path in _files(directory, ".deleted"):
+        try:
+            identity, deletion = _read_record(path.with_suffix(".json"), application)
+        except (OSError, ValueError):  # Nothing that is ever deleted.
+            continue
+        boot, now_s = _now()
+        _write(path, identity, replace(deletion, boot=boot, seen_s=now_s))
 
 
 def count(share: DeletedShare, application: str) -> None:

@@ -318,6 +318,10 @@ class FakeDeleted:
         path = image.path.with_name(f"{share_id(name)}.img")
         self._machine.on_storage[name] = replace(image, name=name, path=path)
 
+    def resume(self, directory: Path, application: str) -> None:
+        for name, share in self._machine.deleted.items():
+            self._machine.deleted[name] = replace(share, is_past=False)
+
     def count(self, share: DeletedShare, application: str) -> None:
         there = self._machine.deleted[share.image.name]
         self._machine.deleted[share.image.name] = replace(there, is_count_old=False)

@@ -408,6 +408,29 @@ def test_another_boot_counts_from_its_first_look(machine: Machine):
     assert machine.read().deleted["/data"].is_past
 
 
+def test_time_stands_still_while_the_storage_is_not_attached(machine: Machine):
+    """Not even the machine starts anew meanwhile."""
+    kept(machine)
+    machine.boottime_s += 2 * deleted.DAY_S
+    deleted.count(machine.read().deleted["/data"], APP)
+    machine.boottime_s += 8 * deleted.DAY_S  # Detached.
+    for _ in range(2):  # The hook may be killed, and come again.
+        deleted.resume(machine.storage, APP)
+        assert not machine.read().deleted["/data"].is_past
+    machine.boottime_s += 5 * deleted.DAY_S - 1
+    assert not machine.read().deleted["/data"].is_past
+    machine.boottime_s += 1
+    assert machine.read().deleted["/data"].is_past
+
+
+def test_what_is_not_a_deleted_share_is_no_matter_when_a_storage_comes(machine: Machine):
+    record = kept(machine).path.with_suffix(".json")
+    for content in b"{", b"{}", record.read_bytes().replace(APP.encode(), b"other/nfs-server"):
+        record.write_bytes(content)
+        deleted.resume(machine.storage, APP)
+        assert record.read_bytes() == content
+
+
 def test_an_hour_is_what_is_counted_without_being_written(machine: Machine):
     kept(machine)
     machine.boottime_s += deleted.COUNT_EVERY_S - 1
@@ -429,6 +452,7 @@ def test_a_count_from_the_future_counts_nothing(machine: Machine):
 STEPS = st.one_of(
     st.tuples(st.just("passes"), st.integers(1, 4 * deleted.DAY_S)),
     st.tuples(st.just("hook"), st.just(0)),
+    st.tuples(st.just("detached"), st.integers(1, 9 * deleted.DAY_S)),
     st.tuples(st.just("reboot"), st.integers(0, 9 * deleted.DAY_S)),
     st.tuples(st.just("killed"), st.integers(1, 8)),
     st.tuples(st.just("restore"), st.just(0)),
@@ -456,6 +480,9 @@ def test_never_past_before_its_day(
                     passed_s += number
                 case "hook":
                     hook(machine)
+                case "detached":
+                    machine.boottime_s += number
+                    deleted.resume(machine.storage, APP)
                 case "killed":
                     machine.kill = "after", number
                     with contextlib.suppress(Killed):

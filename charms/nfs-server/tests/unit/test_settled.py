@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from fake_machine import FakeMachine
-from test_charm import Context, answers, client, state
+from test_charm import SHARES, Context, answers, client, state
 
 import peers
 import settled
@@ -67,6 +67,20 @@ def test_update_status_ends_what_is_past(machine: FakeMachine, context: Context)
     machine.busy = set()
     now = context.run(context.on.update_status(), now)
     assert (machine.deleted, machine.changes) == ({}, ["/a counted", "/a purged"])
+
+
+def test_a_storage_that_comes_back_late_keeps_what_was_deleted(
+    machine: FakeMachine, context: Context
+):
+    """Days after, on a machine that ran all the time."""
+    now = context.run(context.on.config_changed(), state())
+    now = context.run(context.on.action("create-share", params={"share": "/a", "size": 1}), now)
+    gone = {"share": "/a", "confirm": "/a"}
+    now = context.run(context.on.action("delete-share", params=gone), now)
+    now = context.run(context.on.storage_detaching(SHARES), now)
+    machine.deleted["/a"] = replace(machine.deleted["/a"], is_past=True)
+    context.run(context.on.storage_attached(SHARES), now)
+    assert list(machine.deleted) == ["/a"]
 
 
 def test_what_was_refused_is_granted_when_there_is_room(machine: FakeMachine, context: Context):

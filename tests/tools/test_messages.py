@@ -158,11 +158,12 @@ CALLS = {
     LIBRARY: {"ValueError"},
 }
 FUNCTIONS = {
+    SERVER / "clients.py": {"_refusal"},
     SERVER / "images.py": {"_find_problem", "_run_e2fsck"},
     SERVER / "deleted.py": {"keep", "_refuse_if_there"},
     SERVER / "mounts.py": {"_unmount"},
     SERVER / "reading.py": {"why_not_ready"},
-    SERVER / "maintenance.py": {"check_share", "_find_clients"},
+    SERVER / "maintenance.py": {"_find_holders", "_find_clients"},
 }
 # The rules: what begins so is a reason, wherever it stands.
 RULES = [SERVER / f"{name}.py" for name in ("placement", "plan", "room")]

@@ -25,7 +25,7 @@ from charms.storage_libs.v0.nfs_interfaces import (
     client_networks,
 )
 from settings import Settings
-from values import Answer, Request, is_remote, share_name_of
+from values import Answer, Request, is_of_model, is_remote, share_name_of
 
 NFS_SHARE = "nfs-share"
 FILESYSTEM = "filesystem"
@@ -60,17 +60,20 @@ class Clients:
 
     def _request(self, request: ShareRequest) -> Request:
         relation = self._relations[request.integration_id]
+        share, error = self._share(relation, request.name), request.error
+        if share == request.name and is_of_model(share):
+            share, error = "", _refusal(share)
         return Request(
             integration_id=request.integration_id,
             application=request.application,
-            share=self._share(relation, request.name),
+            share=share,
             # Another part of it that can't be read may be meant to change what this one means.
-            size=UNKNOWN if request.error else request.size,
+            size=UNKNOWN if error else request.size,
             allowlist=request.allowlist,
             clients=request.clients,
-            error=request.error,
+            error=error,
             remark=self._remark_library(relation),
-            permissions=UNSAID if request.error else request.permissions,
+            permissions=UNSAID if error else request.permissions,
         )
 
     def _remark_autofs(self, application: str) -> str:
@@ -149,6 +152,11 @@ class Clients:
         binding = self._model.get_binding(key)
         address = binding.network.ingress_address if binding else None
         return str(address) if address else ""
+
+
+def _refusal(name: str) -> str:
+    """Say why an application of this model can't have a share by the name of another's."""
+    return f"share name '{name}': a share of another model: use another name"
 
 
 def _format_uri(endpoint: Endpoint) -> str:

@@ -42,6 +42,11 @@ def share_name_of(model: str, name: str) -> str:
     return f"{name}@{model}" if name else ""
 
 
+def is_of_model(name: str) -> bool:
+    """Whether a share's name is one that `share_name_of` makes."""
+    return _OF_MODEL.fullmatch(name) is not None
+
+
 def parse_share_name(text: str) -> str:
     """Check the name of a share, of whatever model, and return it.
 

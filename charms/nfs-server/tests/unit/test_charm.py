@@ -425,6 +425,7 @@ def test_refusal_goes_away_with_room(machine: FakeMachine, context: Context):
 _SIZE = ": use whole gigabytes from 1, or -1 for no limit"
 _NAME = ": use 1 to 128 letters, digits and characters of /._:@+-"
 _ENTRY = ": use an IP address or network such as 10.0.0.0/24"
+OF_MODEL = "/data@0b5bd56d-6b2f-4ba1-bd3c-7a7f1e6c0e0a"
 
 
 @pytest.mark.parametrize(
@@ -444,6 +445,10 @@ _ENTRY = ": use an IP address or network such as 10.0.0.0/24"
         ({"name": "a b"}, f"share name 'a b'{_NAME}"),
         ({"name": "*(rw)"}, f"share name '*(rw)'{_NAME}"),
         ({"name": "x" * 300}, f"share name '{'x' * 56}...{_NAME}"),
+        (
+            {"name": OF_MODEL},
+            f"share name '{OF_MODEL}': a share of another model: use another name",
+        ),
         ({"name": "donn\xe9es"}, f"share name 'donn\\xe9es'{_NAME}"),
         ({"allowlist": "node1.example"}, f"allowlist entry 'node1.example'{_ENTRY}"),
         ({"allowlist": "*"}, f"allowlist entry '*'{_ENTRY}"),

@@ -147,7 +147,8 @@ def test_a_request_that_can_not_be_read_whole_asks_for_nothing_new(
     ("application", "model", "requested", "name"),
     [
         pytest.param("web", MODEL, "data", "data", id="of this model"),
-        pytest.param("web", MODEL, f"data@{OTHER_MODEL}", f"data@{OTHER_MODEL}", id="its words"),
+        pytest.param("web", MODEL, f"data@{OTHER_MODEL}", "", id="another's, by name"),
+        pytest.param(REMOTE, MODEL, f"data@{OTHER_MODEL}", "", id="another's, by an offer"),
         pytest.param(REMOTE, OTHER_MODEL, "data", f"data@{OTHER_MODEL}", id="of another"),
         pytest.param(
             REMOTE, OTHER_MODEL, f"a@{MODEL}", f"a@{MODEL}@{OTHER_MODEL}", id="in disguise"

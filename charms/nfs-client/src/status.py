@@ -170,7 +170,7 @@ def find_ungranted(asked: Permissions, granted: Permissions) -> tuple[str, ...]:
 
 
 def find_shortfall(asked: Size, granted: Size) -> str:
-    """Say how much less was granted than asked."""
-    if not granted.is_known or granted >= asked:
+    """Say how much less was granted than asked; who sets no limit takes the share as it is."""
+    if not asked.is_limited or not granted.is_known or granted >= asked:
         return ""
     return f"{asked} requested, the share has {granted}"

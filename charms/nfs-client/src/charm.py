@@ -25,6 +25,10 @@ logger = logging.getLogger(__name__)
 
 NFS_SHARE = "nfs-share"
 
+# In our application's databag: the name that is requested, if an operator gave it. Servers ignore
+# it; for the leader it tells such a name from the default of earlier revisions.
+NAMED = "named"
+
 
 class NfsClientCharm(ops.CharmBase):
     """From every event to the same question: what should be mounted, and is it?"""
@@ -83,6 +87,8 @@ class NfsClientCharm(ops.CharmBase):
             self.nfs_share.request_share(
                 share.integration_id, name, config.allowlist, config.size, **asked
             )
+            if self.unit.is_leader():
+                self._relation(share).data[self.app][NAMED] = config.share_name
 
     def _decide(self, owned: tuple[OwnedMount, ...]) -> Plan:
         share = self._read_share()
@@ -95,7 +101,9 @@ class NfsClientCharm(ops.CharmBase):
         # Juju lets nobody but the leader read what its own application says.
         asked = ""
         if self.unit.is_leader():
-            asked = self._relation(share).data[self.app].get("name", "")
+            said = self._relation(share).data[self.app]
+            name = said.get("name", "")
+            asked = "" if name == said.get(NAMED) else name
         return name_unnamed(own, asked, share.endpoint, owned)
 
     def _apply(self, plan: Plan, owned: tuple[OwnedMount, ...]) -> None:

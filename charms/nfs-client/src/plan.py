@@ -64,7 +64,8 @@ def name_unnamed(
 
     Args:
         own: the default.
-        asked: the name that was asked for before; empty on a unit that doesn't lead.
+        asked: the name that was asked for before, unless an operator gave it; empty on a unit that
+            doesn't lead.
         endpoint: what the server granted.
         owned: the mounts that our unit has.
     """

@@ -246,7 +246,8 @@ def test_asks_again_when_options_change(ctx: testing.Context[NfsClientCharm], fa
     relation = dataclasses.replace(GRANTED, local_app_data={"name": "/data", "size": "-1"})
     state = make_state([relation], size=50, share_name="projects")
     out = ctx.run(ctx.on.config_changed(), state)
-    assert asked(out) == {"name": "projects", "size": "50", "allowlist": "127.0.0.1"}
+    wanted = {"name": "projects", "size": "50", "allowlist": "127.0.0.1"}
+    assert asked(out) == {**wanted, "named": "projects"}
 
 
 def test_asks_for_permissions(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
@@ -461,6 +462,45 @@ def test_a_name_taken_back_leaves_the_share(
     out = ctx.run(ctx.on.config_changed(), make_state([relation]))
     assert asked(out)["name"] == "model/nfs-client"
     assert out.unit_status == WAITING
+
+
+@pytest.mark.parametrize("name", ["projects", "/projects"])
+def test_a_name_taken_back_before_anything_is_mounted(
+    ctx: testing.Context[NfsClientCharm], fake: FakeMounts, name: str
+):
+    refused = make_relation(error=f"share {name}: 40G requested, 12G free")
+    out = ctx.run(ctx.on.config_changed(), make_state([refused], share_name=name))
+    assert asked(out)["name"] == name
+    for _ in range(2):
+        out = ctx.run(ctx.on.config_changed(), make_state([out.get_relation(1)]))
+        own = {"name": "model/nfs-client", "size": "-1", "allowlist": "127.0.0.1"}
+        assert asked(out) == own
+
+
+@pytest.mark.parametrize("name", ["projects", "/projects"])
+def test_refreshed_it_keeps_its_share_when_a_refused_name_is_taken_back(
+    ctx: testing.Context[NfsClientCharm], fake: FakeMounts, name: str
+):
+    fake.owned["/data"] = OwnedMount("/data", "/data", DATA)
+    fake.mounted["/data"] = (DATA, FLAGS)
+    relation = dataclasses.replace(GRANTED, local_app_data={"name": "/data", "size": "-1"})
+    out = ctx.run(ctx.on.config_changed(), make_state([relation], share_name=name))
+    assert asked(out)["name"] == name
+    for _ in range(2):
+        out = ctx.run(ctx.on.config_changed(), make_state([out.get_relation(1)]))
+        assert asked(out)["name"] == "/data"
+        assert out.unit_status == testing.ActiveStatus()
+    assert fake.changes == 0
+
+
+def test_a_mark_of_a_former_name_says_nothing_of_another(
+    ctx: testing.Context[NfsClientCharm], fake: FakeMounts
+):
+    """As an older revision, put in place of this one for a while, leaves it."""
+    said = {"name": "/data", "size": "-1", "named": "projects"}
+    relation = dataclasses.replace(GRANTED, local_app_data=said)
+    out = ctx.run(ctx.on.upgrade_charm(), make_state([relation]))
+    assert asked(out)["name"] == "/data"
 
 
 def test_busy_mount_stays_until_it_is_free(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):

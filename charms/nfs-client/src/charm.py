@@ -17,7 +17,7 @@ import trouble
 from charms.storage_libs.v0.nfs_interfaces import NFSRequires, Share, Size
 from config import Config, InvalidConfig, own_share_name, parse_config
 from nfs_charms import machine
-from plan import OwnedMount, Plan, decide, name_unnamed
+from plan import OwnedMount, Plan, WantedMount, decide, name_unnamed
 from status import LEAVING, Facts, InUse, find_shortfall, find_ungranted, show_time, status
 from trouble import Trouble
 
@@ -108,11 +108,12 @@ class NfsClientCharm(ops.CharmBase):
 
     def _apply(self, plan: Plan, owned: tuple[OwnedMount, ...]) -> None:
         """Make it so, as far as it goes; what is in the way is a fact for the status."""
-        if plan.keep or (plan.wanted and obstacles.find_obstacle(plan.wanted)):
+        if plan.keep or _find_obstacle(plan.wanted, owned):
             return
         others = [mount for mount in owned if not mount.serves(plan.wanted)]
         are_gone = [self._undo(mounts.unmount, mount) for mount in others]
-        if plan.wanted and all(are_gone):
+        # Once more: what one of them held or hid can be seen now.
+        if plan.wanted and all(are_gone) and not (others and _find_obstacle(plan.wanted)):
             mounts.ensure_mounted(plan.wanted)
 
     def _undo(self, act: Callable[[OwnedMount], bool | None], mount: OwnedMount) -> bool:
@@ -221,7 +222,7 @@ class NfsClientCharm(ops.CharmBase):
         owned = records.read_owned(self.unit.name)
         plan = self._decide(owned)
         wanted = plan.wanted
-        obstacle = obstacles.find_obstacle(wanted) if wanted else ""
+        obstacle = _find_obstacle(wanted, owned)
         in_use = () if plan.keep or obstacle else self._find_in_use(plan, owned)
         is_mounted = wanted is not None and mounts.is_mounted(wanted)
         noted = trouble.read(wanted.mountpoint) if wanted and not obstacle and not in_use else None
@@ -268,6 +269,13 @@ class NfsClientCharm(ops.CharmBase):
         share = self._read_share()
         may_be = share is None or not share.is_admitted
         return self._leaves_now or (may_be and self.unit.status.message.startswith(LEAVING))
+
+
+def _find_obstacle(wanted: WantedMount | None, owned: tuple[OwnedMount, ...] = ()) -> str:
+    """Say what is in the way of a mount; our own mounts above or below it go first, unasked."""
+    if wanted is None or any(mount.is_around(wanted) for mount in owned):
+        return ""
+    return obstacles.find_obstacle(wanted)
 
 
 def _describe(owned: OwnedMount) -> dict[str, str]:

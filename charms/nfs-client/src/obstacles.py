@@ -71,12 +71,8 @@ def _say(bad: BadWay | None) -> str:
 def _find_neighbour(wanted: WantedMount) -> OwnedMount | None:
     """Find another unit's mount at, above or below the mount point, mounted now or not."""
     others = (owned for owned in records.read_all() if owned.unit != wanted.unit)
-    return next((other for other in others if _is_in_the_way(other, wanted.mountpoint)), None)
-
-
-def _is_in_the_way(other: OwnedMount, mountpoint: str) -> bool:
-    theirs, ours = Path(other.mountpoint), Path(mountpoint)
-    return theirs.is_relative_to(ours) or ours.is_relative_to(theirs)
+    here = wanted.mountpoint
+    return next((it for it in others if it.mountpoint == here or it.is_around(wanted)), None)
 
 
 def _find_autofs_map(mountpoint: str) -> str:

@@ -3,6 +3,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from charms.storage_libs.v0.nfs_interfaces import Endpoint, Share
 from config import Config, InvalidConfig
@@ -42,6 +43,11 @@ class OwnedMount:
         return wanted is not None and (
             (self.mountpoint, self.endpoint) == (wanted.mountpoint, wanted.endpoint)
         )
+
+    def is_around(self, wanted: WantedMount) -> bool:
+        """Whether this is above or below the wanted mount."""
+        ours, theirs = PurePath(self.mountpoint), PurePath(wanted.mountpoint)
+        return theirs in ours.parents or ours in theirs.parents
 
 
 @dataclass(frozen=True)

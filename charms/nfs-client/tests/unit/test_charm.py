@@ -574,6 +574,72 @@ def test_obstacle_leaves_everything_as_it_is(
     assert out.unit_status == testing.BlockedStatus("/other: the directory is not empty")
 
 
+@pytest.fixture
+def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> conftest.FakeMachine:
+    """Give the charm its real modules, on a machine in memory."""
+    found = conftest.FakeMachine(tmp_path)
+    conftest.put_in_place(found, monkeypatch)
+    monkeypatch.setattr(mounts, "MOUNT_NFS", found.units)
+    monkeypatch.setattr(packages, "install", lambda _: "1:2.6.1")
+    return found
+
+
+def move(ctx: testing.Context[NfsClientCharm], real: conftest.FakeMachine, place: str) -> object:
+    """Have the share mounted somewhere else; the status then."""
+    state = make_state([GRANTED], mountpoint=f"{real.root}/{place}")
+    return ctx.run(ctx.on.config_changed(), state).unit_status
+
+
+ABOVE_AND_BELOW = pytest.mark.parametrize(
+    ("old", "new"), [("data", "data/sub"), ("data/sub", "data"), ("data/a/b", "data")]
+)
+
+
+@ABOVE_AND_BELOW
+@pytest.mark.parametrize("is_there", [True, False])
+def test_share_moves_above_or_below_its_old_place(
+    ctx: testing.Context[NfsClientCharm],
+    real: conftest.FakeMachine,
+    old: str,
+    new: str,
+    is_there: bool,
+):
+    if is_there:
+        (real.root / "data").mkdir()
+    assert move(ctx, real, old) == testing.ActiveStatus()
+    real.busy.add(f"{real.root}/{old}")
+    says = f"{real.root}/{old} is to be unmounted, in use by a process"
+    assert move(ctx, real, new) == testing.WaitingStatus(says)
+    assert list(real.active) == [f"{real.root}/{old}"]
+    real.busy.clear()
+    assert move(ctx, real, new) == testing.ActiveStatus()
+    assert list(real.active) == [f"{real.root}/{new}"]
+    assert [owned.mountpoint for owned in records.read_owned(UNIT)] == list(real.active)
+
+
+@ABOVE_AND_BELOW
+def test_what_is_not_mounted_yet_is_not_in_its_own_way(
+    ctx: testing.Context[NfsClientCharm], real: conftest.FakeMachine, old: str, new: str
+):
+    real.server_answers = False
+    move(ctx, real, old)
+    real.server_answers = True
+    assert move(ctx, real, new) == testing.ActiveStatus()
+
+
+def test_what_the_old_place_hid_is_in_the_way(
+    ctx: testing.Context[NfsClientCharm], real: conftest.FakeMachine
+):
+    (real.root / "data").mkdir()
+    move(ctx, real, "data")
+    (real.root / "data/sub").mkdir()
+    (real.root / "data/sub/file").touch()
+    status = move(ctx, real, "data/sub")
+    assert isinstance(status, testing.BlockedStatus)
+    assert "the directory is not empty" in status.message
+    assert (real.active, records.read_owned(UNIT)) == ({}, ())
+
+
 def test_relation_broken(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
     ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
     out = ctx.run(ctx.on.relation_broken(GRANTED), make_state([GRANTED]))
@@ -938,7 +1004,7 @@ STEPS = st.builds(
     event=st.sampled_from(EVENTS),
     options=st.fixed_dictionaries(
         {
-            "mountpoint": st.sampled_from(["", "/data", "/other", "/etc"]),
+            "mountpoint": st.sampled_from(["", "/data", "/data/sub", "/other", "/etc"]),
             "share_name": st.sampled_from(["", "x", "../x"]),
             "size": st.sampled_from([-1, 0, 10]),
             "read_only": st.booleans(),
@@ -957,7 +1023,7 @@ STEPS = st.builds(
             "name": st.sampled_from(["model/nfs-client", "x", ""]),
         },
     ),
-    busy=st.frozensets(st.sampled_from(["/data", "/other"])),
+    busy=st.frozensets(st.sampled_from(["/data", "/data/sub", "/other"])),
     is_server_up=st.booleans(),
     is_stale=st.booleans(),
 )
@@ -1012,7 +1078,8 @@ def what_is_left(root: Path, steps: list[Step]) -> tuple[object, ...]:
             fake.busy = {f"{root}{where}" for where in busy}
             fake.server_answers, fake.is_stale = step.is_server_up, step.is_stale
             where = str(step.options["mountpoint"])
-            ours = {"mountpoint": f"{root}{where}"} if where in ("/data", "/other") else {}
+            is_ours = where not in ("", "/etc")
+            ours = {"mountpoint": f"{root}{where}"} if is_ours else {}
             relations = [] if step.answer is None else [make_relation(1, **step.answer)]
             state = make_state(relations, step.leader, **step.options | ours)
             out = ctx.run(getattr(ctx.on, step.event)(), state)

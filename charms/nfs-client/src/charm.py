@@ -69,11 +69,20 @@ class NfsClientCharm(ops.CharmBase):
             if kernel.find_refusal():
                 return
             self.unit.status = ops.MaintenanceStatus(f"Installing {mounts.PACKAGE}")
-        self.unit.set_workload_version(packages.install(mounts.PACKAGE))
+        try:
+            version = packages.install(mounts.PACKAGE)
+        except packages.PackagesError as error:
+            if mounts.is_installed():
+                raise  # Half: no other event would end that, so Juju tries this one again.
+            logger.error("%s", error)
+            return
+        self.unit.set_workload_version(version)
 
     def _reconcile(self, event: ops.EventBase) -> None:
-        if not mounts.is_installed() and self._read_share():
-            self._on_install(event)  # The machine could not mount NFS. Now it may.
+        # One has just tried, the other may be of a unit that goes.
+        is_no_time = isinstance(event, ops.UpgradeCharmEvent | ops.RelationBrokenEvent)
+        if not mounts.is_installed() and not is_no_time:
+            self._on_install(event)  # What was in the way of it may be gone.
         if mounts.is_installed():
             owned = records.read_owned(self.unit.name)
             self._ask(owned)
@@ -114,7 +123,10 @@ class NfsClientCharm(ops.CharmBase):
         are_gone = [self._undo(mounts.unmount, mount) for mount in others]
         # Once more: what one of them held or hid can be seen now.
         if plan.wanted and all(are_gone) and not (others and _find_obstacle(plan.wanted)):
-            mounts.ensure_mounted(plan.wanted)
+            try:
+                mounts.ensure_mounted(plan.wanted)
+            except mounts.MountsError as error:
+                self._note_left(str(error))
 
     def _undo(self, act: Callable[[OwnedMount], bool | None], mount: OwnedMount) -> bool:
         """Undo a mount as far as the machine lets us: what goes must not be held up by it."""
@@ -155,6 +167,12 @@ class NfsClientCharm(ops.CharmBase):
             event.fail(f"{self.unit.name} has no mount: {self._status().message}")
 
     def _on_remount(self, event: ops.ActionEvent) -> None:
+        try:
+            self._remount(event)
+        except mounts.MountsError as error:
+            event.fail(str(error))
+
+    def _remount(self, event: ops.ActionEvent) -> None:
         owned = records.read_owned(self.unit.name)
         wanted = self._decide(owned).wanted
         if wanted is None or any(not mount.serves(wanted) for mount in owned):
@@ -214,7 +232,8 @@ class NfsClientCharm(ops.CharmBase):
             return status(Facts(self.unit.name, is_leaving=True, in_use=in_use, left=left))
         if mounts.is_installed():
             return status(self._read_facts())
-        return status(Facts(self.unit.name, unsupported=kernel.find_refusal()))
+        unsupported = kernel.find_refusal()
+        return status(Facts(self.unit.name, unsupported=unsupported, lacking=mounts.PACKAGE))
 
     def _read_facts(self) -> Facts:
         config = parse_config(self.config)

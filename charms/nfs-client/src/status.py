@@ -32,6 +32,8 @@ class Facts:
     """Name of the server's application; empty: none is integrated."""
     unsupported: str = ""
     """Why nothing can be mounted on this machine at all."""
+    lacking: str = ""
+    """A package that was not installed, though it could be used."""
     problems: tuple[str, ...] = ()
     """What is wrong with the options."""
     refusal: str = ""
@@ -40,7 +42,7 @@ class Facts:
     """Why nothing can be mounted at the mount point."""
     in_use: tuple[InUse, ...] = ()
     left: tuple[str, ...] = ()
-    """What could not be undone of mounts that should go, and why."""
+    """What could not be done, or undone, of mounts, and why."""
     is_leaving: bool = False
     """Whether our unit is being removed."""
     wanted: WantedMount | None = None
@@ -83,6 +85,10 @@ def status(facts: Facts) -> ops.StatusBase:
         return ops.MaintenanceStatus(LEAVING + (said or "nothing is mounted any more"))
     if facts.unsupported:
         return ops.BlockedStatus(facts.unsupported)
+    if facts.lacking:
+        return ops.BlockedStatus(
+            f"{facts.lacking} can't be installed, trying again: see juju debug-log"
+        )
     blocked = list(facts.problems)
     if not facts.server:
         blocked.append(

@@ -5,10 +5,13 @@ Gone after a boot, when all mounts are new.
 """
 
 import enum
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from nfs_charms import machine
+
+logger = logging.getLogger(__name__)
 
 DIRECTORY = Path("/run/nfs-client")
 
@@ -41,12 +44,18 @@ class Noted:
 
 
 def note(mountpoint: str, trouble: Trouble | None) -> None:
-    """Write down what is wrong with a mount; None: nothing is. What was noted keeps its time."""
+    """Write down what is wrong with a mount; None: nothing is. What was noted keeps its time.
+
+    A /run that takes no file, since it is full, holds up no unmounting.
+    """
     path = _path(mountpoint)
-    if trouble:
-        machine.write_atomically(path, trouble.value)
-    else:
-        path.unlink(missing_ok=True)
+    try:
+        if trouble:
+            machine.write_atomically(path, trouble.value)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        logger.warning("%s: what is wrong with it can't be noted: %s", mountpoint, error)
 
 
 def read(mountpoint: str) -> Noted | None:

@@ -56,8 +56,10 @@ class FakeMounts:
     is_stale: bool = False
     noted: dict[str, Noted] = field(default_factory=dict[str, Noted])
     has_package: bool = True
+    is_mirror_away: bool = False
     container: str = ""
     """Why the kernel refuses mounts."""
+    install_attempts: int = 0
     changes: int = 0
     most_owned: int = 0
 
@@ -67,6 +69,9 @@ class FakeMounts:
     def install(self, package: str) -> str:
         assert not self.container
         assert package == "nfs-common"
+        self.install_attempts += 1
+        if self.is_mirror_away:
+            raise packages.PackagesError(f"{package} could not be installed: no candidate")
         self.has_package = True
         return "1:2.6.1"
 
@@ -547,6 +552,35 @@ def test_installing_says_so(ctx: testing.Context[NfsClientCharm], fake: FakeMoun
     assert installing in ctx.unit_status_history
 
 
+@pytest.mark.parametrize("relations", [[], [GRANTED]])
+def test_a_package_that_can_not_be_had_is_tried_at_each_event(
+    ctx: testing.Context[NfsClientCharm], fake: FakeMounts, relations: list[testing.Relation]
+):
+    fake.has_package, fake.is_mirror_away = False, True
+    for event in ctx.on.install(), ctx.on.start(), ctx.on.upgrade_charm(), ctx.on.update_status():
+        fake.install_attempts = 0
+        out = ctx.run(event, make_state(relations))
+        assert out.unit_status == testing.BlockedStatus(
+            "nfs-common can't be installed, trying again: see juju debug-log"
+        )
+        assert fake.install_attempts == 1
+        said = [log.message for log in ctx.juju_log if log.level == "ERROR"]
+        assert "nfs-common could not be installed: no candidate" in said
+    fake.is_mirror_away = False
+    out = ctx.run(ctx.on.config_changed(), make_state([GRANTED]))
+    assert out.unit_status == testing.ActiveStatus()
+    assert out.workload_version == "1:2.6.1"
+
+
+def test_a_package_that_is_half_installed_is_an_error(
+    ctx: testing.Context[NfsClientCharm], fake: FakeMounts
+):
+    """Its files are there, so that no other event would try it again."""
+    fake.is_mirror_away = True
+    with pytest.raises(testing.errors.UncaughtCharmError, match="no candidate"):
+        ctx.run(ctx.on.install(), make_state())
+
+
 def test_mount_stays_where_others_can_change_the_way(
     ctx: testing.Context[NfsClientCharm], fake: FakeMounts
 ):
@@ -815,6 +849,20 @@ def test_nothing_is_installed_to_leave(ctx: testing.Context[NfsClientCharm], fak
     fake.has_package = False
     ctx.run(ctx.on.relation_broken(GRANTED), make_state([GRANTED]))
     assert not fake.has_package
+
+
+def test_what_the_machine_does_not_take_holds_up_no_hook(
+    ctx: testing.Context[NfsClientCharm], real: conftest.FakeMachine
+):
+    real.fail = "enable"
+    for _ in range(2):
+        status = move(ctx, real, "data")
+        assert isinstance(status, testing.BlockedStatus)
+        assert "/data: can't set up the mount unit: " in status.message
+    problem = failure_of(ctx, "remount", make_state([GRANTED], mountpoint=f"{real.root}/data"))
+    assert "/data: can't set up the mount unit: " in problem
+    real.fail = ""
+    assert move(ctx, real, "data") == testing.ActiveStatus()
 
 
 def test_stop_unmounts(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):

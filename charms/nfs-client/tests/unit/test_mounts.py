@@ -920,6 +920,18 @@ def test_force_in_vain(fake: FakeMachine, wanted: WantedMount):
         mounts.force_unmount(only_owned())
 
 
+def test_what_can_not_be_noted_holds_up_nothing(fake: FakeMachine, wanted: WantedMount):
+    trouble.DIRECTORY.touch()  # It takes no files, as a /run that is full.
+    mounts.ensure_mounted(wanted)
+    fake.busy.add(wanted.mountpoint)
+    fake.server_answers = False
+    mounts.ensure_mounted(wanted)
+    mounts.force_unmount(only_owned())
+    assert not fake.active
+    assert mounts.unmount(only_owned())
+    assert fake.unit_files == []
+
+
 def test_remount_of_what_is_in_use(fake: FakeMachine, wanted: WantedMount):
     mounts.ensure_mounted(wanted)
     fake.busy.add(wanted.mountpoint)

@@ -45,6 +45,11 @@ TABLE = [
         id="everything wrong",
     ),
     pytest.param(
+        Facts("nfs-client/0", lacking="nfs-common"),
+        ops.BlockedStatus("nfs-common can't be installed, trying again: see juju debug-log"),
+        id="package not installed",
+    ),
+    pytest.param(
         replace(ASKED, refusal="share /data: 40G asked, 12G free"),
         ops.BlockedStatus("nfs-server: share /data: 40G asked, 12G free"),
         id="refused",

@@ -257,10 +257,12 @@ def assign(requests: Iterable[Request], placements: Placements) -> dict[str, Pla
     for name, group in _by_share(requests).items():
         before = placements.get(name, Placement())
         if heir := _find_heir(before, [request.application for request in group]):
-            before = replace(before, application=heir)
+            before = replace(before, application=heir, is_inherited=before.uuid != "")
+        has_size = any(it.size.is_limited for it in group if is_owners(it, before))
         said = [it.permissions for it in group if is_owners(it, before) and not it.error]
         after[name] = replace(
             before,
+            is_inherited=before.is_inherited and not has_size,
             permissions=replace(said[0], access="") if said else before.permissions,
             reading=tuple(it.integration_id for it in group if _asks_to_read(it, before)),
         )
@@ -320,6 +322,9 @@ def _by_share(requests: Iterable[Request]) -> dict[str, list[Request]]:
 def _wanted(placement: Placement, requests: Collection[Request]) -> Wanted:
     """Take size and allowlist from whose share it is; of the others, their units alone."""
     owners = [it for it in requests if is_owners(it, placement)]
+    sizes = [it.size for it in owners]
+    if placement.is_inherited:  # Its limit was another's word, and the default takes none away.
+        sizes = [size for size in sizes if size.is_limited]
     guests = [it for it in requests if not is_owners(it, placement)]
     own = [(it, str(it) in placement.readers) for it in placement.grants]
     own += [
@@ -336,7 +341,7 @@ def _wanted(placement: Placement, requests: Collection[Request]) -> Wanted:
     networks, readers = divide([*own, *others])
     own_networks, own_readers = divide(own)
     return Wanted(
-        size=max([placement.size, *(it.size for it in owners)]),
+        size=max([placement.size, *sizes]),
         networks=networks,
         own_networks=own_networks,
         applications=tuple(dict.fromkeys(it.application for it in (*owners, *guests))),

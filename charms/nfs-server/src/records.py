@@ -175,6 +175,7 @@ PLACEMENT = Record(
     unit=Field("owner", text),
     uuid=Field("uuid", text),
     application=Field("application", text),
+    is_inherited=Field("inherited", flag),
     is_manual=Field("by-hand", flag),
     size=Field("size", size, _plain_size),
     grants=Field("grants", _NETWORKS, _texts),

@@ -124,6 +124,8 @@ class Placement:
     """That of its image, once the unit has reported it: the share was made."""
     application: str = ""
     """Whose it is: who asked for it first. Empty: the operator's, or nobody's yet."""
+    is_inherited: bool = False
+    """That one has it since another gave it up, and has requested no size of its own."""
     is_manual: bool = False
     """It was created by an action, and exists without an integration."""
     size: Size = UNKNOWN

@@ -415,6 +415,19 @@ def test_it_stays(before: str, applications: list[int], after: str):
     assert made == {"/data": Placement(A, "u1", after)}
 
 
+def test_the_default_size_takes_no_limit_away_that_another_set():
+    """The default is no limit; that an application inherits a share is nobody's word for it."""
+    placed = {"/data": Placement(A, "u1", "app9")}
+    for size, wanted in (NO_LIMIT, UNKNOWN), (Size(20), Size(20)), (NO_LIMIT, NO_LIMIT):
+        asked = [replace(request(1), size=size)]
+        placed = placement.assign(asked, placed)
+        assert placed["/data"].application == "app1"
+        assert placement.wanted(asked, placed)["/data"].size == wanted
+    # Of what isn't made yet nobody set one.
+    placed = placement.assign([replace(request(1), size=NO_LIMIT)], {"/data": Placement(A)})
+    assert not placed["/data"].is_inherited
+
+
 def test_what_an_operator_made_stays_the_operators():
     made = {"/data": Placement(A, "u1", is_manual=True)}
     assert placement.assign([request()], made) == made

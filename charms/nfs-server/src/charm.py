@@ -77,8 +77,8 @@ class NfsServerCharm(ops.CharmBase):
         self._server.open_ports()
 
     def _on_storage_attached(self, event: ops.StorageAttachedEvent) -> None:
-        if directory := self._reader.directory:
-            deleted.resume(directory, self._reader.application)
+        if self._reader.directory:
+            deleted.resume()
         if nfs.is_installed():  # Else `install` comes next.
             self._on_event(event)
 

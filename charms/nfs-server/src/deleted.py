@@ -36,6 +36,8 @@ MAX_KEEP_S = MAX_KEEP_DELETED_DAYS * DAY_S
 # What a boot may lose of the count.
 COUNT_EVERY_S = 60 * 60
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+# Gone with the boot whose seconds are in it.
+ATTACHED = Path("/run/nfs-server-charm/attached")
 # The key in an identity.
 _KEY = "deleted"
 _NAME = re.compile(r"[a-z0-9_]+\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.(deleted|json)")
@@ -63,7 +65,8 @@ class _Deletion:
     def counted(self) -> "_Deletion":
         """Count the time that has passed in this boot; of another one nothing is known."""
         boot, now_s = _now()
-        passed_s = now_s - self.seen_s if boot == self.boot else 0
+        since_s = max(self.seen_s, _attached_s())
+        passed_s = now_s - since_s if boot == self.boot else 0
         counted_s = self.counted_s + max(0, passed_s)
         return replace(self, counted_s=counted_s, boot=boot, seen_s=now_s)
 
@@ -229,19 +232,20 @@ def restore(share: DeletedShare, name: str, application: str) -> None:
         _rename(kept, image)
 
 
-def resume(directory: Path, application: str) -> None:
-    """Go on counting from now, on a storage that was attached: it stood still while it was not.
+def resume() -> None:
+    """Go on counting from now: the storage was attached, and the time stood still before.
 
-    Raises:
-        OSError: it can't be written. What is kept must not pass for older than it is.
+    Not written on the storage, which may be full.
     """
-    for path in _files(directory, ".deleted"):
-        try:
-            identity, deletion = _read_record(path.with_suffix(".json"), application)
-        except (OSError, ValueError):  # Nothing that is ever deleted.
-            continue
-        boot, now_s = _now()
-        _write(path, identity, replace(deletion, boot=boot, seen_s=now_s))
+    machine.write_atomically(ATTACHED, f"{_now()[1]}\n")
+
+
+def _attached_s() -> int:
+    """Tell when in this boot the storage was attached; 0: before it."""
+    try:
+        return int(ATTACHED.read_text())
+    except FileNotFoundError:
+        return 0
 
 
 def count(share: DeletedShare, application: str) -> None:

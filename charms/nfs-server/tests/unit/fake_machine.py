@@ -318,7 +318,7 @@ class FakeDeleted:
         path = image.path.with_name(f"{share_id(name)}.img")
         self._machine.on_storage[name] = replace(image, name=name, path=path)
 
-    def resume(self, directory: Path, application: str) -> None:
+    def resume(self) -> None:
         for name, share in self._machine.deleted.items():
             self._machine.deleted[name] = replace(share, is_past=False)
 

@@ -219,7 +219,9 @@ class Mounted:
     source: str
     fstype: str
     options: frozenset[str]
-    """Options of the mount and of its file system: "ro", "nosuid", "vers=4.2"…"""
+    """Options of the mount and of its file system: "ro" if either is, "nosuid", "vers=4.2"…"""
+    device: str
+    """Number of its file system in the kernel, "0:53": mounts of one superblock have the same."""
 
 
 def read_mounts() -> tuple[Mounted, ...]:
@@ -234,13 +236,15 @@ def read_mounts() -> tuple[Mounted, ...]:
 
 def _parse_mountinfo(line: str) -> Mounted:
     fields, _, tail = line.partition(" - ")
-    where, options = fields.split(" ")[4:6]
+    _, _, device, _, where, options = fields.split(" ")[:6]
     fstype, source, super_options = tail.split(" ")[:3]
+    both = frozenset(options.split(",")) | frozenset(super_options.split(","))
     return Mounted(
         where=_unescape(where),
         source=_unescape(source),
         fstype=fstype,
-        options=frozenset(options.split(",")) | frozenset(super_options.split(",")),
+        options=both - {"rw"} if "ro" in both else both,
+        device=device,
     )
 
 

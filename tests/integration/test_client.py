@@ -9,7 +9,8 @@ from story import APP, CLIENT, DEPLOY_TIMEOUT_S, MOUNT, SERVER, Story, becomes
 
 pytestmark = pytest.mark.bare
 
-OTHER = "other-client"
+OTHER, NEIGHBOUR = "other-client", "neighbour"
+NEIGHBOUR_UNIT = f"{NEIGHBOUR}/0"
 SERVER_UNIT, CLIENT_UNIT, APP_UNIT = f"{SERVER}/0", f"{CLIENT}/0", f"{APP}/0"
 CHARM = "/var/lib/juju/agents/unit-nfs-client-0/charm"
 
@@ -54,15 +55,15 @@ def test_deploy(story: Story):
     story.juju.integrate(f"{CLIENT}:juju-info", APP)
     story.settle(SERVER, APP, CLIENT, timeout=DEPLOY_TIMEOUT_S)
     story.juju.integrate(f"{OTHER}:juju-info", APP)
-    story.until_says(f"{OTHER}/0", "blocked", f"{CLIENT_UNIT} has {MOUNT} for its share")
+    story.until_says(f"{OTHER}/0", "blocked", f"{CLIENT} has {MOUNT} for its share")
 
 
 def test_two_clients_on_one_machine(story: Story):
     """The second is refused at, in and around the first one's mount, and mounts beside it."""
-    _refused_at(story, f"{MOUNT}/in", f"{CLIENT_UNIT} has {MOUNT} for its share")
+    _refused_at(story, f"{MOUNT}/in", f"{CLIENT} has {MOUNT} for its share")
     assert _mounted(story) == [MOUNT]
     _mount_at(story, CLIENT, "/a/b")
-    _refused_at(story, "/a", f"{CLIENT_UNIT} has /a/b for its share")
+    _refused_at(story, "/a", f"{CLIENT} has /a/b for its share")
     _mount_at(story, OTHER, "/other")
     _mount_at(story, CLIENT, MOUNT)
     assert _mounted(story) == [MOUNT, "/other"]
@@ -81,6 +82,51 @@ def test_what_others_mount_is_left_alone(story: Story):
     assert story.run(APP_UNIT, "cat /foreign/file /other/file") == "theirs\nsecond"
     story.configure(OTHER, mountpoint="/other")
     story.settle(OTHER)
+
+
+def test_one_share_twice_on_one_machine(story: Story):
+    """They have one superblock in the kernel: what is done to the one mount leaves the other."""
+    story.configure(OTHER, share_name=CLIENT)
+    story.until(APP_UNIT, "grep -x first /other/file")
+    story.configure(OTHER, read_only="true")
+    story.until(APP_UNIT, "findmnt /other --options ro")
+    story.settle(CLIENT, OTHER, SERVER)
+    _writes_in_the_first_alone(story)
+    for order in "/other /data", "/data /other":
+        units = [name.removeprefix("/") + ".mount" for name in order.split()]
+        story.run(APP_UNIT, f"umount /other /data && systemctl start {units[0]}")
+        story.run(APP_UNIT, f"systemctl start {units[1]}")
+        _writes_in_the_first_alone(story)
+    story.configure(OTHER, read_only="false")
+    story.until(APP_UNIT, "echo third > /other/file")
+    story.settle(CLIENT, OTHER, SERVER)
+    assert story.run(APP_UNIT, f"cat {MOUNT}/file") == "third"
+
+
+def _writes_in_the_first_alone(story: Story) -> None:
+    story.run(APP_UNIT, f"echo first > {MOUNT}/file && cat /other/file")
+    _, said = story.try_to_run(APP_UNIT, "echo second > /other/file")
+    assert "Read-only file system" in said, said
+
+
+@pytest.mark.needs("network")
+def test_force_umount_leaves_the_other(story: Story):
+    """What waits for a silent server in the one mount goes on when the other is forced away."""
+    write = f"dd if=/dev/zero of={MOUNT}/waited bs=4k count=1 conv=fsync"
+    story.machines.unplug(SERVER_UNIT)
+    story.run(APP_UNIT, f"systemd-run --quiet --unit=waits --remain-after-exit {write}")
+    task = story.act(f"{OTHER}/0", "force-umount", mountpoint="/other")
+    assert task.success, task
+    story.run(APP_UNIT, "! findmnt /other")
+    story.machines.plug(SERVER_UNIT)
+    ended = "systemctl show waits --property=SubState,Result"
+    story.until(APP_UNIT, f"{ended} | grep -q exited")
+    story.run(APP_UNIT, f"{ended} | grep success && rm {MOUNT}/waited")
+    assert story.act(f"{OTHER}/0", "remount").success
+    story.configure(OTHER, share_name=OTHER)
+    story.until(APP_UNIT, "grep -x second /other/file")
+    story.settle(CLIENT, OTHER, SERVER)
+    story.run(APP_UNIT, f"echo first > {MOUNT}/file")
 
 
 @pytest.mark.needs("outsider")
@@ -137,6 +183,40 @@ def test_apt_locked_by_another(story: Story):
     waits = "until grep -q '^[0-9]*: -> POSIX' /proc/locks; do sleep 0.1; done"
     story.run(APP_UNIT, f"{waits}; rm /run/locked")
     story.until(APP_UNIT, f"test -e /usr/sbin/mount.nfs && findmnt {MOUNT} --options noexec")
+    story.settle(CLIENT, OTHER)
+
+
+def test_one_client_of_two_applications_on_one_machine(story: Story):
+    """Its units there have one mount, and who leaves first leaves it to the other."""
+    machine = story.juju.status().apps[APP].units[APP_UNIT].machine
+    story.juju.deploy(story.charms[APP], NEIGHBOUR, to=machine)
+    story.juju.integrate(f"{CLIENT}:juju-info", NEIGHBOUR)
+    story.until_says(NEIGHBOUR_UNIT, "active", timeout=DEPLOY_TIMEOUT_S)
+    (second,) = story.unit(NEIGHBOUR_UNIT).subordinates
+    story.until_says(second, "active")
+    assert story.act(second, "show-mount").results["state"] == "mounted"
+    assert _mounted(story) == [MOUNT, "/other"]
+    story.juju.remove_relation(f"{CLIENT}:juju-info", NEIGHBOUR)
+    story.gone(second)
+    story.settle(CLIENT, OTHER, SERVER)
+    assert _mounted(story) == [MOUNT, "/other"]
+    story.juju.remove_application(NEIGHBOUR)
+
+
+LATE = f"""
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStop=/bin/sh -c 'sleep 4; echo late > {MOUNT}/late'
+"""
+
+
+def test_a_service_writes_while_the_machine_goes_down(story: Story):
+    """It says nothing of the mount that it needs, and is not stopped before it."""
+    unit = f"printf '%s' {shlex.quote(LATE)} > /run/systemd/system/late.service"
+    story.run(APP_UNIT, f"{unit} && systemctl start late")
+    story.machines.reboot(APP_UNIT)
+    story.until(APP_UNIT, f"grep -x late {MOUNT}/late")
     story.settle(CLIENT, OTHER)
 
 

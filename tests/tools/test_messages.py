@@ -125,7 +125,7 @@ PARTS = {
     ", ",
     "; ",
     "a process",
-    "nothing is mounted any more",
+    "this unit has nothing mounted any more",
     "share …: …",
     "…: …",
     "……; for the rest see list-shares and the clients' statuses",

@@ -87,6 +87,9 @@ class NfsClientCharm(ops.CharmBase):
             owned = records.read_owned(self.unit.name)
             self._ask(owned)
             self._apply(self._decide(owned), owned)
+            if isinstance(event, ops.UpgradeCharmEvent):
+                for mount in records.read_owned(self.unit.name):
+                    self._try(mounts.start_umount_unit, mount)
 
     def _ask(self, owned: tuple[OwnedMount, ...]) -> None:
         config, share = parse_config(self.config), self._read_share()
@@ -120,7 +123,9 @@ class NfsClientCharm(ops.CharmBase):
         if plan.keep or _find_obstacle(plan.wanted, owned):
             return
         others = [mount for mount in owned if not mount.serves(plan.wanted)]
-        are_gone = [self._undo(mounts.unmount, mount) for mount in others]
+        # Another place or share is the whole application's wish; none may be this unit's alone.
+        undo = mounts.unmount if plan.wanted else self._leave
+        are_gone = [self._try(undo, mount) for mount in others]
         # Once more: what one of them held or hid can be seen now.
         if plan.wanted and all(are_gone) and not (others and _find_obstacle(plan.wanted)):
             try:
@@ -128,8 +133,11 @@ class NfsClientCharm(ops.CharmBase):
             except mounts.MountsError as error:
                 self._note_left(str(error))
 
-    def _undo(self, act: Callable[[OwnedMount], bool | None], mount: OwnedMount) -> bool:
-        """Undo a mount as far as the machine lets us: what goes must not be held up by it."""
+    def _leave(self, mount: OwnedMount) -> bool:
+        return mounts.leave(mount, self.unit.name)
+
+    def _try(self, act: Callable[[OwnedMount], bool | None], mount: OwnedMount) -> bool:
+        """Do something to a mount as far as the machine lets us: no hook is held up by it."""
         try:
             return bool(act(mount))
         except mounts.MountsError as error:
@@ -150,10 +158,12 @@ class NfsClientCharm(ops.CharmBase):
         """Leave nothing behind, or what is in use."""
         self._leaves_now = True
         for mount in records.read_owned(self.unit.name):
-            if not self._undo(mounts.unmount, mount) and mounts.is_still_mounted(mount):
+            is_ours_alone = not mount.others(self.unit.name)
+            has_left = self._try(self._leave, mount)
+            if not has_left and is_ours_alone and mounts.is_still_mounted(mount):
                 # There will be nobody to try again. Mounted by the unit file at every boot, it
                 # would be a mount that belongs to nobody.
-                self._undo(mounts.abandon, mount)
+                self._try(mounts.abandon, mount)
                 where = mount.mountpoint
                 self._note_left(
                     f"{where} is in use and stays mounted; when it is free, run: umount {where}"
@@ -210,9 +220,15 @@ class NfsClientCharm(ops.CharmBase):
         event.set_results({"mountpoint": mountpoint, "state": "held", "users": ", ".join(users)})
 
     def _read_share(self) -> Share | None:
-        """Read what the server says. While one relation replaces another there can be two."""
+        """Read what the server says. While one relation replaces another there can be two.
+
+        Another unit of the machine may have the new one's mounted already.
+        """
+        mounted = {mount.endpoint for mount in records.read_owned(self.unit.name)}
         shares = self.nfs_share.shares()
-        share = min(shares, key=lambda share: share.integration_id, default=None)
+        share = min(
+            shares, key=lambda it: (it.endpoint not in mounted, it.integration_id), default=None
+        )
         # A server that goes loses its units first. What it says then lets nobody in any more.
         is_going = share is not None and not self._relation(share).units
         return replace(share, is_admitted=False) if share and is_going else share
@@ -280,7 +296,9 @@ class NfsClientCharm(ops.CharmBase):
                 bad.cause if (bad := obstacles.find_bad_way(mount.mountpoint)) else "",
             )
             for mount in owned
-            if not mount.serves(plan.wanted) and mounts.is_still_mounted(mount)
+            if not mount.serves(plan.wanted)
+            and (plan.wanted or not mount.others(self.unit.name))
+            and mounts.is_still_mounted(mount)
         )
 
     def _is_leaving(self) -> bool:

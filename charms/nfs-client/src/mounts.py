@@ -8,6 +8,7 @@ may be mounted on it, since a dead NFS server would hold whoever does: but see `
 import contextlib
 import logging
 import os
+import re
 import socket
 import threading
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ import records
 import trouble
 from charms.storage_libs.v0.nfs_interfaces import DEFAULT_PORT, Endpoint
 from nfs_charms import machine
-from plan import OwnedMount, WantedMount
+from plan import OwnedMount, WantedMount, application
 from trouble import Trouble
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 PACKAGE = "nfs-common"
 """What mounting NFS takes. It is never removed: others may use it."""
 MOUNT_NFS = Path("/usr/sbin/mount.nfs")
+MOUNT = "/usr/bin/mount"
 UMOUNT = "/usr/bin/umount"
 SYSTEMD_RUN = "/usr/bin/systemd-run"
 CHATTR = "/usr/bin/chattr"
@@ -40,6 +42,7 @@ UMOUNT_TIMEOUT_S = 15.0
 JOURNAL_TIMEOUT_S = 10.0
 CHATTR_TIMEOUT_S = 10.0
 
+_HELPERS = ("retry", "check", "umount")
 _TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -60,7 +63,7 @@ def ensure_mounted(wanted: WantedMount) -> bool:
     mounted anew, if nobody uses it. What is wrong in the end is noted (`trouble`).
 
     Raises:
-        MountsError: systemd doesn't take the units.
+        MountsError: systemd doesn't take the units, or a program writes to what may only be read.
     """
     changed = _ensure_enabled(wanted)
     if is_held(wanted.mountpoint):
@@ -68,11 +71,11 @@ def ensure_mounted(wanted: WantedMount) -> bool:
     found = _find_trouble(wanted)
     if found is Trouble.STALE and _umount(wanted.mountpoint):
         found = _find_trouble(wanted)
-    if not is_mounted(wanted):
-        _start(wanted, is_answering=found is None)
-        changed = True
     trouble.note(wanted.mountpoint, found)
-    return changed
+    if is_mounted(wanted):
+        return changed
+    _start(wanted, is_answering=found is None)
+    return True
 
 
 def _ensure_enabled(wanted: WantedMount) -> bool:
@@ -84,6 +87,18 @@ def _ensure_enabled(wanted: WantedMount) -> bool:
             machine.systemctl("enable", "--no-reload", name)
             changed = True
     return changed
+
+
+def start_umount_unit(owned: OwnedMount) -> None:
+    """Start the unit that unmounts at shutdown; where this revision mounted, the mount unit has.
+
+    Raises:
+        MountsError: it does not start.
+    """
+    name = _helper_unit_names(owned.mountpoint)[-1]
+    if is_still_mounted(owned) and (machine.UNIT_DIRECTORY / name).exists():
+        with machine.failing_as(MountsError, f"{owned.mountpoint}: can't set up the mount unit"):
+            machine.systemctl("start", name)
 
 
 def _ensure_directory(mountpoint: str) -> None:
@@ -133,10 +148,18 @@ def _find_trouble(wanted: WantedMount) -> Trouble | None:
 
 def _render_units(wanted: WantedMount) -> dict[str, str]:
     mount_unit = machine.mount_unit_name(wanted.mountpoint)
-    retry_unit, check_unit = _helper_unit_names(wanted.mountpoint)
+    retry_unit, check_unit, umount_unit = _helper_unit_names(wanted.mountpoint)
     port = "" if wanted.endpoint.port == DEFAULT_PORT else f",port={wanted.endpoint.port}"
+    is_elsewhere = any(
+        it.endpoint == wanted.endpoint and it.mountpoint != wanted.mountpoint
+        for it in records.read_all()
+    )
+    # Else who mounts the share on this machine later, to write, has a read-only superblock too.
+    cache = ",nosharecache" if "ro" in wanted.flags else ""
     values = {
-        "unit": wanted.unit,
+        "application": application(wanted.unit),
+        "units": " ".join(sorted({wanted.unit, *wanted.others})),
+        "is_alone": "no" if is_elsewhere else "yes",
         "share": wanted.share,
         "named": "yes" if wanted.is_named else "no",
         "endpoint": str(wanted.endpoint),
@@ -144,16 +167,18 @@ def _render_units(wanted: WantedMount) -> dict[str, str]:
         "mountpoint": wanted.mountpoint,
         "parent": str(Path(wanted.mountpoint).parent),
         # mount.nfs takes the newest minor version that the server has, and never NFSv3 (nfs(5)).
-        "options": f"hard,_netdev,retry=0,vers=4{port},{','.join(wanted.flags)}",
+        "options": f"hard,_netdev,retry=0,vers=4{port},{','.join(wanted.flags)}{cache}",
         "made_directory": _find_made_directory(wanted),
         "mount_unit": mount_unit,
         "retry_unit": retry_unit,
         "check_unit": check_unit,
+        "umount_unit": umount_unit,
     }
     # The record comes last, so that where it is, the others are too.
     return {
         retry_unit: _render("retry.service.j2", retry_unit, values),
         check_unit: _render("check.service.j2", check_unit, values),
+        umount_unit: _render("umount.service.j2", umount_unit, values),
         mount_unit: _render("nfs.mount.j2", mount_unit, values),
     }
 
@@ -162,10 +187,11 @@ def _render(template: str, unit: str, values: Mapping[str, str]) -> str:
     return machine.render(_TEMPLATES / template, machine.UNIT_DIRECTORY / unit, **values)
 
 
-def _helper_unit_names(mountpoint: str) -> tuple[str, str]:
-    """Name the units that try again, and that look whether the mount would hide something."""
+def _helper_unit_names(mountpoint: str) -> tuple[str, str, str]:
+    """Name the units that try again, look whether the mount would hide something, and unmount."""
     name = machine.mount_unit_name(mountpoint).removesuffix(".mount")
-    return f"nfs-client-retry-{name}.service", f"nfs-client-check-{name}.service"
+    retry, check, umount = (f"nfs-client-{it}-{name}.service" for it in _HELPERS)
+    return retry, check, umount
 
 
 def _find_made_directory(wanted: WantedMount) -> str:
@@ -178,16 +204,44 @@ def _find_made_directory(wanted: WantedMount) -> str:
 
 
 def _start(wanted: WantedMount, *, is_answering: bool) -> None:
-    """Mount, or remount with other flags. That it fails is a fact, told by `read_failure`."""
+    """Mount, or remount with other flags. That it fails is a fact, told by `read_failure`.
+
+    Raises:
+        MountsError: see `_remount_this_one`.
+    """
     name = machine.mount_unit_name(wanted.mountpoint)
     is_there = machine.mounted_at(wanted.mountpoint) is not None
     try:
-        if is_answering:
-            machine.systemctl("reload" if is_there else "start", name, timeout_s=START_TIMEOUT_S)
-        elif not is_there:
-            machine.systemctl("start", "--no-block", name)
+        if not is_there:
+            how = () if is_answering else ("--no-block",)
+            machine.systemctl("start", *how, name, timeout_s=START_TIMEOUT_S)
+        elif is_answering and "ro" in wanted.flags:
+            _remount_this_one(wanted)
+        elif is_answering:
+            machine.systemctl("reload", name, timeout_s=START_TIMEOUT_S)
     except machine.CommandError as error:
         logger.warning("%s", error)
+
+
+def _remount_this_one(wanted: WantedMount) -> None:
+    """Give a mount other flags (mount(8), `remount,bind`).
+
+    A plain remount is of the superblock, which all mounts of a share on a machine have in common,
+    and would make all of them read-only.
+
+    Raises:
+        MountsError: a program has a file open for writing.
+    """
+    options = ",".join(["remount", "bind", *wanted.flags])
+    try:
+        machine.run(
+            MOUNT, "--no-canonicalize", "--options", options,
+            wanted.endpoint.source, wanted.mountpoint,
+            timeout_s=UMOUNT_TIMEOUT_S,
+        )  # fmt: skip
+    except machine.CommandError as error:
+        said = f"{wanted.mountpoint} can't be made read-only: stop what writes there"
+        raise MountsError(f"{said} ({error.output})") from error
 
 
 def is_mounted(wanted: WantedMount) -> bool:
@@ -236,6 +290,22 @@ def read_failure(wanted: WantedMount) -> str:
     return said[-1] if said else ""
 
 
+def leave(owned: OwnedMount, unit: str) -> bool:
+    """Leave a mount to the other units that have it, and unmount it if there are none.
+
+    Raises:
+        MountsError: the units can't be removed, or written.
+    """
+    others = owned.others(unit)
+    if not others:
+        return unmount(owned)
+    path = records.unit_file(owned.mountpoint)
+    with machine.failing_as(MountsError, f"{owned.mountpoint}: can't set up the mount unit"):
+        text = re.sub("^Unit=.*$", f"Unit={' '.join(others)}", path.read_text(), flags=re.M)
+        machine.ensure_units({path.name: text})
+    return True
+
+
 def unmount(owned: OwnedMount) -> bool:
     """Unmount a share if nobody uses it, and undo what was done for it; say whether it is gone.
 
@@ -276,7 +346,8 @@ def force_unmount(owned: OwnedMount) -> None:
     """Unmount a share whoever uses it, also of a dead server; it stays so until `remount`.
 
     What was not written yet is lost, and who has files open on it gets errors (umount(8), --force
-    and --lazy).
+    and --lazy). Where it is mounted elsewhere on the machine too, those have nothing to do with
+    it: it disappears here, and what waits for the server goes on waiting.
 
     Raises:
         MountsError: it is mounted all the same, or others than root can change the way to it.
@@ -285,8 +356,17 @@ def force_unmount(owned: OwnedMount) -> None:
         raise MountsError(f"{bad.cause}: run `umount {owned.mountpoint}`")
     # First: after the other, a hook that comes between would mount it again.
     trouble.note(owned.mountpoint, Trouble.HELD)
-    if not _umount(owned.mountpoint, "--force", "--lazy"):
+    force = ["--force"] if _has_own_superblock(owned) else []
+    if not _umount(owned.mountpoint, *force, "--lazy"):
         raise MountsError(f"{owned.mountpoint}: the kernel does not unmount it")
+
+
+def _has_own_superblock(owned: OwnedMount) -> bool:
+    """Whether a share is mounted nowhere else: --force ends all that waits for its server."""
+    mounted = machine.mounted_at(owned.mountpoint)
+    return mounted is not None and all(
+        it.where == owned.mountpoint for it in machine.read_mounts() if it.device == mounted.device
+    )
 
 
 def _umount(mountpoint: str, *options: str) -> bool:
@@ -322,16 +402,17 @@ def _forget(owned: OwnedMount, *, stop_mount: bool) -> None:
     is mounted: for the machine's shutdown, the unit unmounts by force.
     """
     mount_unit = machine.mount_unit_name(owned.mountpoint)
-    retry_unit, check_unit = _helper_unit_names(owned.mountpoint)
+    retry_unit, check_unit, umount_unit = _helper_unit_names(owned.mountpoint)
     with machine.failing_as(MountsError, f"{owned.mountpoint}: can't remove the mount unit"):
         # In this order: a mount stopped while it is tried has failed, and starts the other.
-        for name in [mount_unit, retry_unit] if stop_mount else [retry_unit]:
+        stopped = [mount_unit, retry_unit] if stop_mount else [retry_unit]
+        for name in [*stopped, umount_unit]:
             if (machine.UNIT_DIRECTORY / name).exists():
                 machine.systemctl("stop", name, timeout_s=START_TIMEOUT_S)
         machine.systemctl("disable", "--no-reload", mount_unit)
         _remove_made_directories(owned)
         trouble.note(owned.mountpoint, None)
-        machine.remove_units([retry_unit, check_unit, mount_unit])
+        machine.remove_units([retry_unit, check_unit, umount_unit, mount_unit])
 
 
 def _remove_made_directories(owned: OwnedMount) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import records
 from nfs_charms import machine
-from plan import OwnedMount, WantedMount
+from plan import OwnedMount, WantedMount, application
 
 AUTOMOUNT = Path("/usr/sbin/automount")
 AUTOFS_MAPS = Path("/etc")  # In auto.*, on Debian and Ubuntu.
@@ -37,14 +37,14 @@ def find_obstacle(wanted: WantedMount) -> str:
     mountpoint = wanted.mountpoint
     unit_file = records.unit_file(mountpoint)
     owned = records.read(unit_file)
-    if owned and owned.unit != wanted.unit:
+    if owned and owned.application != application(wanted.unit):
         owned = None
     mounted = machine.mounted_at(mountpoint)
     if mounted and owned and records.is_from(mounted, owned.endpoint):
         return _say(find_bad_way(mountpoint))
     if neighbour := _find_neighbour(wanted):
         return (
-            f"{mountpoint}: {neighbour.unit} has {neighbour.mountpoint} for its share"
+            f"{mountpoint}: {neighbour.application} has {neighbour.mountpoint} for its share"
             f" ({records.unit_file(neighbour.mountpoint)}), choose another mountpoint"
         )
     choose = "or choose another mountpoint"
@@ -69,8 +69,9 @@ def _say(bad: BadWay | None) -> str:
 
 
 def _find_neighbour(wanted: WantedMount) -> OwnedMount | None:
-    """Find another unit's mount at, above or below the mount point, mounted now or not."""
-    others = (owned for owned in records.read_all() if owned.unit != wanted.unit)
+    """Find another application's mount at, above or below the mount point, mounted now or not."""
+    ours = application(wanted.unit)
+    others = (owned for owned in records.read_all() if owned.application != ours)
     here = wanted.mountpoint
     return next((it for it in others if it.mountpoint == here or it.is_around(wanted)), None)
 

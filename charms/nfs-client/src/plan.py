@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is to be mounted: a pure function of what is asked, granted and there. No I/O, no ops."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -14,7 +14,7 @@ class WantedMount:
     """A mount as it should be."""
 
     unit: str
-    """The Juju unit that it belongs to."""
+    """Our Juju unit."""
     mountpoint: str
     share: str
     """Name of the share that the endpoint was granted for."""
@@ -22,21 +22,29 @@ class WantedMount:
     flags: tuple[str, ...]
     is_named: bool = False
     """Whether the operator gave the share its name."""
+    others: frozenset[str] = frozenset()
+    """The other units of our application that have it on this machine."""
 
 
 @dataclass(frozen=True)
 class OwnedMount:
-    """A mount that one of our units has: its unit file, as it was written."""
+    """A mount that our application has here: its unit file, as it was written."""
 
     mountpoint: str
     share: str
     endpoint: Endpoint
     made_directory: str = ""
     """The topmost directory that the charm made for the mount point; empty if it made none."""
-    unit: str = ""
-    """The Juju unit that it belongs to."""
+    application: str = ""
+    """The Juju application that it belongs to."""
+    units: tuple[str, ...] = ()
+    """The units of that which have it, on this machine."""
     is_named: bool = False
     """Whether the operator gave the share its name."""
+
+    def others(self, unit: str) -> tuple[str, ...]:
+        """Name the units that have it beside one."""
+        return tuple(it for it in self.units if it != unit)
 
     def serves(self, wanted: WantedMount | None) -> bool:
         """Whether this is the wanted mount, its flags aside: those can change while mounted."""
@@ -58,6 +66,11 @@ class Plan:
     """The one mount there should be. None: none, or see `keep`."""
     keep: bool = False
     """Leave everything as it is: what is wanted can't be known now."""
+
+
+def application(unit: str) -> str:
+    """Name the application of a unit."""
+    return unit.partition("/")[0]
 
 
 def name_unnamed(
@@ -86,7 +99,7 @@ def decide(
     unnamed: str,
     share: Share | None,
     said: Mapping[str, str],
-    owned: Iterable[OwnedMount],
+    owned: Collection[OwnedMount],
 ) -> Plan:
     """Decide what should be mounted.
 
@@ -112,6 +125,7 @@ def decide(
         share.endpoint,
         config.flags,
         is_named=bool(config.share_name),
+        others=frozenset(it for mount in owned for it in mount.others(unit)),
     )
     if not share.is_admitted or _is_for_another(wanted, said, owned):
         return Plan(keep=True)

@@ -10,9 +10,12 @@ from pathlib import Path
 
 from charms.storage_libs.v0.nfs_interfaces import Endpoint
 from nfs_charms import machine
-from plan import OwnedMount
+from plan import OwnedMount, application
 
 logger = logging.getLogger(__name__)
+
+# Where Juju has a directory for each unit of this machine.
+AGENTS = Path("/var/lib/juju/agents")
 
 
 def unit_file(mountpoint: str) -> Path:
@@ -21,8 +24,8 @@ def unit_file(mountpoint: str) -> Path:
 
 
 def read_owned(unit: str) -> tuple[OwnedMount, ...]:
-    """Read which mounts a Juju unit has on this machine."""
-    return tuple(owned for owned in read_all() if owned.unit == unit)
+    """Read which mounts the application of a Juju unit has on this machine."""
+    return tuple(owned for owned in read_all() if owned.application == application(unit))
 
 
 def read_all() -> tuple[OwnedMount, ...]:
@@ -40,8 +43,10 @@ def read(path: Path) -> OwnedMount | None:
         return None
     settings = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     try:
+        units = settings["Unit"].split()
         return OwnedMount(
-            unit=settings["Unit"],
+            application=application(units[0]) if units else "",
+            units=tuple(it for it in units if _is_present(it)),
             mountpoint=settings["Where"],
             share=settings["Share"],
             endpoint=Endpoint.parse(settings["Endpoint"]),
@@ -52,6 +57,11 @@ def read(path: Path) -> OwnedMount | None:
         # What it says can't be trusted any more: it counts as somebody else's, and is not touched.
         logger.warning("%s was changed by hand: unmount it, and remove it (%s)", path, error)
         return None
+
+
+def _is_present(unit: str) -> bool:
+    """Whether a unit is on this machine: one that was removed by force ran no hook."""
+    return (AGENTS / f"unit-{unit.replace('/', '-')}").exists()
 
 
 def is_from(mounted: machine.Mounted, endpoint: Endpoint) -> bool:

@@ -82,7 +82,7 @@ def status(facts: Facts) -> ops.StatusBase:
     left += facts.left
     if facts.is_leaving:
         said = "; ".join([*in_use, *left])
-        return ops.MaintenanceStatus(LEAVING + (said or "nothing is mounted any more"))
+        return ops.MaintenanceStatus(LEAVING + (said or "this unit has nothing mounted any more"))
     if facts.unsupported:
         return ops.BlockedStatus(facts.unsupported)
     if facts.lacking:

@@ -2,6 +2,7 @@
 """A machine for the tests of `mounts`: systemd, umount(8) and the kernel's table, in memory."""
 
 import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 import mounts
 import obstacles
 import probe
+import records
 import trouble
 from nfs_charms import machine
 from probe import Usage
@@ -42,6 +44,8 @@ class FakeMachine:
     commands: list[tuple[str, ...]] = field(default_factory=list[tuple[str, ...]])
     active: dict[str, str] = field(default_factory=dict[str, str])
     """What is mounted, by mount point: what a line of mountinfo has of it."""
+    running: set[str] = field(default_factory=set[str])
+    """Services."""
     retried: set[str] = field(default_factory=set[str])
     """Units that systemd has started because a mount failed."""
     failed: set[str] = field(default_factory=set[str])
@@ -79,7 +83,7 @@ class FakeMachine:
 
     def _write_mountinfo(self) -> None:
         lines = ["16 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw"]
-        lines += [f"70 16 0:30 / {where} {line}" for where, line in self.active.items()]
+        lines += [f"70 16 {_device(line)} / {where} {line}" for where, line in self.active.items()]
         machine.MOUNTINFO.write_text("\n".join(lines) + "\n")
 
     def run(self, *argv: str, timeout_s: float = 60.0) -> str:
@@ -94,6 +98,8 @@ class FakeMachine:
             return getattr(self, f"_{arguments[0].replace('-', '_')}")(argv, *arguments[1:]) or ""
         if program == "umount":
             return self._umount(argv)
+        if program == "mount":
+            return self._remount(argv, argv[-3].split(","))
         if program == "chattr":
             return self._chattr(argv, *argv[1:])
         if program == "systemd-run":
@@ -144,8 +150,12 @@ class FakeMachine:
 
     def _start(self, argv: tuple[str, ...], name: str) -> None:
         settings = self._settings(name)
+        if name.endswith(".service"):
+            self.running.add(name)
+            return
         assert name == machine.mount_unit_name(settings["Where"])
         assert (self.units / settings["Requires"]).is_file()
+        self._start(argv, settings["Wants"])
         Path(settings["Where"]).mkdir(parents=True, exist_ok=True)  # As systemd does.
         is_empty = not any(Path(settings["Where"]).iterdir())
         if is_empty and self.server_answers and not self.mount_error:
@@ -157,9 +167,19 @@ class FakeMachine:
             raise machine.CommandError(argv, "exit status 1", "Job failed.")
 
     def _reload(self, argv: tuple[str, ...], name: str) -> None:
+        settings = self._settings(name)
+        assert "ro" not in settings["Options"].split(","), "the superblock, which others have too"
         if self.mount_error:
             raise machine.CommandError(argv, "exit status 1", "Job failed.")
-        self._set(self._settings(name))
+        self._set(settings)
+
+    def _remount(self, argv: tuple[str, ...], options: list[str]) -> str:
+        assert {"remount", "bind"} <= set(options), "the superblock, which others have too"
+        if self.mount_error:
+            raise machine.CommandError(argv, "exit status 32", "mount point not mounted")
+        where = argv[-1]
+        self._set({"Where": where, "What": argv[-2], "Options": ",".join(options)})
+        return ""
 
     def _set(self, settings: dict[str, str]) -> None:
         options = settings["Options"].split(",")
@@ -169,6 +189,7 @@ class FakeMachine:
     def _stop(self, _: tuple[str, ...], name: str) -> None:
         settings = self._settings(name)
         self.retried.discard(name)
+        self.running.discard(name)
         if name.endswith(".mount"):
             assert settings["Where"] not in self.active, "unmounts by force"
             if self.mount_hangs:  # A mount(8) that is killed has failed.
@@ -203,6 +224,11 @@ class FakeMachine:
         return "no" if self._known[name] == (self.units / name).read_text() else "yes"
 
 
+def _device(line: str) -> str:
+    """Number a superblock: mounts of one source have one (mount options, and what it is)."""
+    return f"0:{zlib.crc32(line.split(' - ')[1].encode())}"
+
+
 def put_in_place(fake: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the modules find this machine below its root, instead of the computer."""
     fake.units.mkdir()
@@ -215,6 +241,9 @@ def put_in_place(fake: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(obstacles, "AUTOMOUNT", fake.root / "automount")
     monkeypatch.setattr(obstacles, "lstat", fake.lstat)
     monkeypatch.setattr(trouble, "DIRECTORY", fake.root / "trouble")
+    monkeypatch.setattr(records, "AGENTS", fake.root / "agents")
+    for unit in "nfs-client-0", "nfs-client-1":
+        (records.AGENTS / f"unit-{unit}").mkdir(parents=True)
     monkeypatch.setattr(probe, "ask", fake.ask)
     monkeypatch.setattr(mounts, "is_reachable", lambda _: fake.server_answers)
     fake._write_mountinfo()

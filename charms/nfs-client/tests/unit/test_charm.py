@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import dataclasses
+import errno
 import inspect
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -87,7 +89,7 @@ class FakeMounts:
     def mounted_at(self, where: str | Path) -> machine.Mounted | None:
         endpoint, flags = self.mounted.get(str(where), (DATA, ()))
         is_there = str(where) in self.mounted
-        found = machine.Mounted(str(where), endpoint.source, "nfs4", frozenset(flags))
+        found = machine.Mounted(str(where), endpoint.source, "nfs4", frozenset(flags), "0:30")
         return found if is_there else None
 
     def remount(self, wanted: WantedMount) -> bool:
@@ -127,7 +129,11 @@ class FakeMounts:
             trouble = Trouble.SILENT if not self.is_server_up else Trouble.STALE
             self.noted[wanted.mountpoint] = Noted(trouble, 1795376400.0)
         self.owned[wanted.mountpoint] = OwnedMount(
-            wanted.mountpoint, wanted.share, wanted.endpoint, is_named=wanted.is_named
+            wanted.mountpoint,
+            wanted.share,
+            wanted.endpoint,
+            units=(wanted.unit,),
+            is_named=wanted.is_named,
         )
         self.most_owned = max(self.most_owned, len(self.owned))
         if self.mounted.get(wanted.mountpoint) == target:
@@ -145,6 +151,9 @@ class FakeMounts:
 
     def find_users(self, mountpoint: str | Path) -> tuple[str, ...]:
         return ("postgres (812)",) if mountpoint in self.busy else ()
+
+    def leave(self, owned: OwnedMount, unit: str) -> bool:
+        return self.unmount(owned)
 
     def unmount(self, owned: OwnedMount) -> bool:
         if owned.mountpoint in self.unsafe and owned.mountpoint in self.mounted:
@@ -418,7 +427,7 @@ class Refreshed:
 def refreshed(
     ctx: testing.Context[NfsClientCharm], fake: FakeMounts, request: pytest.FixtureRequest
 ) -> Refreshed:
-    fake.owned["/data"] = OwnedMount("/data", "/data", DATA)
+    fake.owned["/data"] = OwnedMount("/data", "/data", DATA, units=(UNIT,))
     fake.mounted["/data"] = (DATA, FLAGS)
     return Refreshed(ctx, fake, request.param)
 
@@ -486,7 +495,7 @@ def test_a_name_taken_back_before_anything_is_mounted(
 def test_refreshed_it_keeps_its_share_when_a_refused_name_is_taken_back(
     ctx: testing.Context[NfsClientCharm], fake: FakeMounts, name: str
 ):
-    fake.owned["/data"] = OwnedMount("/data", "/data", DATA)
+    fake.owned["/data"] = OwnedMount("/data", "/data", DATA, units=(UNIT,))
     fake.mounted["/data"] = (DATA, FLAGS)
     relation = dataclasses.replace(GRANTED, local_app_data={"name": "/data", "size": "-1"})
     out = ctx.run(ctx.on.config_changed(), make_state([relation], share_name=name))
@@ -801,7 +810,7 @@ def test_a_unit_that_leaves_unmounts_and_says_so(
 ):
     two = dataclasses.replace(GRANTED, remote_units_data={0: {}, 1: {}})
     state = ctx.run(ctx.on.relation_changed(two), make_state([two]))
-    left = testing.MaintenanceStatus("Leaving: nothing is mounted any more")
+    left = testing.MaintenanceStatus("Leaving: this unit has nothing mounted any more")
     for event in "departed", "departed", "broken":
         relation = state.get_relation(1)
         state = ctx.run(getattr(ctx.on, f"relation_{event}")(relation), state)
@@ -863,6 +872,94 @@ def test_what_the_machine_does_not_take_holds_up_no_hook(
     assert "/data: can't set up the mount unit: " in problem
     real.fail = ""
     assert move(ctx, real, "data") == testing.ActiveStatus()
+
+
+def test_two_units_of_an_application_on_one_machine(real: conftest.FakeMachine):
+    """It is integrated with two principals there: one mount, which the last one undoes."""
+    one, two = (testing.Context(NfsClientCharm, unit_id=number) for number in (0, 1))
+    both = list[tuple[testing.Context[NfsClientCharm], str]]
+    for way in both([(one, "data"), (two, "data")]), both([(two, "moved"), (one, "moved")]):
+        for ctx, name in way:
+            assert move(ctx, real, name) == testing.ActiveStatus()
+            assert list(real.active) == [f"{real.root}/{name}"]
+    moved = make_state([GRANTED], mountpoint=f"{real.root}/moved")
+    two.run(two.on.stop(), moved)
+    one.run(one.on.update_status(), moved)
+    assert list(real.active) == [f"{real.root}/moved"]
+    two.run(two.on.update_status(), moved)
+    real.busy.add(f"{real.root}/moved")
+    for ctx in one, two:
+        out = ctx.run(ctx.on.relation_broken(GRANTED), moved)
+        is_last = ctx is two
+        assert ("in use by" in out.unit_status.message) is is_last
+        assert results_of(ctx, "show-mount", moved)["mountpoint"] == f"{real.root}/moved"
+    real.busy.clear()
+    one.run(one.on.update_status(), make_state())
+    assert real.active
+    two.run(two.on.update_status(), make_state())
+    assert not real.active
+    assert real.unit_files == []
+
+
+def test_who_leaves_one_mount_of_two_takes_nothing_from_the_other(
+    real: conftest.FakeMachine, monkeypatch: pytest.MonkeyPatch
+):
+    """Nor where it can't note that it left; and who was removed by force is not waited for."""
+
+    def full(*_: object, **__: object) -> bool:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    one, two = (testing.Context(NfsClientCharm, unit_id=number) for number in (0, 1))
+    for ctx in one, two:
+        move(ctx, real, "data")
+    state, files = make_state([GRANTED], mountpoint=f"{real.root}/data"), real.unit_files
+    real.busy.add(f"{real.root}/data")
+    with monkeypatch.context() as patch:
+        patch.setattr(machine, "write_atomically", full)
+        assert "No space left" in one.run(one.on.stop(), state).unit_status.message
+    assert (real.unit_files, list(real.active)) == (files, [f"{real.root}/data"])
+    (records.AGENTS / "unit-nfs-client-0").rmdir()
+    two.run(two.on.stop(), state)
+    assert real.unit_files == []
+
+
+def test_where_the_mount_goes_its_units_go(real: conftest.FakeMachine):
+    one, two = (testing.Context(NfsClientCharm, unit_id=number) for number in (0, 1))
+    for ctx, place in (one, "data"), (two, "data"), (two, "moved"):
+        move(ctx, real, place)
+    moved = make_state([GRANTED], mountpoint=f"{real.root}/moved")
+    two.run(two.on.stop(), moved)
+    assert list(real.active) == [f"{real.root}/moved"]
+    one.run(one.on.stop(), moved)
+    assert not real.active
+
+
+def test_a_unit_that_lags_behind_takes_no_server_back(real: conftest.FakeMachine):
+    """The other one on the machine has the new server's share mounted already."""
+    one, two = (testing.Context(NfsClientCharm, unit_id=number) for number in (0, 1))
+    new = make_relation(2, endpoint="nfs://10.0.0.2/srv/nfs/data")
+    place = f"{real.root}/data"
+    one.run(one.on.relation_changed(new), make_state([new], mountpoint=place))
+    out = two.run(two.on.relation_created(new), make_state([GRANTED, new], mountpoint=place))
+    assert out.unit_status == testing.ActiveStatus()
+    assert "10.0.0.2" in real.active[place]
+
+
+def test_a_mount_of_an_earlier_revision_is_unmounted_in_order_at_shutdown(
+    ctx: testing.Context[NfsClientCharm], real: conftest.FakeMachine
+):
+    move(ctx, real, "data")
+    state = make_state([GRANTED], mountpoint=f"{real.root}/data")
+    (unit,) = real.running
+    real.running.clear()
+    ctx.run(ctx.on.update_status(), state)
+    assert not real.running
+    real.fail = "start"
+    out = ctx.run(ctx.on.upgrade_charm(), state)
+    assert "can't set up the mount unit" in out.unit_status.message
+    real.fail = ""
+    ctx.run(ctx.on.upgrade_charm(), state)
+    assert real.running == {unit}
 
 
 def test_stop_unmounts(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):

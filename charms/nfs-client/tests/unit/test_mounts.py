@@ -50,7 +50,7 @@ def snapshot(root: Path) -> list[tuple[str, str]]:
 
 
 UNIT_TEXT = """\
-# Made by the charm of nfs-client/0. Changes by hand are undone.
+# Made by the charm of nfs-client. Changes by hand are undone.
 [Unit]
 Description=NFS share projects
 Wants=network-online.target
@@ -60,15 +60,18 @@ OnFailure=nfs-client-retry-my\\x2ddata-x.service
 # It fails where the directory has files, which the mount would hide; then this one has failed too.
 Requires=nfs-client-check-my\\x2ddata-x.service
 After=nfs-client-check-my\\x2ddata-x.service
+# It is ended before the mount at shutdown, when services have.
+Wants=nfs-client-umount-my\\x2ddata-x.service
 StartLimitIntervalSec=0
 
 [Mount]
 What=[fd77::1]:/srv/nfs/x
 Where=/my-data/x
 Type=nfs
-Options=hard,_netdev,retry=0,vers=4,port=2050,ro,nosuid,nodev,noexec
+Options=hard,_netdev,retry=0,vers=4,port=2050,ro,nosuid,nodev,noexec,nosharecache
 TimeoutSec=15
-# For the machine's shutdown, which a dead server must not hold up.
+# For the machine's shutdown, which a dead server must not hold up for long. What is forced is all
+# that waits for the server, in other mounts of the share too.
 ForceUnmount=yes
 LazyUnmount=yes
 
@@ -115,9 +118,10 @@ def test_mounts(fake: FakeMachine, wanted: WantedMount, where: Path):
     assert where.is_dir()
     assert fake.enabled == [machine.mount_unit_name(where)]
     assert records.read_owned(UNIT) == (
-        OwnedMount(str(where), "/data", ENDPOINT, str(where.parent), UNIT),
+        OwnedMount(str(where), "/data", ENDPOINT, str(where.parent), "nfs-client", (UNIT,)),
     )
-    assert records.read_owned("nfs-client/1") == ()
+    assert records.read_owned("nfs-client/1") == records.read_owned(UNIT)
+    assert records.read_owned("nfs-client-2/0") == ()
 
 
 def test_mounted_costs_nothing(fake: FakeMachine, wanted: WantedMount):
@@ -155,9 +159,17 @@ def test_remount_refused(fake: FakeMachine, wanted: WantedMount):
     mounts.ensure_mounted(wanted)
     fake.mount_error = "busy"
     other = replace(wanted, flags=("ro", "nosuid", "nodev", "exec"))
-    assert mounts.ensure_mounted(other)
+    for _ in range(2):
+        with pytest.raises(mounts.MountsError, match="be made read-only: stop what writes there"):
+            mounts.ensure_mounted(other)
     assert not mounts.is_mounted(other)
     assert mounts.is_mounted(wanted)
+    mounts.ensure_mounted(wanted)
+    fake.mount_error = ""
+    mounts.ensure_mounted(other)
+    fake.mount_error = "busy"
+    mounts.ensure_mounted(wanted)
+    assert mounts.is_mounted(other)
 
 
 def test_dead_server_is_not_asked_to_remount(fake: FakeMachine, wanted: WantedMount):
@@ -225,7 +237,7 @@ def test_unmounts_what_never_was_mounted(
     assert fake.retried
     assert mounts.unmount(only_owned())
     assert not fake.retried
-    assert (fake.unit_files, fake.enabled) == ([], [])
+    assert (fake.unit_files, fake.enabled, fake.running) == ([], [], set())
     assert not where.exists()
 
 
@@ -463,7 +475,10 @@ def test_what_an_earlier_revision_mounted_is_not_touched(fake: FakeMachine, want
     mounts.ensure_mounted(wanted)
     path = records.unit_file(wanted.mountpoint)
     text = path.read_text()
-    kept = [line for line in text.splitlines(keepends=True) if "nfs-client-check" not in line]
+    lines = text.splitlines(keepends=True)
+    kept = [it for it in lines if "nfs-client-check" not in it and "nfs-client-umount" not in it]
+    umount_unit = mounts._helper_unit_names(wanted.mountpoint)[-1]
+    (fake.units / umount_unit).unlink()
     path.write_text("".join(kept).replace("vers=4,", "").replace("Named=no\n", ""))
     machine.systemctl("daemon-reload")
     fake.busy.add(wanted.mountpoint)
@@ -523,7 +538,7 @@ def test_obstacle_unit_of_another(fake: FakeMachine, wanted: WantedMount, where:
     fake.umount(str(where))
     path = fake.units / machine.mount_unit_name(where)
     assert obstacles.find_obstacle(wanted) == (
-        f"{where}: other-client/0 has {where} for its share ({path}), choose another mountpoint"
+        f"{where}: other-client has {where} for its share ({path}), choose another mountpoint"
     )
 
 
@@ -535,9 +550,9 @@ def test_obstacle_in_or_around_the_mount_of_another(
     theirs = os.path.normpath(where / name)
     fake.server_answers = is_mounted
     mounts.ensure_mounted(replace(wanted, unit="other-client/0", mountpoint=theirs))
-    assert f"other-client/0 has {theirs} for its share" in obstacles.find_obstacle(wanted)
+    assert f"other-client has {theirs} for its share" in obstacles.find_obstacle(wanted)
     beside = replace(wanted, mountpoint=f"{where}-2")
-    assert ("other-client/0" in obstacles.find_obstacle(beside)) is (name == "..")
+    assert ("other-client" in obstacles.find_obstacle(beside)) is (name == "..")
 
 
 def test_obstacle_unit_file_of_the_operator(fake: FakeMachine, wanted: WantedMount, where: Path):
@@ -902,6 +917,25 @@ def test_unmounted_by_force_until_remount(
     assert mounts.remount(wanted)
     assert mounts.is_mounted(wanted) is server_answers
     assert trouble_of(wanted) is (None if server_answers else Trouble.SILENT)
+
+
+def test_what_is_mounted_twice_is_not_forced(fake: FakeMachine, wanted: WantedMount):
+    """To force one mount ends what waits for the server in the other, which may be another's."""
+    mounts.ensure_mounted(wanted)
+    fake.mount("/elsewhere", SOURCE)
+    mounts.force_unmount(only_owned())
+    assert fake.commands[-1][1] == "--lazy"
+    assert [it.where for it in machine.read_mounts()] == ["/", "/elsewhere"]
+
+
+def test_what_is_mounted_twice_is_not_forced_at_shutdown(
+    fake: FakeMachine, wanted: WantedMount, where: Path
+):
+    other = replace(wanted, unit="other-client/0", mountpoint=f"{where}-2")
+    for mount, is_forced in (wanted, "yes"), (other, "no"), (wanted, "no"):
+        mounts.ensure_mounted(mount)
+        text = records.unit_file(mount.mountpoint).read_text()
+        assert f"ForceUnmount={is_forced}\n" in text
 
 
 def test_mounted_by_hand_after_force(fake: FakeMachine, wanted: WantedMount):

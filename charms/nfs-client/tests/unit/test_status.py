@@ -158,7 +158,7 @@ TABLE = [
     ),
     pytest.param(
         Facts("nfs-client/0", is_leaving=True),
-        ops.MaintenanceStatus("Leaving: nothing is mounted any more"),
+        ops.MaintenanceStatus("Leaving: this unit has nothing mounted any more"),
         id="leaving",
     ),
     pytest.param(

@@ -83,6 +83,28 @@ def test_a_change_of_leader_moves_nothing(story: Story):
     story.settle(SERVER)
 
 
+@pytest.mark.needs("hooks")
+def test_hooks_that_come_before_the_storage(story: Story):
+    """As after a boot where Juju's agent mounts it: nobody is shut out, nothing made beneath."""
+    path, exported = story.storage(FIRST), _exported(story, FIRST)
+    story.run(FIRST, f"sed -i '\\#{path}#s/^/#late#/' /etc/fstab && sync")
+    story.machines.reboot(FIRST)
+    story.update_status(FIRST)
+    story.until_says(FIRST, "waiting", f"which is not mounted on {path}")
+    read = f"systemd-run --quiet --unit=reads --remain-after-exit cat {DATA}/file"
+    story.run(APP_UNIT, f"echo 3 > /proc/sys/vm/drop_caches; {read}")
+    assert story.run(FIRST, f"ls --almost-all {path}") == ""
+    story.run(FIRST, "sed -i 's/^#late#//' /etc/fstab && systemctl daemon-reload")
+    story.run(FIRST, f"mount {path}")
+    story.update_status(FIRST)
+    story.settle(SERVER)
+    ended = "systemctl show reads --property=SubState,Result"
+    story.until(APP_UNIT, f"{ended} | grep -q exited")
+    story.run(APP_UNIT, f"{ended} | grep success && systemctl stop reads")
+    assert set(_exported(story, FIRST).split()) == set(exported.split())
+    story.settle(CLIENT, OTHER_CLIENT)
+
+
 @pytest.mark.needs("power")
 def test_a_leader_that_is_gone_is_a_follower_when_it_is_back(story: Story):
     """Its lease runs out; another unit decides meanwhile, by what it heard of it before."""

@@ -121,6 +121,11 @@ def read(directory: Path, application: str) -> Found:
     return Found(images, tuple(foreign))
 
 
+def is_there(directory: Path) -> bool:
+    """Whether a storage is mounted; one that is not mounted at all has something in it."""
+    return machine.mounted_at(directory) is not None or any(directory.iterdir())
+
+
 def image_path(directory: Path, name: str) -> Path:
     """Where the image of a share is kept."""
     return directory / f"{share_id(name)}.img"

@@ -47,6 +47,8 @@ class Plan:
     """Why not all clients are admitted that others request shares for."""
     permissions: Mapping[str, Permissions] = field(default_factory=dict[str, Permissions])
     """Owner and mode of shares that are asked for and were not set so before."""
+    copies: tuple[Image, ...] = ()
+    """Copies of images that are shares, which are on this storage or another."""
     expired: tuple[DeletedShare, ...] = ()
     """Deleted shares that were kept for as long as they were to be."""
 
@@ -80,6 +82,7 @@ def decide(snapshot: Snapshot, max_entries: int) -> Plan:
             for it in others
             if placement.is_misplaced(placements.get(it.name), unit, it.uuid)
         ),
+        copies=tuple(it for it in others if _is_copy(it, snapshot)),
         missing=tuple(
             name
             for name, it in sorted(placements.items())
@@ -110,6 +113,19 @@ def _is_share(image: Image, snapshot: Snapshot) -> bool:
     """Whether an image is a share by any word of the leader's."""
     shares = (*snapshot.placements.values(), *snapshot.committed.values())
     return any(it.uuid == image.uuid for it in shares)
+
+
+def _is_copy(image: Image, snapshot: Snapshot) -> bool:
+    """Whether the file system of an image is a share's that is somewhere else, as is said there.
+
+    Else the image may be the share itself, come with its storage.
+    """
+    for name, it in snapshot.placements.items():
+        if it.uuid == image.uuid and (name, it.unit) != (image.name, snapshot.unit):
+            is_here = it.unit == snapshot.unit
+            said = snapshot.found.images.get(name) if is_here else snapshot.reported(name)
+            return said is not None and said.uuid == image.uuid
+    return False
 
 
 def _is_unused(image: Image, snapshot: Snapshot) -> bool:

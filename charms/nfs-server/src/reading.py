@@ -83,6 +83,19 @@ class Reader:
         return attached[0].location if attached else None
 
     @property
+    def awaited(self) -> Path | None:
+        """The storage, where it has shares and Juju has not mounted it yet; None: it is there.
+
+        After a boot hooks may come before it (juju/juju#21135). What is beneath the mount has no
+        shares, and is on the root disk.
+        """
+        directory = self.directory
+        if not directory or images.is_there(directory):
+            return None
+        placements = self.peers.read_placements().values()
+        return directory if any(it.unit == self.unit and it.uuid for it in placements) else None
+
+    @property
     def application(self) -> str:
         """What stands beside each image as its application: no other has the same."""
         return f"{self._model.uuid}/{self._charm.app.name}"
@@ -93,7 +106,9 @@ class Reader:
             return f"{self.unit} is not ready: see juju status"
         if other := self.other_unit:
             return f"{other} serves this machine"
-        return "" if nfs.is_installed() else "the NFS server is not installed: see juju status"
+        if not nfs.is_installed():
+            return "the NFS server is not installed: see juju status"
+        return f"{self.awaited} is not mounted yet: see juju status" if self.awaited else ""
 
     def read(self, *, anew: bool = False) -> tuple[Snapshot, Plan]:
         """Read what is asked, decided and here, anew after work; as the leader, decide."""

@@ -110,6 +110,10 @@ class Reconciler:
         self.outcome = Outcome(is_leaving=self.reader.is_leaving)
         if self.outcome.is_leaving or not self.reader.peers.is_there:
             return self.outcome
+        if awaited := self.reader.awaited:
+            # What is exported stays so: clients wait for what is not mounted (exports(5)).
+            self.outcome = Outcome(awaited=str(awaited))
+            return self.outcome
         outcome = self.install()
         if outcome.has_machine:
             outcome = self._ensure(outcome, leaving)

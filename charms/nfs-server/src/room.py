@@ -198,7 +198,7 @@ def remark(storage: Storage, shares: Collection[Image], deleted: Collection[Imag
     if is_sparse and storage.free_bytes < 2 * reserve_bytes(storage):
         said = (
             f"Only {storage.free_bytes / GIB:.1f}G of the storage are free, and when none is,"
-            " writing to shares fails: add storage, or delete files in shares"
+            " writing to shares fails: delete files in shares, or enlarge it"
         )
         return f"{said}, or run purge-share" if deleted else said
     is_all_taken = any(not image.is_limited for image in shares)

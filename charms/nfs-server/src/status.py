@@ -27,6 +27,8 @@ class Outcome:
     """Why the NFS server is not installed."""
     not_opened: str = ""
     """Why Juju does not open its ports: another unit on the machine has one of them."""
+    awaited: str = ""
+    """The directory of its storage, which had shares and is not mounted yet."""
     has_storage: bool = True
     is_running: bool = True
     not_as_set: str = ""
@@ -65,7 +67,7 @@ class Outcome:
         is_serving = self.has_machine and self.has_storage and self.is_running
         unit = self.bad_setting, self.not_as_set, self.not_monitored
         failed = self.not_mounted, self.not_exported, self.failures, self.unexpected
-        planned = plan.work, plan.missing, plan.misplaced, plan.unused, plan.expired
+        planned = plan.work, plan.missing, plan.misplaced, plan.copies, plan.unused, plan.expired
         problems = [image.problem for image in plan.images.values()]
         found = snapshot.found
         uncounted = [it for it in found.deleted.values() if it.is_count_old]
@@ -77,6 +79,10 @@ def unit_status(outcome: Outcome) -> ops.StatusBase:
     """Decide the unit's status: the first thing that keeps it from its work."""
     if outcome.is_leaving:
         return ops.MaintenanceStatus("Leaving: the images of its shares stay on its storage")
+    if outcome.awaited:
+        return ops.WaitingStatus(
+            f"Waiting for the storage of its shares, which is not mounted on {outcome.awaited}"
+        )
     for reason in _reasons(outcome):
         return ops.BlockedStatus(reason)
     if outcome.snapshot is None:
@@ -136,6 +142,8 @@ def _reasons_of_shares(outcome: Outcome, snapshot: Snapshot, plan: Plan) -> Iter
     for name in plan.misplaced:
         unit = snapshot.placements[name].unit
         yield f"share {name} is on {unit}, another image of it is here: move it off the storage"
+    for image in plan.copies:
+        yield f"{image.path.name} is a copy of a share's image: move it off the storage"
 
 
 def app_status(outcome: Outcome) -> ops.StatusBase:

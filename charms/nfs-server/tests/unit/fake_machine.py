@@ -72,6 +72,8 @@ class FakeMachine:
     decided: dict[str, Restored] = field(default_factory=dict[str, Restored])
     """What stands beside them, and is left for a while of those that were restored: by UUID."""
     foreign: tuple[Path, ...] = ()
+    is_storage_there: bool = True
+    """Whether it is mounted, or has something in it."""
     is_root: bool = False
     """Whether the storage is the root disk."""
     can_reserve: bool = True
@@ -182,6 +184,9 @@ class FakeImages:
         if is_mounted and _is_short(image):
             problem = "its space is not reserved, the storage is full"
         return replace(image, is_mounted=is_mounted, problem=problem)
+
+    def is_there(self, directory: Path) -> bool:
+        return self._machine.is_storage_there
 
     def read_storage(self, directory: Path, overcommit_ratio: float) -> Storage:
         free = (self._machine.free_gib + RESERVE) * GIB

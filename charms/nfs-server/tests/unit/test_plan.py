@@ -523,6 +523,23 @@ def test_misplaced(placed: Placement | None, misplaced: bool):
     assert made.misplaced == (("/data",) if misplaced else ())
 
 
+@pytest.mark.parametrize("reported", ["u1", "u2", ""])
+def test_a_copy_of_an_image_on_another_unit(reported: str):
+    """One that its unit does not have any more may be this one, come with its storage."""
+    there = Report(shares={"/data": ShareReport(reported, Size(10))})
+    it = snapshot(image(), placements={"/data": Placement(B, "u1")})
+    made = decide(replace(it, reports={B: there}))
+    assert [it.name for it in made.copies] == (["/data"] if reported == "u1" else [])
+
+
+def test_a_copy_of_an_image_beside_it():
+    """Whose identity was copied with it, and given its own name."""
+    it = snapshot(image(), image("/copy"), placements={"/data": Placement(A, "u1")})
+    assert [it.name for it in decide(it).copies] == ["/copy"]
+    it = snapshot(image("/copy"), placements={"/data": Placement(A, "u1")})
+    assert decide(it).copies == ()
+
+
 # What is reported.
 
 

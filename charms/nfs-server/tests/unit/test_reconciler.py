@@ -85,6 +85,45 @@ def test_what_was_made_for_nothing_goes_only_if_it_is_empty(
     )
 
 
+# -- Where shares are
+
+
+@pytest.mark.parametrize("leader", [True, False])
+def test_a_hook_before_the_storage_is_mounted_changes_nothing(
+    machine: FakeMachine, context: Context, leader: bool
+):
+    """As after a boot: shares stay exported and placed, and nothing is made beneath the mount."""
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    c = with_answer(c, now)
+    other = client(2, "/other")
+    peer = now.get_relation(PEERS.id)
+    before, exported = dict(machine.on_storage), dict(machine.exported)
+    machine.on_storage.clear()
+    machine.is_storage_there = False
+    for event in context.on.start(), context.on.update_status():
+        late = replace(state(c, other, stored=now), leader=leader)
+        now = context.run(event, late)
+        assert isinstance(now.unit_status, ops.WaitingStatus)
+        says = "Waiting for the storage of its shares, which is not mounted on /"
+        assert now.unit_status.message.startswith(says)
+        assert (machine.on_storage, machine.exported) == ({}, exported)
+        assert answers(now)[1] == {"endpoint": ENDPOINT, "size": "10"}
+        assert now.get_relation(PEERS.id).local_app_data == peer.local_app_data
+    with pytest.raises(testing.ActionFailed, match="is not mounted yet: see juju status"):
+        context.run(context.on.action("list-shares"), late)
+    machine.is_storage_there = True
+    machine.on_storage |= before
+    now = context.run(context.on.update_status(), late)
+    assert machine.exported.keys() >= {"/data"}
+    assert now.unit_status == ops.ActiveStatus()
+
+
+def test_a_unit_without_shares_waits_for_no_storage(machine: FakeMachine, context: Context):
+    machine.is_storage_there = False  # Empty, and no mount: rootfs where Juju can't bind it.
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    assert answers(now)[1] == {"endpoint": ENDPOINT, "size": "10"}
+
+
 # -- Whose a share is
 
 

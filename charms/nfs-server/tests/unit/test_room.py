@@ -294,8 +294,8 @@ KEPT = "to deleted ones: purge-share makes room"
             [thin()],
             [image("/old", 1)],
             storage(1, ratio=9),
-            f"{SCARCE}and when none is, writing to shares fails: add storage, or delete files in"
-            " shares, or run purge-share",
+            f"{SCARCE}and when none is, writing to shares fails: delete files in shares, or"
+            " enlarge it, or run purge-share",
             id="scarce",
         ),
     ],

@@ -71,6 +71,11 @@ WRONG = [
         id="misplaced",
     ),
     pytest.param(
+        replace(GOOD, plan=replace(NOTHING, copies=(replace(image("/a"), path=Path("a.img")),))),
+        "a.img is a copy of a share's image: move it off the storage",
+        id="copy",
+    ),
+    pytest.param(
         replace(MISPLACED, failures={"/z": "share /z: bad", "/d": "share /d: No space left"}),
         "share /d: No space left",
         id="failed",
@@ -173,8 +178,8 @@ def test_what_is_wrong(it: Outcome, says: str):
                 storage=Storage(100 * GIB, GIB),
             ),
             ops.BlockedStatus(
-                "Only 1.0G of the storage are free, and when none is, writing to shares fails: add"
-                " storage, or delete files in shares"
+                "Only 1.0G of the storage are free, and when none is, writing to shares fails:"
+                " delete files in shares, or enlarge it"
             ),
             id="in the reserve",
         ),

@@ -83,9 +83,9 @@ class NfsClientCharm(ops.CharmBase):
         is_no_time = isinstance(event, ops.UpgradeCharmEvent | ops.RelationBrokenEvent)
         if not mounts.is_installed() and not is_no_time:
             self._on_install(event)  # What was in the way of it may be gone.
+        owned = records.read_owned(self.unit.name)
+        self._ask(owned)  # Other units may be able to mount it.
         if mounts.is_installed():
-            owned = records.read_owned(self.unit.name)
-            self._ask(owned)
             self._apply(self._decide(owned), owned)
             if isinstance(event, ops.UpgradeCharmEvent):
                 for mount in records.read_owned(self.unit.name):

@@ -173,6 +173,7 @@ def _render_units(wanted: WantedMount) -> dict[str, str]:
         "retry_unit": retry_unit,
         "check_unit": check_unit,
         "umount_unit": umount_unit,
+        "trouble": str(trouble.path(wanted.mountpoint)),
     }
     # The record comes last, so that where it is, the others are too.
     return {

@@ -48,23 +48,24 @@ def note(mountpoint: str, trouble: Trouble | None) -> None:
 
     A /run that takes no file, since it is full, holds up no unmounting.
     """
-    path = _path(mountpoint)
+    noted = path(mountpoint)
     try:
         if trouble:
-            machine.write_atomically(path, trouble.value)
+            machine.write_atomically(noted, trouble.value)
         else:
-            path.unlink(missing_ok=True)
+            noted.unlink(missing_ok=True)
     except OSError as error:
         logger.warning("%s: what is wrong with it can't be noted: %s", mountpoint, error)
 
 
 def read(mountpoint: str) -> Noted | None:
     """Read what was noted of a mount."""
-    path = _path(mountpoint)
-    if not path.exists():
+    noted = path(mountpoint)
+    if not noted.exists():
         return None
-    return Noted(Trouble(path.read_text()), path.stat().st_mtime)
+    return Noted(Trouble(noted.read_text()), noted.stat().st_mtime)
 
 
-def _path(mountpoint: str) -> Path:
+def path(mountpoint: str) -> Path:
+    """Where it is written down."""
     return DIRECTORY / machine.mount_unit_name(mountpoint)

@@ -122,8 +122,12 @@ def read(directory: Path, application: str) -> Found:
 
 
 def is_there(directory: Path) -> bool:
-    """Whether a storage is mounted; one that is not mounted at all has something in it."""
-    return machine.mounted_at(directory) is not None or any(directory.iterdir())
+    """Whether a storage is mounted; one that is not mounted at all has images in it.
+
+    Earlier revisions could leave empty files beneath a mount.
+    """
+    has_images = any(path.lstat().st_size > 0 for path in directory.glob("*.img"))
+    return has_images or machine.mounted_at(directory) is not None
 
 
 def image_path(directory: Path, name: str) -> Path:

@@ -523,6 +523,20 @@ def test_read_what_is_no_file(host: Host, monkeypatch: pytest.MonkeyPatch, kind:
     assert names(host) == before
 
 
+def test_a_storage_that_is_not_mounted_is_not_there(host: Host, monkeypatch: pytest.MonkeyPatch):
+    mountinfo = host.root / "mountinfo-of-the-storage"
+    mountinfo.write_text("1 0 8:1 / / rw - ext4 /dev/vda rw\n")
+    monkeypatch.setattr(machine, "MOUNTINFO", mountinfo)
+    assert not images.is_there(host.storage)
+    (host.storage / "left.img").touch()
+    assert not images.is_there(host.storage)
+    (host.storage / "data.img").write_text("an image")
+    assert images.is_there(host.storage)
+    (host.storage / "data.img").unlink()
+    mountinfo.write_text(f"2 1 8:2 / {host.storage} rw - ext4 /dev/vdb rw\n")
+    assert images.is_there(host.storage)
+
+
 def test_note_served(host: Host):
     made(host)
     images.note_served(read(host)["/data"])

@@ -44,6 +44,7 @@ def test_ensure_mounted_units(host: Host):
         "Conflicts=shutdown.target",
         "Before=shutdown.target",
         f"RequiresMountsFor={host.storage}",
+        f"AssertPathExists={host.storage}/%i.img",
         "PartOf=srv-nfs-%i.mount",
         "[Service]",
         "Type=oneshot",

@@ -83,25 +83,6 @@ def test_a_change_of_leader_moves_nothing(story: Story):
     story.settle(SERVER)
 
 
-@pytest.mark.needs("hooks")
-def test_hooks_that_come_before_the_storage(story: Story):
-    """As after a boot where Juju's agent mounts it: nobody is shut out, nothing made beneath."""
-    path, exported = story.storage(FIRST), _exported(story, FIRST)
-    story.run(FIRST, f"sed -i '\\#{path}#s/^/#late#/' /etc/fstab && sync")
-    story.machines.reboot(FIRST)
-    story.update_status(FIRST)
-    story.until_says(FIRST, "waiting", f"which is not mounted on {path}")
-    assert set(_exported(story, FIRST).split()) == set(exported.split())
-    assert story.run(FIRST, f"ls --almost-all {path}") == ""
-    story.run(FIRST, "sed -i 's/^#late#//' /etc/fstab && systemctl daemon-reload")
-    story.run(FIRST, f"mount {path}")
-    story.update_status(FIRST)
-    story.settle(SERVER)
-    # Not before: what mountd can't answer, the kernel asks again after two minutes.
-    assert story.run(APP_UNIT, f"cat {DATA}/file") == DATA
-    story.settle(CLIENT, OTHER_CLIENT)
-
-
 @pytest.mark.needs("power")
 def test_a_leader_that_is_gone_is_a_follower_when_it_is_back(story: Story):
     """Its lease runs out; another unit decides meanwhile, by what it heard of it before."""
@@ -284,3 +265,20 @@ def test_an_old_image_that_comes_back_too_late_is_named(story: Story, left: list
     assert story.run(added, f"debugfs -R 'cat again' {old} 2> /dev/null") == "again"
     story.run(added, "! findmnt --noheadings --output TARGET | grep logs")
     assert "logs" not in _exported(story, added)
+
+
+@pytest.mark.needs("hooks")
+def test_hooks_that_come_before_the_storage(story: Story):
+    """As after a boot where Juju's agent mounts it: nobody is shut out, nothing made beneath."""
+    path, exported = story.storage(FIRST), _exported(story, FIRST)
+    story.run(FIRST, f"sed -i '\\#{path}#s/^/#late#/' /etc/fstab && sync")
+    story.machines.reboot(FIRST)
+    story.update_status(FIRST)
+    story.until_says(FIRST, "waiting", f"which is not mounted on {path}")
+    assert set(_exported(story, FIRST).split()) == set(exported.split())
+    assert story.run(FIRST, f"ls --almost-all {path}") == ""
+    story.run(FIRST, "sed -i 's/^#late#//' /etc/fstab && systemctl daemon-reload")
+    story.run(FIRST, f"mount {path}")
+    story.update_status(FIRST)
+    story.until_says(FIRST, "active")
+    story.run(FIRST, "findmnt --types ext4 | grep /srv/nfs/data_")

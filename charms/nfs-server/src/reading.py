@@ -108,7 +108,8 @@ class Reader:
             return f"{other} serves this machine"
         if not nfs.is_installed():
             return "the NFS server is not installed: see juju status"
-        return f"{self.awaited} is not mounted yet: see juju status" if self.awaited else ""
+        awaited = self.awaited
+        return f"{awaited} is not mounted yet: see juju status" if awaited else ""
 
     def read(self, *, anew: bool = False) -> tuple[Snapshot, Plan]:
         """Read what is asked, decided and here, anew after work; as the leader, decide."""

@@ -225,7 +225,7 @@ class FakeMachine:
 
 
 def _device(line: str) -> str:
-    """Number a superblock: mounts of one source have one (mount options, and what it is)."""
+    """Number a superblock: mounts of one source have one."""
     return f"0:{zlib.crc32(line.split(' - ')[1].encode())}"
 
 

@@ -378,7 +378,7 @@ def without(networks: Iterable[Network], others: Sequence[Network]) -> Iterator[
         return
     begins = [(other.version, int(other[0])) for other in others]
     for network in networks:
-        if network.prefixlen == 0:
+        if network.prefixlen == 0 or not others:
             yield network
             continue
         begin = max(0, bisect.bisect_right(begins, (network.version, int(network[0]))) - 1)
@@ -412,7 +412,12 @@ def _are_few(networks: Iterable[Network]) -> bool:
 
 def collapsed(networks: Iterable[Network]) -> tuple[Network, ...]:
     """Leave out networks that others hold, and join neighbours: exportfs is slow with many."""
-    networks = tuple(networks)
+    return _collapsed(frozenset(networks))
+
+
+@functools.cache
+def _collapsed(networks: frozenset[Network]) -> tuple[Network, ...]:
+    """Do it once for the same ones: with hundreds of shares it would be most of a hook."""
     ipv4 = [it for it in networks if isinstance(it, ipaddress.IPv4Network)]
     ipv6 = [it for it in networks if isinstance(it, ipaddress.IPv6Network)]
     return sorted_networks(

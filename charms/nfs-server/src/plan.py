@@ -182,6 +182,8 @@ def _kept(snapshot: Snapshot, image: Image, share: Wanted) -> tuple[Network, ...
     if said.uuid != image.uuid:
         return ()
     exported = {*placement.without(said.networks, said.readers), *said.readers}
+    if exported == {*share.networks}:
+        return share.networks
     still = {it for it in share.networks if _is_within(it, exported)}
     grown = {*share.networks} - still
     still |= {it for it in exported if _is_within(it, grown)}

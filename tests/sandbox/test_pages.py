@@ -27,6 +27,7 @@ CHARMS = {
 ELSEWHERE = {
     "add-model": "a model is there",
     "offer": "there is one model",
+    "deploy --attach-storage": "the suite attaches what is there with add-unit",
     "deploy --bind": "there is one network",
     "exec --application": "the suite asks units one by one",
     "integrate --via": "there is one model",

@@ -70,9 +70,9 @@ def ignoring_what_is_gone() -> Generator[None, None, None]:
 
 
 def read(path: Path, length: int = -1) -> str:
-    """Read such a file, or so many characters of it; nothing if what it is of is gone."""
-    with ignoring_what_is_gone(), path.open(errors="surrogateescape") as file:
-        return file.read(length)
+    """Read such a file, or so many bytes of it; nothing if what it is of is gone."""
+    with ignoring_what_is_gone(), path.open("rb") as file:
+        return os.fsdecode(file.read(length))
     return ""
 
 
@@ -240,9 +240,9 @@ def read_loops() -> dict[str, Loop]:
 def read_backing_files() -> dict[str, str]:
     """Read which file each loop device has; their numbers change at every boot."""
     found: dict[str, str] = {}
-    for path in LOOP_DEVICES.glob("loop*/loop/backing_file"):
-        if text := read(path).removesuffix("\n"):  # Else it is detached.
-            found[f"/dev/{path.parts[-3]}"] = text
+    for device in LOOP_DEVICES.glob("loop*"):
+        if text := read(device / "loop/backing_file").removesuffix("\n"):  # Else it is detached.
+            found[f"/dev/{device.name}"] = text
     return found
 
 

@@ -34,6 +34,7 @@ class Reader:
         self.clients = Clients(charm)
         self.claim = claim.Claim(self.unit, charm.model.uuid, str(charm.charm_dir))
         self._read: tuple[Snapshot, Plan] | None = None
+        self._machine: tuple[Storage, Found] | None = None
         self._recorded: Placements | None = None
 
     @property
@@ -113,7 +114,9 @@ class Reader:
 
     def read(self, *, anew: bool = False) -> tuple[Snapshot, Plan]:
         """Read what is asked, decided and here, anew after work; as the leader, decide."""
-        if self._read is None or anew:
+        if anew:
+            self.forget()
+        if self._read is None:
             snapshot = self._take_snapshot()
             decided = plan.decide(snapshot, exports.MAX_ENTRIES)
             report = plan.report(snapshot, decided, plan.failed_before(snapshot, decided))
@@ -127,6 +130,10 @@ class Reader:
 
     def forget(self) -> None:
         """Read anew next time."""
+        self._read = self._machine = None
+
+    def forget_decisions(self) -> None:
+        """Decide anew next time, of the same machine."""
         self._read = None
 
     def read_storage(self) -> tuple[Storage, Found]:
@@ -139,7 +146,9 @@ class Reader:
         return storage, found
 
     def _take_snapshot(self) -> Snapshot:
-        storage, found = self.read_storage()
+        if self._machine is None:
+            self._machine = self.read_storage()
+        storage, found = self._machine
         committed = self.peers.read_placements()
         if self._recorded is None:
             self._recorded = committed

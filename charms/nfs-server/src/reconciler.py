@@ -94,9 +94,13 @@ class Reconciler:
         return ""
 
     def place(self, placements: Placements) -> Outcome:
-        """Decide placements by an action, and make them so. On the leader."""
+        """Decide placements by an action, which has only looked so far, and make them so.
+
+        On the leader.
+        """
         self.reader.peers.write_placements(placements)
-        return self.run()
+        self.reader.forget_decisions()
+        return self._run()
 
     def run(self, leaving: Collection[Network] = ()) -> Outcome:
         """Make the machine and the databags be as they are to be.
@@ -104,8 +108,11 @@ class Reconciler:
         Args:
             leaving: the addresses of a client's unit that leaves: it gets the time to unmount.
         """
-        settled.forget()
         self.reader.forget()
+        return self._run(leaving)
+
+    def _run(self, leaving: Collection[Network] = ()) -> Outcome:
+        settled.forget()
         # What is to be undone by a unit that leaves was undone when its storage went.
         self.outcome = Outcome(is_leaving=self.reader.is_leaving)
         if self.outcome.is_leaving or not self.reader.peers.is_there:

@@ -266,8 +266,8 @@ def remove_unfinished(directory: Path) -> None:
             logger.warning("%s stays: %s", path, error)
 
 
-def make(directory: Path, work: Work, application: str) -> None:
-    """Make the image of a new share of an application.
+def make(directory: Path, work: Work, application: str) -> Image:
+    """Make the image of a new share of an application; it is to be mounted yet.
 
     A killed hook leaves a temporary file at most; the name is another each time, since a command
     of the killed hook may still be writing to it.
@@ -300,6 +300,7 @@ def make(directory: Path, work: Work, application: str) -> None:
             image.with_suffix(".json").unlink(missing_ok=True)
             raise
         machine.sync(directory)
+        return identify(image, image.stem, application)[1]
 
 
 def _write_image(path: Path, work: Work, identity: Identity) -> None:
@@ -362,11 +363,14 @@ def _change_identity(image: Image, **changes: bool) -> None:
     write_identity(image.path, replace(identity, **changes))
 
 
-def grow(image: Image, work: Work) -> None:
+def grow(image: Image, work: Work) -> Image:
     """Grow a mounted image, and the file system in it, while clients use it.
 
     Every step can be repeated: after a cut the next run finds a file longer than its file system.
     A limit that goes away is noted first: what is longer than reserved must not count as reserved.
+
+    Returns:
+        The image as it is to be mounted: that may be sparse now.
 
     Raises:
         ImagesError: it could not be grown; the share is as it was.
@@ -391,6 +395,7 @@ def grow(image: Image, work: Work) -> None:
         if not is_sparse:
             # The kernel's zeroing of new inode tables gives some reserved blocks back.
             _set_length(path, work.gib, is_sparse=False)
+    return replace(image, is_limited=work.is_limited)
 
 
 def set_permissions(image: Image, asked: Permissions) -> None:

@@ -6,7 +6,7 @@ What fails is noted with its share, and no reason not to serve the others.
 
 import contextlib
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 
 import deleted
@@ -31,7 +31,7 @@ def ensure_images(reader: Reader, directory: Path, failures: dict[str, str]) -> 
     images.remove_unfinished(directory)
     snapshot, decided = reader.read()
     is_changed = _keep_deleted(reader, directory, snapshot, decided)
-    is_mounted, not_mounted = _mount(directory, decided)
+    is_mounted, not_mounted = _mount(directory, decided.images)
     is_changed |= is_mounted
     for image in decided.images.values():
         if image.lacks_space:
@@ -43,14 +43,15 @@ def ensure_images(reader: Reader, directory: Path, failures: dict[str, str]) -> 
         is_changed |= _delete_unused(image)
     if is_changed:
         _, decided = reader.read(anew=True)
+    there = {**decided.images}
     for work in decided.work:
         with _noting(failures, work.name):
-            if image := decided.images.get(work.name):
-                images.grow(image, work)
+            if image := there.get(work.name):
+                there[work.name] = images.grow(image, work)
             else:
-                images.make(directory, work, reader.application)
+                there[work.name] = images.make(directory, work, reader.application)
     if decided.work:
-        _, not_mounted = _mount(directory, reader.read(anew=True)[1])
+        _, not_mounted = _mount(directory, there)
         reader.forget()
     return not_mounted
 
@@ -73,10 +74,10 @@ def _keep_deleted(reader: Reader, directory: Path, snapshot: Snapshot, decided: 
     return any(ended) or bool(taken_back or uncounted)
 
 
-def _mount(directory: Path, decided: Plan) -> tuple[bool, str]:
+def _mount(directory: Path, there: Mapping[str, Image]) -> tuple[bool, str]:
     """Have images mounted; whether that changed anything, and why it can't be done."""
     try:
-        return mounts.ensure_mounted(directory, decided.images.values()), ""
+        return mounts.ensure_mounted(directory, there.values()), ""
     except mounts.MountsError as error:
         logger.error("%s", error)
         return False, str(error)

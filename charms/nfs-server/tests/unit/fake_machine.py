@@ -198,7 +198,7 @@ class FakeImages:
         self._machine.unfinished = 0
         self._machine.note(changed, "unfinished removed")
 
-    def make(self, directory: Path, work: Work, application: str) -> None:
+    def make(self, directory: Path, work: Work, application: str) -> Image:
         assert work.name not in self._machine.on_storage
         self._machine.note(True, f"{work.name} made")
         if work.name in self._machine.failing:
@@ -209,13 +209,14 @@ class FakeImages:
             is_served=False,
             is_overcommitted=work.is_overcommitted,
         )
-        self._set_length(work)
         self._machine.mounted.remove(work.name)
+        return self._set_length(work)
 
-    def _set_length(self, work: Work) -> None:
+    def _set_length(self, work: Work) -> Image:
         there, length = self._machine.on_storage[work.name], work.gib * GIB
         there = replace(there, file_bytes=length, filesystem_bytes=length)
         self._machine.on_storage[work.name] = there
+        return there
 
     def note_served(self, image: Image) -> None:
         assert not self._machine.on_storage[image.name].is_served
@@ -225,7 +226,7 @@ class FakeImages:
         there = self._machine.on_storage[image.name]
         self._machine.on_storage[image.name] = replace(there, is_served=True)
 
-    def grow(self, image: Image, work: Work) -> None:
+    def grow(self, image: Image, work: Work) -> Image:
         assert image.name in self._machine.mounted
         self._machine.note(True, f"{image.name} grown")
         if image.name in self._machine.failing:
@@ -238,7 +239,7 @@ class FakeImages:
             is_served=before.is_served,
             permissions=before.permissions,
         )
-        self._set_length(work)
+        return self._set_length(work)
 
     def set_permissions(self, image: Image, asked: Permissions) -> None:
         assert image.name in self._machine.mounted

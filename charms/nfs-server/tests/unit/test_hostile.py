@@ -158,6 +158,7 @@ def test_commands_say_what_is_meant(name: str, size: str):
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
         patch.setattr(machine, "run", run)
         patch.setattr(machine, "sync", lambda _: None)
+        patch.setattr(images, "identify", lambda *_: (None, None))  # Nothing was formatted.
         work = Work(name, gib or 7, is_limited=gib is not None)
         images.make(Path(directory), work, "model/nfs-server")
         beginning = f"{directory}/{share_id(name)}.img."

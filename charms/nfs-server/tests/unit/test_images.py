@@ -295,7 +295,7 @@ def still() -> None:
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_make(host: Host, size: int):
-    images.make(host.storage, work("/data", size), APP)
+    made = images.make(host.storage, work("/data", size), APP)
     assert names(host) == [f"{ID}.img", f"{ID}.json"]
     path = host.storage / f"{ID}.img"
     assert is_whole(path)
@@ -305,6 +305,7 @@ def test_make(host: Host, size: int):
     assert image.allocated_bytes >= size * GIB
     assert image.size == Size.of(size)
     assert not image.is_mounted
+    assert replace(made, problem=image.problem) == image
     assert superblock(path)[0x68:0x78] == uuid.UUID(image.uuid).bytes
     assert superblock(path)[0x78:0x88].rstrip(b"\0").decode() == ID[:16]
     assert {p.stat().st_mode & 0o777 for p in host.storage.iterdir()} == {0o600}
@@ -842,9 +843,10 @@ def test_grow(host: Host, size: int | None):
     path = made(host)
     write_file(path, "kept")
     before = read(host)["/data"]
-    images.grow(before, work("/data", size))
+    grown = images.grow(before, work("/data", size))
     after = read(host)["/data"]
     assert after.size == Size.of(size)
+    assert after.is_sparse == grown.is_sparse == (size is None)
     assert after.file_bytes == after.filesystem_bytes == (size or TOTAL) * GIB
     assert (after.allocated_bytes >= after.file_bytes) == (size is not None)
     assert after.uuid == before.uuid

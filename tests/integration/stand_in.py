@@ -2,7 +2,7 @@
 """pytest-operator's ops_test for test_pair.py where Juju is the sandbox's, over its command.
 
 It has the calls of that module and no others, by the names and parameters of python-libjuju;
-tests/sandbox/test_stand_in.py holds them against the real classes.
+tests/suite/test_stand_in.py holds them against the real classes.
 """
 
 import asyncio

@@ -117,7 +117,7 @@ def _has(charm: dict[str, Any], end: str) -> bool:
 
 
 def _wrong_parameters(call: line.Call, applications: dict[str, str]) -> list[str]:
-    unit, action, *words = (*call.words, "list-shares")  # Where only the unit is named.
+    unit, action, *words = [*call.words, "list-shares"]  # Where only the unit is named.
     charm = _charm(applications, unit)
     if action not in charm.get("actions", {}):
         return [action]

@@ -71,58 +71,43 @@ def test_a_command(page: Path, words: list[str]):
         return
     assert name in juju._commands, f"no juju {name} in the sandbox: say in ELSEWHERE why"
     call = line.parse(name, juju._commands[name][1], rest)
-    applications = deployed(page)
-    wrong = {
-        "config": _wrong_options,
-        "deploy": _wrong_settings,
-        "integrate": _wrong_endpoints,
-        "remove-relation": _wrong_endpoints,
-        "run": _wrong_parameters,
-    }.get(name, lambda *_: [])(call, applications)
-    assert wrong == []
+    assert list(unknown(name, call, deployed(page))) == []
 
 
-def _keys(words: list[str]) -> list[str]:
-    return [word.partition("=")[0] for word in words if "=" in word]
-
-
-def _charm(applications: dict[str, str], name: str) -> dict[str, Any]:
-    return CHARMS.get(applications.get(re.split("[:/]", name)[0], ""), {})
-
-
-def _unknown(charm: dict[str, Any], keys: list[str]) -> list[str]:
+def unknown(command: str, call: line.Call, applications: dict[str, str]) -> Iterator[str]:
+    """Yield what a command names that the charm of its application does not have."""
+    first, *words = call.words or [""]
+    charm = _charm(applications, first)
     options = charm.get("config", {}).get("options", {})
-    return [it for it in keys if charm and it not in options]
+    match command:
+        case "config" if charm:
+            yield from _keys(words) - options.keys()
+        case "deploy" if charm:
+            yield from _keys(call.all("config")) - options.keys()
+            yield from _keys(call.all("storage")) - charm.get("storage", {}).keys()
+        case "integrate" | "remove-relation":
+            for end in call.words:
+                charm, endpoint = _charm(applications, end), end.partition(":")[2]
+                sides = charm.get("provides", {}) | charm.get("requires", {})
+                if charm and endpoint and endpoint not in sides:
+                    yield end
+        case "run":
+            action, *parameters = words or ["list-shares"]  # Where only the unit is named.
+            if action in charm.get("actions", {}):
+                yield from _keys(parameters) - charm["actions"][action].get("params", {}).keys()
+            else:
+                yield action
+        case _:
+            pass
 
 
-def _wrong_options(call: line.Call, applications: dict[str, str]) -> list[str]:
-    return _unknown(_charm(applications, call.words[0]), _keys(call.words[1:]))
+def _charm(applications: dict[str, str], word: str) -> dict[str, Any]:
+    """Return the charm of an application, or of the one that a unit or an endpoint is of."""
+    return CHARMS.get(applications.get(re.split("[:/]", word)[0], ""), {})
 
 
-def _wrong_settings(call: line.Call, applications: dict[str, str]) -> list[str]:
-    charm = CHARMS.get(call.words[0], {})
-    stores = [it.partition("=")[0] for it in call.all("storage")]
-    wrong = [it for it in stores if charm and it not in charm.get("storage", {})]
-    return wrong + _unknown(charm, _keys(list(call.all("config"))))
-
-
-def _wrong_endpoints(call: line.Call, applications: dict[str, str]) -> list[str]:
-    ends = [it for it in call.words if ":" in it and "." not in it]
-    return [it for it in ends if (charm := _charm(applications, it)) and not _has(charm, it)]
-
-
-def _has(charm: dict[str, Any], end: str) -> bool:
-    endpoint = end.partition(":")[2]
-    return any(endpoint in charm.get(side, {}) for side in ("provides", "requires"))
-
-
-def _wrong_parameters(call: line.Call, applications: dict[str, str]) -> list[str]:
-    unit, action, *words = [*call.words, "list-shares"]  # Where only the unit is named.
-    charm = _charm(applications, unit)
-    if action not in charm.get("actions", {}):
-        return [action]
-    parameters = charm["actions"][action].get("params", {})
-    return [it for it in _keys(words) if it not in parameters]
+def _keys(words: list[str]) -> set[str]:
+    return {word.partition("=")[0] for word in words if "=" in word}
 
 
 def test_commands_are_found():

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The controller with machines that are namespaces of this computer, with a real agent in each.
-
-The dispatch of the charms here sources a shell script named after the hook (or unit and hook)
-from a directory, if the test has put one there.
-"""
+"""The controller, and the agents of its units."""
 
 import asyncio
 import functools
@@ -12,287 +8,102 @@ import select
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from world import WAIT_S, World, needs_root
 
 from sandbox.controller.client import RUN, ControllerError, RunDirectory, ask
 from sandbox.controller.connection import call
-from sandbox.controller.controller import Controller, start
+from sandbox.controller.controller import start
 from sandbox.controller.uniter import RETRY_BASE_S, RETRY_LIMIT
-from sandbox.machine import agent
-from sandbox.machines import images, machines
+from sandbox.machines import images
 from sandbox.rules.charm import CharmError
 from sandbox.rules.gnuflag import UsageError
-from sandbox.rules.model import Model
 from sandbox.rules.operations import OperationError, Remote
-from sandbox.rules.status import units
 
-WAIT_S = 30.0
-REPOSITORY = Path(__file__).resolve().parents[2]
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces are made by root")
 pytestmark = needs_root
-DISPATCH = """#!/bin/sh
-hook=$(basename "${JUJU_DISPATCH_PATH}")
-unit=$(echo "$JUJU_UNIT_NAME" | tr / -)
-for script in "%(scripts)s/$hook" "%(scripts)s/$unit.$hook"; do
-    [ ! -e "$script" ] || . "$script"
-done
-"""
-
-
-class DirectoryMachine(machines.Machine):
-    """A machine of a few processes, for which /var/lib is a directory."""
-
-    def __init__(self, name: str, root: Path):
-        super().__init__(name, root / "none.img", root)
-        # Of this process alone: other tests may run beside it.
-        pid = os.getpid()
-        self.address = f"127.{pid >> 7 & 0x7F}.{pid & 0x7F}.{self.address.rpartition('.')[2]}"
-        self.root = root / name
-        self.boots = 0
-        self.is_cut = False
-
-    async def boot(self):
-        if not self.boots:
-            (self.root / "juju").mkdir(parents=True)
-            os.link(self.root.parent / "hook_command", self.root / "hook_command")
-        self.boots += 1
-        self.is_cut = False
-        await super().boot()
-
-    async def _add_tap(self):
-        """It is on the loopback of this computer, and so are all others."""
-
-    async def _change_unplugged(self, verb: str):
-        pass
-
-    async def shutdown(self, timeout_s=0.0):
-        await self.power_cut()
-
-    async def power_cut(self):
-        self.is_cut = True
-        await super().power_cut()
-
-    @property
-    def is_running(self):
-        # The end of a process ends its connections. A machine says nothing more.
-        return super().is_running and not self.is_cut
-
-    def _command_line(self):
-        serve = f"from sandbox.machine import agent; agent.main('{self.address}')"
-        return [
-            *("/usr/bin/env", "--unset=LD_PRELOAD", f"--chdir={REPOSITORY}"),
-            *("/usr/bin/unshare", "--pid", "--mount-proc", "--fork", "--kill-child"),
-            *("/bin/sh", "-ec", 'mount --bind "$0" /var/lib && exec "$@"', str(self.root)),
-            *(sys.executable, "-c", serve),
-        ]
-
-
-@dataclass
-class World:
-    controller: Controller
-    root: Path
-    machines: dict[str, DirectoryMachine]
-
-    def charm(self, name: str, metadata: str, **files: str) -> str:
-        path = self.root / f"{name}.charm"
-        dispatch = DISPATCH % {"scripts": self.root / "scripts"}
-        with zipfile.ZipFile(path, "w") as packed:
-            packed.writestr("metadata.yaml", f"{{name: {name}, {metadata}}}")
-            for file, text in {"dispatch": dispatch, **files}.items():
-                info = zipfile.ZipInfo(file)
-                info.external_attr = (0o100755 if file == "dispatch" else 0o100644) << 16
-                packed.writestr(info, text)
-        return str(path)
-
-    def script(self, hook: str, text: str) -> None:
-        (self.root / "scripts" / hook).write_text(text)
-
-    def unit(self, name: str) -> dict:
-        found = units(self.controller.status())
-        return found[name]["status"] if name in found else {}
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(WAIT_S):
-            while not condition():
-                await asyncio.sleep(0.01)
-
-    async def idle(self, *units: str) -> None:
-        await self.until(
-            lambda: all(
-                self.unit(u).get("juju-status", {}).get("current") == "idle" for u in units
-            )
-        )
-
-    async def deployed(self, metadata: str = "", num_units: int = 1, **files: str) -> None:
-        """Deploy a charm with an action `act` as `a`, and wait until its units have started."""
-        charm = self.charm("a", metadata, **{"actions.yaml": "act: {}", **files})
-        self.controller.deploy(charm, "a", num_units=num_units)
-        await self.idle(*(f"a/{number}" for number in range(num_units)))
-
-    def ran(self, unit: str) -> list[tuple[str, int]]:
-        return [(h["hook"], h["returncode"]) for h in self.controller.hooks(unit)]
-
-    def file(self, machine: str, path: str) -> Path:
-        return self.root / machine / "juju" / path
-
-    async def act(self, unit: str, name: str, **params: object) -> dict:
-        return await self.controller.wait_action(
-            self.controller.enqueue_action(unit, name, params)
-        )
-
-    async def execute(self, unit: str, command: str) -> dict:
-        found = await self.controller.wait_action(self.controller.enqueue_exec(unit, command))
-        assert found["status"] == "completed"
-        return found["results"]
-
-
-@asynccontextmanager
-async def world(juju="3.6", retry_base_s=0.05, seed=0) -> AsyncGenerator[World, None]:
-    # A socket's path is short: pytest's own temporary directories can be too deep.
-    with tempfile.TemporaryDirectory(prefix="sandbox-") as directory:
-        root = Path(directory)
-        (root / "scripts").mkdir()
-        await images.compile_hook_command(root / "hook_command")
-        made: dict[str, DirectoryMachine] = {}
-
-        def new_machine(name: str):
-            return made.setdefault(name, DirectoryMachine(name, root))
-
-        tasks = Tasks()
-        controller = Controller(
-            Model("test", juju, seed), root, new_machine, tasks, retry_base_s=retry_base_s
-        )
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(agent, "HOOK_COMMAND", "/var/lib/hook_command")
-            try:
-                yield World(controller, root, made)
-            finally:
-                await tasks.end()
-                for machine in made.values():
-                    await machine.power_cut()
-
-
-class Tasks:
-    """A stand-in for asyncio.TaskGroup that ends: what a task has raised is raised then."""
-
-    def __init__(self):
-        self._tasks: list[asyncio.Task] = []
-
-    def create_task(self, coroutine):
-        self._tasks.append(asyncio.create_task(coroutine))
-        return self._tasks[-1]
-
-    async def end(self):
-        for task in self._tasks:
-            task.cancel()
-        for result in await asyncio.gather(*self._tasks, return_exceptions=True):
-            if isinstance(result, Exception):
-                raise result
-
-
-def asynchronous(test):
-    """Run a coroutine test; the tests here need no event loop of a plug-in."""
-
-    @functools.wraps(test)
-    def run(**kwargs):
-        asyncio.run(test(**kwargs))
-
-    return run
-
-
 STARTUP = [(hook, 0) for hook in ("install", "leader-elected", "config-changed", "start")]
 
 
-@asynchronous
-async def test_deploy_starts_a_unit_whose_hooks_have_the_environment_of_juju_and_no_other():
-    async with world() as it:
-        it.script("install", "echo to stdout; echo to stderr >&2; juju-log -l ERROR -- -x")
-        it.script("start", "status-set active ready; application-version-set 1.2; env > ../env")
-        it.controller.deploy(it.charm("plain", ""), "plain")
-        await it.idle("plain/0")
-        assert it.ran("plain/0") == STARTUP
-        status = it.controller.status()
-        application = status["applications"]["plain"]
-        assert (application["version"], application["charm"]) == ("1.2", "local:plain-0")
-        assert application["application-status"]["current"] == "active"
-        unit = application["units"]["plain/0"]
-        assert (unit["workload-status"]["message"], unit["leader"]) == ("ready", True)
-        assert status["machines"]["0"]["juju-status"]["current"] == "started"
-        lines = [
-            (line["level"], line["logger"], line["message"])
-            for line in it.controller.log("plain/0")
-        ]
-        assert ("DEBUG", "unit.plain/0.install", "to stdout") in lines
-        assert ("WARNING", "unit.plain/0.install", "to stderr") in lines
-        assert ("ERROR", "unit.plain/0.juju-log", "-x") in lines
-        assert "to stderr" in (it.root / "debug.log").read_text()
-        text = it.file("0", "agents/unit-plain-0/env").read_text()
-        names = {line.partition("=")[0] for line in text.splitlines()}
-        assert {"JUJU_CONTEXT_ID", "JUJU_SLA", "PATH"} <= names
-        # The shell adds the last of these itself.
-        assert not names & {"HOME", "USER", "SHELL", "PYTHONPATH"}
+async def test_deploy_starts_a_unit_whose_hooks_have_the_environment_of_juju_and_no_other(
+    it: World,
+):
+    it.script("install", "echo to stdout; echo to stderr >&2; juju-log -l ERROR -- -x")
+    it.script("start", "status-set active ready; application-version-set 1.2; env > ../env")
+    it.controller.deploy(it.charm("plain", ""), "plain")
+    await it.idle("plain/0")
+    assert it.ran("plain/0") == STARTUP
+    status = it.controller.status()
+    application = status["applications"]["plain"]
+    assert (application["version"], application["charm"]) == ("1.2", "local:plain-0")
+    assert application["application-status"]["current"] == "active"
+    unit = application["units"]["plain/0"]
+    assert (unit["workload-status"]["message"], unit["leader"]) == ("ready", True)
+    assert status["machines"]["0"]["juju-status"]["current"] == "started"
+    lines = [
+        (line["level"], line["logger"], line["message"]) for line in it.controller.log("plain/0")
+    ]
+    assert ("DEBUG", "unit.plain/0.install", "to stdout") in lines
+    assert ("WARNING", "unit.plain/0.install", "to stderr") in lines
+    assert ("ERROR", "unit.plain/0.juju-log", "-x") in lines
+    assert "to stderr" in (it.root / "debug.log").read_text()
+    text = it.file("0", "agents/unit-plain-0/env").read_text()
+    names = {line.partition("=")[0] for line in text.splitlines()}
+    assert {"JUJU_CONTEXT_ID", "JUJU_SLA", "PATH"} <= names
+    # The shell adds the last of these itself.
+    assert not names & {"HOME", "USER", "SHELL", "PYTHONPATH"}
 
 
-@asynchronous
-async def test_a_failed_hook_is_retried_and_what_it_wrote_is_discarded():
-    async with world() as it:
-        it.controller.deploy(it.charm("b", "requires: {share: {interface: s}}"), "b")
-        server = it.charm("a", "provides: {share: {interface: s}}", **{"actions.yaml": "act: {}"})
-        it.script(
-            "a-0.share-relation-created",
-            'relation-set -r 0 "token=$(cat $CHARM_DIR/../tries 2>/dev/null)"\n'
-            "echo x >> $CHARM_DIR/../tries\n"
-            "status-set blocked trying\n"
-            "[ $(wc -l < $CHARM_DIR/../tries) -gt 2 ] || exit 7",
-        )
-        it.script("b-0.share-relation-changed", "relation-get -r 0 token a/0 > $CHARM_DIR/../got")
-        it.controller.deploy(server, "a")
-        await it.idle("a/0", "b/0")
-        it.controller.change("integrate", a="a", b="b")
-        await it.until(lambda: it.file("1", "agents/unit-a-0/tries").exists())
-        await it.until(lambda: ("share-relation-created", 0) in it.ran("a/0"))
-        await it.idle("a/0", "b/0")
-        tries = [returncode for hook, returncode in it.ran("a/0") if hook.endswith("created")]
-        assert tries == [7, 7, 0]
-        # One change beside what Juju put in: that of the try which succeeded.
-        assert it.controller._model.relations[0].unit_bags["a/0"].version == 2
-        assert it.file("0", "agents/unit-b-0/got").read_text() == "x\nx\n"
+async def test_a_failed_hook_is_retried_and_what_it_wrote_is_discarded(it: World):
+    it.controller.deploy(it.charm("b", "requires: {share: {interface: s}}"), "b")
+    server = it.charm("a", "provides: {share: {interface: s}}", **{"actions.yaml": "act: {}"})
+    it.script(
+        "a-0.share-relation-created",
+        'relation-set -r 0 "token=$(cat $CHARM_DIR/../tries 2>/dev/null)"\n'
+        "echo x >> $CHARM_DIR/../tries\n"
+        "status-set blocked trying\n"
+        "[ $(wc -l < $CHARM_DIR/../tries) -gt 2 ] || exit 7",
+    )
+    it.script("b-0.share-relation-changed", "relation-get -r 0 token a/0 > $CHARM_DIR/../got")
+    it.controller.deploy(server, "a")
+    await it.idle("a/0", "b/0")
+    it.controller.change("integrate", a="a", b="b")
+    await it.until(lambda: it.file("1", "agents/unit-a-0/tries").exists())
+    await it.until(lambda: ("share-relation-created", 0) in it.ran("a/0"))
+    await it.idle("a/0", "b/0")
+    tries = [returncode for hook, returncode in it.ran("a/0") if hook.endswith("created")]
+    assert tries == [7, 7, 0]
+    # One change beside what Juju put in: that of the try which succeeded.
+    assert it.controller._model.relations[0].unit_bags["a/0"].version == 2
+    assert it.file("0", "agents/unit-b-0/got").read_text() == "x\nx\n"
 
 
-@asynchronous
-async def test_in_error_actions_run_but_hooks_do_not_and_it_can_be_skipped():
-    async with world() as it:
-        it.controller.set_model_config({"automatically-retry-hooks": "false"})
-        it.script("config-changed", "exit 3")
-        charm = it.charm("a", "x: 1", **{"actions.yaml": "act: {}"})
-        it.controller.deploy(charm, "a")
-        await it.until(lambda: it.unit("a/0")["workload-status"]["current"] == "error")
-        await it.idle("a/0")
-        assert it.unit("a/0")["workload-status"]["message"] == 'hook failed: "config-changed"'
-        assert (await it.act("a/0", "act"))["status"] == "completed"
-        it.controller.resolved("a/0", retry=True)
-        await it.until(lambda: it.ran("a/0").count(("config-changed", 3)) == 2)
-        await it.idle("a/0")
-        it.controller.resolved("a/0", retry=False)
-        await it.until(lambda: it.ran("a/0")[-1] == ("start", 0))
-        with pytest.raises(OperationError, match='unit "a/0" is not in an error state'):
-            it.controller.resolved("a/0")
+async def test_in_error_actions_run_but_hooks_do_not_and_it_can_be_skipped(it: World):
+    it.controller.set_model_config({"automatically-retry-hooks": "false"})
+    it.script("config-changed", "exit 3")
+    charm = it.charm("a", "x: 1", **{"actions.yaml": "act: {}"})
+    it.controller.deploy(charm, "a")
+    await it.until(lambda: it.unit("a/0")["workload-status"]["current"] == "error")
+    await it.idle("a/0")
+    assert it.unit("a/0")["workload-status"]["message"] == 'hook failed: "config-changed"'
+    assert (await it.act("a/0", "act"))["status"] == "completed"
+    it.controller.resolved("a/0", retry=True)
+    await it.until(lambda: it.ran("a/0").count(("config-changed", 3)) == 2)
+    await it.idle("a/0")
+    it.controller.resolved("a/0", retry=False)
+    await it.until(lambda: it.ran("a/0")[-1] == ("start", 0))
+    with pytest.raises(OperationError, match='unit "a/0" is not in an error state'):
+        it.controller.resolved("a/0")
 
 
-@asynchronous
-async def test_a_killed_hook_runs_again_and_has_not_failed():
-    async with world(retry_base_s=1000) as it:
-        once = "[ -e $CHARM_DIR/../once ] || { touch $CHARM_DIR/../once; kill -9 $$; }"
-        it.script("install", once)
-        await it.deployed()
-        assert it.ran("a/0") == [("install", -9), *STARTUP]
+@pytest.mark.parametrize("retry_base_s", [1000])
+async def test_a_killed_hook_runs_again_and_has_not_failed(it: World):
+    once = "[ -e $CHARM_DIR/../once ] || { touch $CHARM_DIR/../once; kill -9 $$; }"
+    it.script("install", once)
+    await it.deployed()
+    assert it.ran("a/0") == [("install", -9), *STARTUP]
 
 
 async def in_config_changed(it: World) -> None:
@@ -307,48 +118,45 @@ INTERRUPTED = [*STARTUP, ("config-changed", -9)]
 
 
 @pytest.mark.parametrize("retries", [True, False])
-@asynchronous
-async def test_a_hook_in_which_the_power_is_cut_has_failed_at_the_next_start(retries):
+async def test_a_hook_in_which_the_power_is_cut_has_failed_at_the_next_start(it: World, retries):
     """It is found pending: nextOpHookError in uniter/resolver.go. `start` comes after it."""
-    async with world() as it:
-        it.controller.set_model_config({"automatically-retry-hooks": str(retries)})
-        await in_config_changed(it)
-        await it.controller.power_cut("0")
-        await it.until(lambda: it.ran("a/0") == INTERRUPTED)
-        assert it.unit("a/0")["juju-status"]["current"] == "lost"
-        it.script("config-changed", "")
-        await it.controller.boot("0")
-        if not retries:
-            await it.idle("a/0")
-            assert it.unit("a/0")["workload-status"]["current"] == "error"
-            shown = it.unit("a/0")["workload-status"]["message"]
-            assert shown == 'hook failed: "config-changed"'
-            assert it.ran("a/0") == INTERRUPTED
-            # Nothing was under way as it was rebooted, but somebody still has to see to it.
-            await it.controller.reboot("0")
-            await it.idle("a/0")
-            assert it.unit("a/0")["workload-status"]["current"] == "error"
-            it.controller.resolved("a/0")
-        await it.until(lambda: it.ran("a/0")[-1] == ("start", 0))
+    it.controller.set_model_config({"automatically-retry-hooks": str(retries)})
+    await in_config_changed(it)
+    await it.controller.power_cut("0")
+    await it.until(lambda: it.ran("a/0") == INTERRUPTED)
+    assert it.unit("a/0")["juju-status"]["current"] == "lost"
+    it.script("config-changed", "")
+    await it.controller.boot("0")
+    if not retries:
         await it.idle("a/0")
-        assert it.ran("a/0") == [*INTERRUPTED, ("config-changed", 0), ("start", 0)]
-
-
-@asynchronous
-async def test_the_wait_for_a_retry_begins_at_the_boot_and_is_the_shortest():
-    async with world(retry_base_s=0.2) as it:
-        await in_config_changed(it)
-        await it.controller.power_cut("0")
-        it.script("config-changed", "exit 1")
-        await it.controller.boot("0")
-        await it.until(lambda: it.ran("a/0").count(("config-changed", 1)) == 4)
-        # The next one would come after 3.2 s, were it not for the boot.
+        assert it.unit("a/0")["workload-status"]["current"] == "error"
+        shown = it.unit("a/0")["workload-status"]["message"]
+        assert shown == 'hook failed: "config-changed"'
+        assert it.ran("a/0") == INTERRUPTED
+        # Nothing was under way as it was rebooted, but somebody still has to see to it.
         await it.controller.reboot("0")
-        it.script("config-changed", "")
-        async with asyncio.timeout(2):
-            while it.ran("a/0")[-1] != ("start", 0):
-                await asyncio.sleep(0.01)
         await it.idle("a/0")
+        assert it.unit("a/0")["workload-status"]["current"] == "error"
+        it.controller.resolved("a/0")
+    await it.until(lambda: it.ran("a/0")[-1] == ("start", 0))
+    await it.idle("a/0")
+    assert it.ran("a/0") == [*INTERRUPTED, ("config-changed", 0), ("start", 0)]
+
+
+@pytest.mark.parametrize("retry_base_s", [0.2])
+async def test_the_wait_for_a_retry_begins_at_the_boot_and_is_the_shortest(it: World):
+    await in_config_changed(it)
+    await it.controller.power_cut("0")
+    it.script("config-changed", "exit 1")
+    await it.controller.boot("0")
+    await it.until(lambda: it.ran("a/0").count(("config-changed", 1)) == 4)
+    # The next one would come after 3.2 s, were it not for the boot.
+    await it.controller.reboot("0")
+    it.script("config-changed", "")
+    async with asyncio.timeout(2):
+        while it.ran("a/0")[-1] != ("start", 0):
+            await asyncio.sleep(0.01)
+    await it.idle("a/0")
 
 
 def test_a_failed_hook_is_retried_after_5_s_to_5_min():
@@ -356,217 +164,197 @@ def test_a_failed_hook_is_retried_after_5_s_to_5_min():
     assert (RETRY_BASE_S, RETRY_BASE_S * RETRY_LIMIT) == (5, 300)
 
 
-@asynchronous
-async def test_a_hook_that_ends_with_an_orderly_reboot_has_not_failed():
+@pytest.mark.parametrize("retry_base_s", [1000])
+async def test_a_hook_that_ends_with_an_orderly_reboot_has_not_failed(it: World):
     """It is queued again: ErrTerminated in operation/runhook.go."""
-    async with world(retry_base_s=1000) as it:
-        await in_config_changed(it)
-        it.script("config-changed", "")
-        await it.controller.reboot("0")
-        expected = [*INTERRUPTED, ("config-changed", 0), ("start", 0)]
-        await it.until(lambda: it.ran("a/0") == expected)
-        await it.idle("a/0")
+    await in_config_changed(it)
+    it.script("config-changed", "")
+    await it.controller.reboot("0")
+    expected = [*INTERRUPTED, ("config-changed", 0), ("start", 0)]
+    await it.until(lambda: it.ran("a/0") == expected)
+    await it.idle("a/0")
 
 
-@asynchronous
-async def test_an_action_in_which_the_power_is_cut_fails_at_the_next_start():
+async def test_an_action_in_which_the_power_is_cut_fails_at_the_next_start(it: World):
     """Running it again could do harm: NextOp in actions/resolver.go, failaction.go."""
-    async with world() as it:
-        it.script("act", "touch $CHARM_DIR/../in; sleep 100")
-        await it.deployed()
-        action = asyncio.create_task(it.act("a/0", "act"))
-        await it.until(it.file("0", "agents/unit-a-0/in").exists)
-        await it.controller.power_cut("0")
-        await it.until(lambda: it.ran("a/0")[-1] == ("act", -9))
-        assert not action.done()
-        await it.controller.boot("0")
-        ended = await action
-        assert (ended["status"], ended["message"]) == ("failed", "action terminated")
-        await it.until(lambda: it.ran("a/0") == [*STARTUP, ("act", -9), ("start", 0)])
-        await it.idle("a/0")
+    it.script("act", "touch $CHARM_DIR/../in; sleep 100")
+    await it.deployed()
+    action = asyncio.create_task(it.act("a/0", "act"))
+    await it.until(it.file("0", "agents/unit-a-0/in").exists)
+    await it.controller.power_cut("0")
+    await it.until(lambda: it.ran("a/0")[-1] == ("act", -9))
+    assert not action.done()
+    await it.controller.boot("0")
+    ended = await action
+    assert (ended["status"], ended["message"]) == ("failed", "action terminated")
+    await it.until(lambda: it.ran("a/0") == [*STARTUP, ("act", -9), ("start", 0)])
+    await it.idle("a/0")
 
 
-@asynchronous
-async def test_an_action_that_is_killed_fails_and_is_not_run_again():
+async def test_an_action_that_is_killed_fails_and_is_not_run_again(it: World):
     """See runCharmProcessOnLocal in runner/runner.go."""
-    async with world() as it:
-        it.script("act", "kill -9 $$")
-        await it.deployed()
-        ended = await it.act("a/0", "act")
-        assert (ended["status"], ended["message"]) == ("failed", "terminated")
-        await it.idle("a/0")
-        assert it.ran("a/0") == [*STARTUP, ("act", -9)]
+    it.script("act", "kill -9 $$")
+    await it.deployed()
+    ended = await it.act("a/0", "act")
+    assert (ended["status"], ended["message"]) == ("failed", "terminated")
+    await it.idle("a/0")
+    assert it.ran("a/0") == [*STARTUP, ("act", -9)]
 
 
-@asynchronous
-async def test_actions_wait_for_a_hook_that_is_queued():
+async def test_actions_wait_for_a_hook_that_is_queued(it: World):
     """Between config-changed and start none runs: NextOp in actions/resolver.go."""
-    async with world() as it:
-        goes_on = it.root / "go"
-        wait = f"until [ -e {goes_on} ]; do sleep 0.01; done"
-        it.script("config-changed", f"touch $CHARM_DIR/../in; {wait}")
-        it.controller.deploy(it.charm("a", "x: 1", **{"actions.yaml": "act: {}"}), "a")
-        await it.until(it.file("0", "agents/unit-a-0/in").exists)
-        action = it.controller.enqueue_action("a/0", "act")
-        goes_on.touch()
-        await it.controller.wait_action(action)
-        assert it.ran("a/0") == [*STARTUP, ("act", 0)]
-        await it.idle("a/0")
+    goes_on = it.root / "go"
+    wait = f"until [ -e {goes_on} ]; do sleep 0.01; done"
+    it.script("config-changed", f"touch $CHARM_DIR/../in; {wait}")
+    it.controller.deploy(it.charm("a", "x: 1", **{"actions.yaml": "act: {}"}), "a")
+    await it.until(it.file("0", "agents/unit-a-0/in").exists)
+    action = it.controller.enqueue_action("a/0", "act")
+    goes_on.touch()
+    await it.controller.wait_action(action)
+    assert it.ran("a/0") == [*STARTUP, ("act", 0)]
+    await it.idle("a/0")
 
 
 def leader(it: World) -> str:
     return it.controller._model.applications["a"].leader
 
 
-@pytest.mark.parametrize("juju", ["3.6", "4.0"])
-@asynchronous
+@pytest.mark.parametrize("profile", ["3.6", "4.0"])
 async def test_a_leader_without_power_loses_the_lead_with_its_lease_and_comes_back_as_a_follower(
-    juju,
+    it: World, profile: str
 ):
     """Its lease is not renewed, another claims it (worker/leadership/tracker.go)."""
-    told = {"3.6": [("leader-settings-changed", 0)], "4.0": []}[juju]
-    async with world(juju) as it:
-        it.controller.set_lease(0.3)
-        await it.deployed(num_units=3)
-        await it.controller.power_cut("0")
-        await it.controller.power_cut("1")
-        assert leader(it) == "a/0"
-        await it.until(lambda: it.ran("a/2")[-1] == ("leader-elected", 0))
-        assert leader(it) == "a/2"
-        await it.controller.boot("0")
-        await it.until(lambda: it.ran("a/0") == [*STARTUP, ("start", 0), *told])
-        await it.idle("a/0", "a/2")
-        assert (await it.execute("a/0", "is-leader"))["stdout"] == "False\n"
-        assert it.ran("a/2")[-1] == ("leader-elected", 0)
+    told = {"3.6": [("leader-settings-changed", 0)], "4.0": []}[profile]
+    it.controller.set_lease(0.3)
+    await it.deployed(num_units=3)
+    await it.controller.power_cut("0")
+    await it.controller.power_cut("1")
+    assert leader(it) == "a/0"
+    await it.until(lambda: it.ran("a/2")[-1] == ("leader-elected", 0))
+    assert leader(it) == "a/2"
+    await it.controller.boot("0")
+    await it.until(lambda: it.ran("a/0") == [*STARTUP, ("start", 0), *told])
+    await it.idle("a/0", "a/2")
+    assert (await it.execute("a/0", "is-leader"))["stdout"] == "False\n"
+    assert it.ran("a/2")[-1] == ("leader-elected", 0)
 
 
-@asynchronous
-async def test_a_leader_that_is_back_within_its_lease_leads():
-    async with world("4.0") as it:
-        await it.deployed(num_units=2)
-        ends = it.controller._leases
-        for away, back in (
-            (it.controller.unplug, it.controller.plug),
-            (it.controller.power_cut, it.controller.boot),
-        ):
-            await away("a/0")
-            assert ends["0"].when() == pytest.approx(asyncio.get_running_loop().time() + 60, abs=9)
-            await back("a/0")
-            assert not ends
-        await it.until(lambda: it.ran("a/0") == [*STARTUP, ("start", 0)])
-        await it.idle("a/0")
-        assert leader(it) == "a/0"
+@pytest.mark.parametrize("profile", ["4.0"])
+async def test_a_leader_that_is_back_within_its_lease_leads(it: World):
+    await it.deployed(num_units=2)
+    ends = it.controller._leases
+    for away, back in (
+        (it.controller.unplug, it.controller.plug),
+        (it.controller.power_cut, it.controller.boot),
+    ):
+        await away("a/0")
+        assert ends["0"].when() == pytest.approx(asyncio.get_running_loop().time() + 60, abs=9)
+        await back("a/0")
+        assert not ends
+    await it.until(lambda: it.ran("a/0") == [*STARTUP, ("start", 0)])
+    await it.idle("a/0")
+    assert leader(it) == "a/0"
 
 
-@asynchronous
-async def test_who_writes_as_leader_and_loses_the_lead_has_failed():
+@pytest.mark.parametrize("profile", ["4.0"])
+async def test_who_writes_as_leader_and_loses_the_lead_has_failed(it: World):
     """A hook, and an action: finalizeAction in runner/context/context.go."""
-    async with world("4.0") as it:
-        it.controller.set_model_config({"automatically-retry-hooks": "false"})
-        await it.deployed("peers: {p: {interface: p}}", num_units=2)
-        begun, goes_on = it.file("0", "agents/unit-a-0/in"), it.root / "go"
-        writes = (
-            "relation-set --app -r 0 by=me; echo oh >&2; touch $CHARM_DIR/../in\n"
-            f"until [ -e {goes_on} ]; do sleep 0.01; done"
-        )
+    it.controller.set_model_config({"automatically-retry-hooks": "false"})
+    await it.deployed("peers: {p: {interface: p}}", num_units=2)
+    begun, goes_on = it.file("0", "agents/unit-a-0/in"), it.root / "go"
+    writes = (
+        "relation-set --app -r 0 by=me; echo oh >&2; touch $CHARM_DIR/../in\n"
+        f"until [ -e {goes_on} ]; do sleep 0.01; done"
+    )
 
-        async def lose_the_lead() -> None:
-            await it.until(begun.exists)
-            begun.unlink()
-            it.controller.change("lead", name="a/1")
-            goes_on.touch()
-
-        it.script("act", writes)
-        action = asyncio.create_task(it.act("a/0", "act"))
-        await lose_the_lead()
-        ended = await action
-        assert ended["status"] == "failed"
-        assert ended["message"] == "committing requested changes failed"
-        assert ended["results"] == {"return-code": 1, "stderr": "oh\n\nlease not held"}
-        goes_on.unlink()
-        it.script("a-0.update-status", writes)
-        it.controller.change("lead", name="a/0")
-        it.controller.due("a/0", "update-status")
-        await lose_the_lead()
-        await it.until(lambda: it.unit("a/0")["workload-status"]["current"] == "error")
-        assert it.unit("a/0")["workload-status"]["message"] == 'hook failed: "update-status"'
-        said = [line["message"] for line in it.controller.log("a/0") if line["level"] == "ERROR"]
-        assert said[-2:] == [
-            "cannot apply changes: lease not held",
-            'hook "update-status" failed: lease not held',
-        ]
-        assert it.controller._model.relations[0].app_bags["a"].data == {}
-        await it.idle("a/1")
-
-
-@asynchronous
-async def test_leader_elected_is_not_retried_by_who_does_not_lead_any_more():
-    """It is moot: Prepare in operation/runhook.go."""
-    async with world("4.0") as it:
-        it.controller.set_model_config({"automatically-retry-hooks": "false"})
-        it.script("a-0.leader-elected", "exit 1")
-        it.controller.deploy(it.charm("a", ""), "a", num_units=2)
-        await it.until(lambda: it.unit("a/0")["workload-status"]["current"] == "error")
+    async def lose_the_lead() -> None:
+        await it.until(begun.exists)
+        begun.unlink()
         it.controller.change("lead", name="a/1")
-        it.controller.resolved("a/0")
-        await it.until(lambda: it.ran("a/0")[-1] == ("start", 0))
-        tail = [("config-changed", 0), ("start", 0)]
-        assert it.ran("a/0") == [("install", 0), ("leader-elected", 1), *tail]
-        await it.idle("a/0", "a/1")
+        goes_on.touch()
+
+    it.script("act", writes)
+    action = asyncio.create_task(it.act("a/0", "act"))
+    await lose_the_lead()
+    ended = await action
+    assert ended["status"] == "failed"
+    assert ended["message"] == "committing requested changes failed"
+    assert ended["results"] == {"return-code": 1, "stderr": "oh\n\nlease not held"}
+    goes_on.unlink()
+    it.script("a-0.update-status", writes)
+    it.controller.change("lead", name="a/0")
+    it.controller.due("a/0", "update-status")
+    await lose_the_lead()
+    await it.until(lambda: it.unit("a/0")["workload-status"]["current"] == "error")
+    assert it.unit("a/0")["workload-status"]["message"] == 'hook failed: "update-status"'
+    said = [line["message"] for line in it.controller.log("a/0") if line["level"] == "ERROR"]
+    assert said[-2:] == [
+        "cannot apply changes: lease not held",
+        'hook "update-status" failed: lease not held',
+    ]
+    assert it.controller._model.relations[0].app_bags["a"].data == {}
+    await it.idle("a/1")
 
 
-@asynchronous
-async def test_a_unit_that_is_lost_runs_nothing_more_and_its_actions_end():
-    async with world() as it:
-        await it.deployed(num_units=2)
-        await it.controller.power_cut("0")
-        action = it.controller.enqueue_exec("a/0", "true")
-        it.controller.change("lose_unit", name="a/0")
-        assert (await it.controller.wait_action(action))["status"] == "cancelled"
-        await it.idle("a/1")
-        assert it.ran("a/0") == STARTUP
-        assert "0" not in it.controller.status()["machines"]
+@pytest.mark.parametrize("profile", ["4.0"])
+async def test_leader_elected_is_not_retried_by_who_does_not_lead_any_more(it: World):
+    """It is moot: Prepare in operation/runhook.go."""
+    it.controller.set_model_config({"automatically-retry-hooks": "false"})
+    it.script("a-0.leader-elected", "exit 1")
+    it.controller.deploy(it.charm("a", ""), "a", num_units=2)
+    await it.until(lambda: it.unit("a/0")["workload-status"]["current"] == "error")
+    it.controller.change("lead", name="a/1")
+    it.controller.resolved("a/0")
+    await it.until(lambda: it.ran("a/0")[-1] == ("start", 0))
+    tail = [("config-changed", 0), ("start", 0)]
+    assert it.ran("a/0") == [("install", 0), ("leader-elected", 1), *tail]
+    await it.idle("a/0", "a/1")
 
 
-@asynchronous
-async def test_a_reboot_runs_start_on_every_unit_of_the_machine():
-    async with world() as it:
-        it.controller.deploy(it.charm("a", ""), "a")
-        it.controller.deploy(it.charm("b", ""), "b", to="0")
-        await it.idle("a/0", "b/0")
-        await it.controller.reboot("a/0")
-        await it.until(lambda: all(it.ran(u) == [*STARTUP, ("start", 0)] for u in ("a/0", "b/0")))
-        assert it.machines["0"].boots == 2
+async def test_a_unit_that_is_lost_runs_nothing_more_and_its_actions_end(it: World):
+    await it.deployed(num_units=2)
+    await it.controller.power_cut("0")
+    action = it.controller.enqueue_exec("a/0", "true")
+    it.controller.change("lose_unit", name="a/0")
+    assert (await it.controller.wait_action(action))["status"] == "cancelled"
+    await it.idle("a/1")
+    assert it.ran("a/0") == STARTUP
+    assert "0" not in it.controller.status()["machines"]
 
 
-@asynchronous
-async def test_a_machine_that_is_rebooted_by_hand_starts_again():
-    async with world() as it:
-        await it.deployed()
-        it.machines["0"].console.write_text(images.REBOOTS)
-        await it.machines["0"].power_cut()
-        await it.until(lambda: it.ran("a/0") == [*STARTUP, ("start", 0)])
-        assert it.machines["0"].boots == 2
+async def test_a_reboot_runs_start_on_every_unit_of_the_machine(it: World):
+    it.controller.deploy(it.charm("a", ""), "a")
+    it.controller.deploy(it.charm("b", ""), "b", to="0")
+    await it.idle("a/0", "b/0")
+    await it.controller.reboot("a/0")
+    await it.until(lambda: all(it.ran(u) == [*STARTUP, ("start", 0)] for u in ("a/0", "b/0")))
+    assert it.machines["0"].boots == 2
 
 
-@asynchronous
-async def test_hooks_of_one_machine_take_turns_and_machines_do_not_wait_for_each_other():
-    async with world() as it:
-        trace, met = it.root / "trace", it.root / "met-"
-        # Each waits until the other, on another machine, runs as well.
-        for unit, other in (("a-0", "a-1"), ("a-1", "a-0")):
-            wait = f"until [ -e {met}{other} ]; do sleep 0.01; done"
-            it.script(f"{unit}.config-changed", f"touch {met}{unit}; {wait}")
-        for hook in ("install", "start"):
-            begin, end = (f"echo $JUJU_MACHINE_ID{sign} >> {trace}" for sign in "+-")
-            it.script(hook, f"{begin}; sleep 0.1; {end}")
-        it.controller.deploy(it.charm("a", ""), "a", num_units=2)
-        it.controller.deploy(it.charm("b", ""), "b", to="0")
-        for _ in range(2):
-            it.controller.change("add_unit", app="b", to="0")
-        await it.idle("a/0", "a/1", "b/0", "b/1", "b/2")
-        lines = [line for line in trace.read_text().splitlines() if line.startswith("0")]
-        assert lines == ["0+", "0-"] * 8
+async def test_a_machine_that_is_rebooted_by_hand_starts_again(it: World):
+    await it.deployed()
+    it.machines["0"].console.write_text(images.REBOOTS)
+    await it.machines["0"].power_cut()
+    await it.until(lambda: it.ran("a/0") == [*STARTUP, ("start", 0)])
+    assert it.machines["0"].boots == 2
+
+
+async def test_hooks_of_one_machine_take_turns_and_machines_do_not_wait_for_each_other(it: World):
+    trace, met = it.root / "trace", it.root / "met-"
+    # Each waits until the other, on another machine, runs as well.
+    for unit, other in (("a-0", "a-1"), ("a-1", "a-0")):
+        wait = f"until [ -e {met}{other} ]; do sleep 0.01; done"
+        it.script(f"{unit}.config-changed", f"touch {met}{unit}; {wait}")
+    for hook in ("install", "start"):
+        begin, end = (f"echo $JUJU_MACHINE_ID{sign} >> {trace}" for sign in "+-")
+        it.script(hook, f"{begin}; sleep 0.1; {end}")
+    it.controller.deploy(it.charm("a", ""), "a", num_units=2)
+    it.controller.deploy(it.charm("b", ""), "b", to="0")
+    for _ in range(2):
+        it.controller.change("add_unit", app="b", to="0")
+    await it.idle("a/0", "a/1", "b/0", "b/1", "b/2")
+    lines = [line for line in trace.read_text().splitlines() if line.startswith("0")]
+    assert lines == ["0+", "0-"] * 8
 
 
 ACTIONS = """
@@ -575,174 +363,154 @@ grow:
 """
 
 
-@asynchronous
-async def test_actions():
-    async with world() as it:
-        it.script("grow", "echo out; echo err >&2; action-set a.b=$(action-get to) c=d")
-        await it.deployed("x: 1", **{"actions.yaml": ACTIONS})
-        ended = await it.act("a/0", "grow")
-        assert ended["status"] == "completed"
-        assert ended["results"] == {
-            "a": {"b": "5"},
-            "c": "d",
-            "stdout": "out\n",
-            "stderr": "err\n",
-            "return-code": 0,
+async def test_actions(it: World):
+    it.script("grow", "echo out; echo err >&2; action-set a.b=$(action-get to) c=d")
+    await it.deployed("x: 1", **{"actions.yaml": ACTIONS})
+    ended = await it.act("a/0", "grow")
+    assert ended["status"] == "completed"
+    assert ended["results"] == {
+        "a": {"b": "5"},
+        "c": "d",
+        "stdout": "out\n",
+        "stderr": "err\n",
+        "return-code": 0,
+    }
+    it.script("grow", "action-fail 'no space'; status-set active grown; open-port 1")
+    ended = await it.act("a/0", "grow", to=6)
+    assert (ended["status"], ended["message"]) == ("failed", "no space")
+    assert it.unit("a/0")["open-ports"] == ["1/tcp"]
+    it.script("grow", "open-port 2; action-set e=f; exit 4")
+    ended = await it.act("a/0", "grow")
+    assert (ended["status"], ended["message"]) == ("failed", "exit status 4")
+    assert ended["results"] == {"e": "f", "return-code": 4}
+    assert it.unit("a/0")["open-ports"] == ["1/tcp"]
+    assert it.unit("a/0")["workload-status"]["current"] == "active"
+    with pytest.raises(CharmError, match='"to" must be of type integer'):
+        it.controller.enqueue_action("a/0", "grow", {"to": "x"})
+    with pytest.raises(OperationError, match='action "no" not defined on unit "a/0"'):
+        it.controller.enqueue_action("a/0", "no")
+
+
+async def test_exec_runs_in_a_hook_context(it: World):
+    await it.deployed()
+    results = await it.execute(
+        "a/0", 'echo "[$JUJU_HOOK_NAME]$JUJU_DISPATCH_PATH"; is-leader; open-port 9; exit 3'
+    )
+    assert results == {"stdout": "[]\nTrue\n", "return-code": 3}
+    assert it.unit("a/0")["open-ports"] == ["9/tcp"]
+    late = it.controller.enqueue_exec("a/0", "sleep 100", timeout_s=0.1)
+    assert (await it.controller.wait_action(late))["status"] == "failed"
+
+
+async def test_refresh_replaces_the_charms_files_and_keeps_what_it_wrote(it: World):
+    it.script("install", "touch .unit-state.db")
+    it.controller.deploy(it.charm("a", "", old="1", both="1"), "a")
+    await it.idle("a/0")
+    it.controller.refresh("a", it.charm("a", "", new="2", both="2"))
+    await it.until(lambda: len(it.ran("a/0")) == 6)
+    await it.idle("a/0")
+    assert it.ran("a/0")[4:] == [("upgrade-charm", 0), ("config-changed", 0)]
+    charm = it.file("0", "agents/unit-a-0/charm")
+    assert {p.name for p in charm.iterdir()} == {
+        ".unit-state.db",
+        "both",
+        "dispatch",
+        "metadata.yaml",
+        "new",
+    }
+    assert (charm / "both").read_text() == "2"
+    assert it.controller.status()["applications"]["a"]["charm-rev"] == 1
+
+
+async def test_update_status_comes_as_often_as_is_set(it: World):
+    await it.deployed()
+    it.controller.set_model_config({"update-status-hook-interval": "1s"})
+    await it.until(lambda: it.ran("a/0")[-1] == ("update-status", 0))
+    with pytest.raises(OperationError, match='model config "x" is not one'):
+        it.controller.set_model_config({"x": "1"})
+    with pytest.raises(UsageError, match='invalid duration "soon"'):
+        it.controller.set_model_config({"update-status-hook-interval": "soon"})
+
+
+async def test_a_hook_that_may_come_at_any_time_comes_when_it_is_let(it: World):
+    await it.deployed()
+    for hook in ("leader-elected", "update-status"):
+        it.controller.due("a/0", hook)
+        await it.until(lambda hook=hook: it.ran("a/0")[-1] == (hook, 0))
+    assert len(it.ran("a/0")) == len(STARTUP) + 2
+
+
+async def test_what_a_hook_asks_repeatedly_is_noted(it: World):
+    asks = "storage-list; config-get a; config-get; storage-list; storage-list"
+    it.script("start", f"{asks}; is-leader; is-leader; juju-log x; juju-log x")
+    await it.deployed()
+    last = it.controller.hooks("a/0")[-1]
+    assert (last["commands"], last["repeated"]) == (9, ["storage-list", "storage-list"])
+
+
+async def test_a_unit_meets_many_integrations_in_its_next_hook(it: World):
+    provides = "provides: {share: {interface: nfs_share}}"
+    it.controller.deploy(it.charm("server", provides), "server")
+    await it.idle("server/0")
+    reader = it.charm("reader", "requires: {share: {interface: nfs_share}}")
+    remotes: list[Remote] = [
+        {
+            "application": name,
+            "other_model": model,
+            "app_data": {"name": f"/{name}"},
+            "unit_data": {"size": size},
         }
-        it.script("grow", "action-fail 'no space'; status-set active grown; open-port 1")
-        ended = await it.act("a/0", "grow", to=6)
-        assert (ended["status"], ended["message"]) == ("failed", "no space")
-        assert it.unit("a/0")["open-ports"] == ["1/tcp"]
-        it.script("grow", "open-port 2; action-set e=f; exit 4")
-        ended = await it.act("a/0", "grow")
-        assert (ended["status"], ended["message"]) == ("failed", "exit status 4")
-        assert ended["results"] == {"e": "f", "return-code": 4}
-        assert it.unit("a/0")["open-ports"] == ["1/tcp"]
-        assert it.unit("a/0")["workload-status"]["current"] == "active"
-        with pytest.raises(CharmError, match='"to" must be of type integer'):
-            it.controller.enqueue_action("a/0", "grow", {"to": "x"})
-        with pytest.raises(OperationError, match='action "no" not defined on unit "a/0"'):
-            it.controller.enqueue_action("a/0", "no")
+        for name, model, size in (("a", "", "1"), ("remote-b", "m", "2"))
+    ]
+    it.controller.integrate_many("server/0", "share", reader, remotes)
+    it.script(
+        "update-status",
+        "for it in 0:a 1:remote-b; do r=${it%:*}; u=$(relation-list -r $r); juju-log -- $u"
+        " $(relation-get --app -r $r name ${it#*:}) $(relation-get -r $r size $u); done",
+    )
+    it.controller.due("server/0", "update-status")
+    await it.until(lambda: it.ran("server/0") == [*STARTUP, ("update-status", 0)])
+    said = [line["message"] for line in it.controller.log("server/0")[-2:]]
+    assert said == ["a/0 /a 1", "remote-b/0 /remote-b 2"]
+    assert list(it.machines) == ["0", "1"]
+    assert not it.machines["1"].is_running
+    # What changes from now on it is told.
+    it.controller._model.relations[0].app_bags["a"].update({"name": "/other"})
+    it.controller._changed()
+    await it.until(lambda: it.ran("server/0")[-1] == ("share-relation-changed", 0))
+    await it.idle("server/0")
 
 
-@asynchronous
-async def test_exec_runs_in_a_hook_context():
-    async with world() as it:
-        await it.deployed()
-        results = await it.execute(
-            "a/0", 'echo "[$JUJU_HOOK_NAME]$JUJU_DISPATCH_PATH"; is-leader; open-port 9; exit 3'
-        )
-        assert results == {"stdout": "[]\nTrue\n", "return-code": 3}
-        assert it.unit("a/0")["open-ports"] == ["9/tcp"]
-        late = it.controller.enqueue_exec("a/0", "sleep 100", timeout_s=0.1)
-        assert (await it.controller.wait_action(late))["status"] == "failed"
+async def test_subordinate_shares_the_machine_and_the_principal_takes_it_along(it: World):
+    sub = "subordinate: true, requires: {juju-info: {interface: juju-info, scope: container}}"
+    it.script("s-0.install", "echo $JUJU_PRINCIPAL_UNIT $JUJU_MACHINE_ID > $CHARM_DIR/../p")
+    it.controller.deploy(it.charm("p", ""), "p")
+    it.controller.deploy(it.charm("s", sub), "s")
+    it.controller.change("integrate", a="p", b="s")
+    await it.idle("p/0", "s/0")
+    assert it.file("0", "agents/unit-s-0/p").read_text() == "p/0 0\n"
+    assert it.unit("p/0")["subordinates"].keys() == {"s/0"}
+    it.controller.change("remove_unit", name="p/0")
+    await it.until(lambda: not it.controller.status()["machines"])
+    assert it.ran("s/0")[-2:] == [("stop", 0), ("remove", 0)]
+    assert it.ran("p/0")[-2:] == [("stop", 0), ("remove", 0)]
+    await it.until(lambda: not it.machines["0"].is_running)
 
 
-@asynchronous
-async def test_refresh_replaces_the_charms_files_and_keeps_what_it_wrote():
-    async with world() as it:
-        it.script("install", "touch .unit-state.db")
-        it.controller.deploy(it.charm("a", "", old="1", both="1"), "a")
-        await it.idle("a/0")
-        it.controller.refresh("a", it.charm("a", "", new="2", both="2"))
-        await it.until(lambda: len(it.ran("a/0")) == 6)
-        await it.idle("a/0")
-        assert it.ran("a/0")[4:] == [("upgrade-charm", 0), ("config-changed", 0)]
-        charm = it.file("0", "agents/unit-a-0/charm")
-        assert {p.name for p in charm.iterdir()} == {
-            ".unit-state.db",
-            "both",
-            "dispatch",
-            "metadata.yaml",
-            "new",
-        }
-        assert (charm / "both").read_text() == "2"
-        assert it.controller.status()["applications"]["a"]["charm-rev"] == 1
+async def test_an_action_of_a_unit_that_goes_is_cancelled(it: World):
+    it.script("remove", "touch $CHARM_DIR/../removing; sleep 0.3")
+    await it.deployed()
+    it.controller.change("remove_unit", name="a/0")
+    await it.until(it.file("0", "agents/unit-a-0/removing").exists)
+    assert (await it.act("a/0", "act"))["status"] == "cancelled"
 
 
-@asynchronous
-async def test_update_status_comes_as_often_as_is_set():
-    async with world() as it:
-        await it.deployed()
-        it.controller.set_model_config({"update-status-hook-interval": "1s"})
-        await it.until(lambda: it.ran("a/0")[-1] == ("update-status", 0))
-        with pytest.raises(OperationError, match='model config "x" is not one'):
-            it.controller.set_model_config({"x": "1"})
-        with pytest.raises(UsageError, match='invalid duration "soon"'):
-            it.controller.set_model_config({"update-status-hook-interval": "soon"})
-
-
-@asynchronous
-async def test_a_hook_that_may_come_at_any_time_comes_when_it_is_let():
-    async with world() as it:
-        await it.deployed()
-        for hook in ("leader-elected", "update-status"):
-            it.controller.due("a/0", hook)
-            await it.until(lambda hook=hook: it.ran("a/0")[-1] == (hook, 0))
-        assert len(it.ran("a/0")) == len(STARTUP) + 2
-
-
-@asynchronous
-async def test_what_a_hook_asks_repeatedly_is_noted():
-    async with world() as it:
-        asks = "storage-list; config-get a; config-get; storage-list; storage-list"
-        it.script("start", f"{asks}; is-leader; is-leader; juju-log x; juju-log x")
-        await it.deployed()
-        last = it.controller.hooks("a/0")[-1]
-        assert (last["commands"], last["repeated"]) == (9, ["storage-list", "storage-list"])
-
-
-@asynchronous
-async def test_a_unit_meets_many_integrations_in_its_next_hook():
-    async with world() as it:
-        provides = "provides: {share: {interface: nfs_share}}"
-        it.controller.deploy(it.charm("server", provides), "server")
-        await it.idle("server/0")
-        reader = it.charm("reader", "requires: {share: {interface: nfs_share}}")
-        remotes: list[Remote] = [
-            {
-                "application": name,
-                "other_model": model,
-                "app_data": {"name": f"/{name}"},
-                "unit_data": {"size": size},
-            }
-            for name, model, size in (("a", "", "1"), ("remote-b", "m", "2"))
-        ]
-        it.controller.integrate_many("server/0", "share", reader, remotes)
-        it.script(
-            "update-status",
-            "for it in 0:a 1:remote-b; do r=${it%:*}; u=$(relation-list -r $r); juju-log -- $u"
-            " $(relation-get --app -r $r name ${it#*:}) $(relation-get -r $r size $u); done",
-        )
-        it.controller.due("server/0", "update-status")
-        await it.until(lambda: it.ran("server/0") == [*STARTUP, ("update-status", 0)])
-        said = [line["message"] for line in it.controller.log("server/0")[-2:]]
-        assert said == ["a/0 /a 1", "remote-b/0 /remote-b 2"]
-        assert list(it.machines) == ["0", "1"]
-        assert not it.machines["1"].is_running
-        # What changes from now on it is told.
-        it.controller._model.relations[0].app_bags["a"].update({"name": "/other"})
-        it.controller._changed()
-        await it.until(lambda: it.ran("server/0")[-1] == ("share-relation-changed", 0))
-        await it.idle("server/0")
-
-
-@asynchronous
-async def test_subordinate_shares_the_machine_and_the_principal_takes_it_along():
-    async with world() as it:
-        sub = "subordinate: true, requires: {juju-info: {interface: juju-info, scope: container}}"
-        it.script("s-0.install", "echo $JUJU_PRINCIPAL_UNIT $JUJU_MACHINE_ID > $CHARM_DIR/../p")
-        it.controller.deploy(it.charm("p", ""), "p")
-        it.controller.deploy(it.charm("s", sub), "s")
-        it.controller.change("integrate", a="p", b="s")
-        await it.idle("p/0", "s/0")
-        assert it.file("0", "agents/unit-s-0/p").read_text() == "p/0 0\n"
-        assert it.unit("p/0")["subordinates"].keys() == {"s/0"}
-        it.controller.change("remove_unit", name="p/0")
-        await it.until(lambda: not it.controller.status()["machines"])
-        assert it.ran("s/0")[-2:] == [("stop", 0), ("remove", 0)]
-        assert it.ran("p/0")[-2:] == [("stop", 0), ("remove", 0)]
-        await it.until(lambda: not it.machines["0"].is_running)
-
-
-@asynchronous
-async def test_an_action_of_a_unit_that_goes_is_cancelled():
-    async with world() as it:
-        it.script("remove", "touch $CHARM_DIR/../removing; sleep 0.3")
-        await it.deployed()
-        it.controller.change("remove_unit", name="a/0")
-        await it.until(it.file("0", "agents/unit-a-0/removing").exists)
-        assert (await it.act("a/0", "act"))["status"] == "cancelled"
-
-
-@asynchronous
-async def test_deploy_refuses_what_cannot_run():
-    async with world() as it:
-        path = it.root / "none.charm"
-        with zipfile.ZipFile(path, "w") as packed:
-            packed.writestr("metadata.yaml", "name: none")
-        with pytest.raises(CharmError, match="has no dispatch; pack it with charmcraft"):
-            it.controller.deploy(str(path), "none")
+async def test_deploy_refuses_what_cannot_run(it: World):
+    path = it.root / "none.charm"
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr("metadata.yaml", "name: none")
+    with pytest.raises(CharmError, match="has no dispatch; pack it with charmcraft"):
+        it.controller.deploy(str(path), "none")
 
 
 def test_start_gives_a_controller_that_ends_with_its_owner():

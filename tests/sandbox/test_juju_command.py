@@ -9,13 +9,12 @@ import json
 import os
 import re
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
-from test_controller import WAIT_S, DirectoryMachine, World, asynchronous, needs_root, world
+from world import WAIT_S, DirectoryMachine, World, needs_root
 
 from sandbox.controller import uniter
 from sandbox.controller.client import RUN, RunDirectory
@@ -92,23 +91,20 @@ def _disks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uniter, "_DETACH_DISK", "true")
 
 
-@asynccontextmanager
-async def model(juju: str = "3.6") -> AsyncGenerator[Juju, None]:
-    async with world(juju) as it:
-        server = await it.controller.serve(it.root / "controller.sock")
-        RUN.mkdir(parents=True, exist_ok=True)
-        # Under its own path, which is not in RUN: no start of another clears it up.
-        (RUN / NAME).symlink_to(it.root)
-        try:
-            yield Juju(it)
-        finally:
-            (RUN / NAME).unlink()
-            # Whoever asked has gone. So must be what answered, and what the loop has not
-            # accepted yet, before the server is closed.
-            await asyncio.sleep(0)
-            while talks := [it for it in asyncio.all_tasks() if it.get_coro().__name__ in TALKS]:
-                await asyncio.gather(*talks)
-            server.close()
+@pytest.fixture
+async def juju(it: World) -> AsyncGenerator[Juju, None]:
+    server = await it.controller.serve(it.root / "controller.sock")
+    RUN.mkdir(parents=True, exist_ok=True)
+    # Under its own path, which is not in RUN: no start of another clears it up.
+    (RUN / NAME).symlink_to(it.root)
+    yield Juju(it)
+    (RUN / NAME).unlink()
+    # Whoever asked has gone. So must be what answered, and what the loop has not
+    # accepted yet, before the server is closed.
+    await asyncio.sleep(0)
+    while talks := [it for it in asyncio.all_tasks() if it.get_coro().__name__ in TALKS]:
+        await asyncio.gather(*talks)
+    server.close()
 
 
 async def deployed(juju: Juju, *more: str) -> None:
@@ -119,100 +115,91 @@ async def deployed(juju: Juju, *more: str) -> None:
     await juju.world.idle("a/0")
 
 
-@asynchronous
-async def test_deploy_says_what_it_does_and_status_shows_it():
-    async with model() as juju:
-        juju.world.script("start", "status-set active ready; open-port 2049/tcp")
-        charm = juju.world.charm("a", SHARE)
-        done = await juju("deploy", charm, "mine", "-n", "2", "--constraints", "mem=4G")
-        assert (done.stdout, done.stderr) == (
-            "",
-            'Located local charm "a", revision 0\n'
-            'Deploying "mine" from local charm "a", revision 0\n',
-        )
-        await juju.world.idle("mine/0", "mine/1")
-        table = await juju.says("status")
-        assert re.search(r"Model +Controller +Cloud/Region +Version +SLA +Timestamp\n", table)
-        assert re.search(r"\nmine +active +2  a +0  no +ready\n", table)
-        assert re.search(r"\nmine/0\* +active +idle +0 +10\.77\.0\.10 +2049/tcp +ready\n", table)
-        assert yaml.safe_load(await juju.says("status", "--format", "yaml"))["model"]["name"]
-        await juju.says("add-unit", "mine", "--to", "0")
-        assert juju.world.unit("mine/2")["machine"] == "0"
+async def test_deploy_says_what_it_does_and_status_shows_it(juju: Juju):
+    juju.world.script("start", "status-set active ready; open-port 2049/tcp")
+    charm = juju.world.charm("a", SHARE)
+    done = await juju("deploy", charm, "mine", "-n", "2", "--constraints", "mem=4G")
+    assert (done.stdout, done.stderr) == (
+        "",
+        'Located local charm "a", revision 0\nDeploying "mine" from local charm "a", revision 0\n',
+    )
+    await juju.world.idle("mine/0", "mine/1")
+    table = await juju.says("status")
+    assert re.search(r"Model +Controller +Cloud/Region +Version +SLA +Timestamp\n", table)
+    assert re.search(r"\nmine +active +2  a +0  no +ready\n", table)
+    assert re.search(r"\nmine/0\* +active +idle +0 +10\.77\.0\.10 +2049/tcp +ready\n", table)
+    assert yaml.safe_load(await juju.says("status", "--format", "yaml"))["model"]["name"]
+    await juju.says("add-unit", "mine", "--to", "0")
+    assert juju.world.unit("mine/2")["machine"] == "0"
 
 
-@asynchronous
-async def test_deploy_takes_options_storage_and_a_place():
-    async with model() as juju:
-        await juju.says("deploy", juju.world.charm("b", READER))
-        options = ["--config", "size=7", "--storage", "data=1,2G"]
-        await deployed(juju, "a", "--to", "0", *options)
-        row = ["a/0", "data/0", "filesystem", "disk", "2.0", "GiB", "attached"]
-        assert (await juju.says("storage")).splitlines()[1].split() == row
-        assert list(juju.world.machines) == ["0"]
-        done = await juju("add-storage", "a/0", "data=1G")
-        assert done == Done(
-            1,
-            "",
-            'ERROR failed to add storage "data" to a/0: charm "a" store "data": '
-            "at most 1 instances supported, 2 specified\n",
-        )
-        juju.world.controller.change("detach_storage", identity="data/0")
-        await juju.world.until(lambda: juju.world.controller.storage()[0]["owner"] is None)
-        done = await juju("add-storage", "a/0", "data=1G")
-        assert done.stderr == "added storage data/1 to a/0\n"
+async def test_deploy_takes_options_storage_and_a_place(juju: Juju):
+    await juju.says("deploy", juju.world.charm("b", READER))
+    options = ["--config", "size=7", "--storage", "data=1,2G"]
+    await deployed(juju, "a", "--to", "0", *options)
+    row = ["a/0", "data/0", "filesystem", "disk", "2.0", "GiB", "attached"]
+    assert (await juju.says("storage")).splitlines()[1].split() == row
+    assert list(juju.world.machines) == ["0"]
+    done = await juju("add-storage", "a/0", "data=1G")
+    assert done == Done(
+        1,
+        "",
+        'ERROR failed to add storage "data" to a/0: charm "a" store "data": '
+        "at most 1 instances supported, 2 specified\n",
+    )
+    juju.world.controller.change("detach_storage", identity="data/0")
+    await juju.world.until(lambda: juju.world.controller.storage()[0]["owner"] is None)
+    done = await juju("add-storage", "a/0", "data=1G")
+    assert done.stderr == "added storage data/1 to a/0\n"
 
 
-@asynchronous
-async def test_config():
-    async with model() as juju:
-        await deployed(juju)
-        text = await juju.says("config", "a")
-        # As Go's YAML has it.
-        assert "    description: |-\n      How large\n      it is\n" in text
-        shown = yaml.safe_load(text)
-        assert shown["application"] == "a"
-        assert shown["settings"]["size"] == {
-            "default": 1,
-            "description": "How large\nit is",
-            "source": "default",
-            "type": "int",
-            "value": 1,
-        }
-        assert await juju.says("config", "a", "size=2", "name=x=y") == ""
-        shown = json.loads(await juju.says("config", "a", "--format=json"))["settings"]
-        assert [shown[name]["value"] for name in ("size", "name")] == [2, "x=y"]
-        assert shown["size"]["source"] == "user"
-        done = await juju("config", "a", "none=1")
-        assert (done.returncode, done.stderr) == (1, 'ERROR unknown option "none"\n')
+async def test_config(juju: Juju):
+    await deployed(juju)
+    text = await juju.says("config", "a")
+    # As Go's YAML has it.
+    assert "    description: |-\n      How large\n      it is\n" in text
+    shown = yaml.safe_load(text)
+    assert shown["application"] == "a"
+    assert shown["settings"]["size"] == {
+        "default": 1,
+        "description": "How large\nit is",
+        "source": "default",
+        "type": "int",
+        "value": 1,
+    }
+    assert await juju.says("config", "a", "size=2", "name=x=y") == ""
+    shown = json.loads(await juju.says("config", "a", "--format=json"))["settings"]
+    assert [shown[name]["value"] for name in ("size", "name")] == [2, "x=y"]
+    assert shown["size"]["source"] == "user"
+    done = await juju("config", "a", "none=1")
+    assert (done.returncode, done.stderr) == (1, 'ERROR unknown option "none"\n')
 
 
-@pytest.mark.parametrize("juju", ["3.6", "4.0"])
-@asynchronous
-async def test_run(juju: str):
-    async with model(juju) as it:
-        await deployed(it)
-        script = it.world.script
-        script("grow", "action-log growing; action-set b=$(action-get to) c.d=e; echo out")
-        done = await it("run", "a/leader", "grow", "to=5")
-        assert done.returncode == 0, done.stderr
-        assert done.stdout == 'b: "5"\nc:\n  d: e\n\nout\n'
-        assert re.fullmatch(
-            r"Running operation 1 with 1 task\n  - task 2 on unit-a-0\n\n"
-            r"Waiting for task 2\.\.\.\n\n\d\d:\d\d:\d\d growing\n",
-            done.stderr,
-        )
-        script("grow", "action-fail 'no room'")
-        done = await it("run", "a/0", "grow", "to=5")
-        assert (done.returncode, done.stdout) == (0, "Action id 4 failed: no room\n\n")
-        script("grow", "exit 3")
-        done = await it("run", "a/0", "grow", "to=5")
-        assert done.returncode == 1
-        assert 'ERROR the following task failed:\n - id "6" with return code 3\n' in done.stderr
-        script("grow", "sleep 100")
-        async with asyncio.timeout(20):
-            done = await it("run", "a/0", "grow", "to=5", "--wait", "200ms")
-        assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.endswith("ERROR timed out waiting for results from: unit a/0\n")
+@pytest.mark.parametrize("profile", ["3.6", "4.0"])
+async def test_run(juju: Juju):
+    await deployed(juju)
+    script = juju.world.script
+    script("grow", "action-log growing; action-set b=$(action-get to) c.d=e; echo out")
+    done = await juju("run", "a/leader", "grow", "to=5")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == 'b: "5"\nc:\n  d: e\n\nout\n'
+    assert re.fullmatch(
+        r"Running operation 1 with 1 task\n  - task 2 on unit-a-0\n\n"
+        r"Waiting for task 2\.\.\.\n\n\d\d:\d\d:\d\d growing\n",
+        done.stderr,
+    )
+    script("grow", "action-fail 'no room'")
+    done = await juju("run", "a/0", "grow", "to=5")
+    assert (done.returncode, done.stdout) == (0, "Action id 4 failed: no room\n\n")
+    script("grow", "exit 3")
+    done = await juju("run", "a/0", "grow", "to=5")
+    assert done.returncode == 1
+    assert 'ERROR the following task failed:\n - id "6" with return code 3\n' in done.stderr
+    script("grow", "sleep 100")
+    async with asyncio.timeout(20):
+        done = await juju("run", "a/0", "grow", "to=5", "--wait", "200ms")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith("ERROR timed out waiting for results from: unit a/0\n")
 
 
 NOT_SCHEDULED = "Operation 1 failed to schedule any tasks:\n"
@@ -222,7 +209,7 @@ ONE_UNIT = 'the sandbox has "juju run" on one unit at a time: try more on Juju'
 
 
 @pytest.mark.parametrize(
-    ("juju", "words", "returncode", "stderr"),
+    ("profile", "words", "returncode", "stderr"),
     [
         ("3.6", "a/0 none", 0, NOT_SCHEDULED + NOT_DEFINED),
         ("4.0", "a/0 none", 1, f"ERROR {NOT_DEFINED} (not found)"),
@@ -233,161 +220,140 @@ ONE_UNIT = 'the sandbox has "juju run" on one unit at a time: try more on Juju'
         ("3.6", "b/leader grow", 1, 'ERROR could not determine leader for "b"'),
     ],
 )
-@asynchronous
-async def test_run_refuses(juju: str, words: str, returncode: int, stderr: str):
-    async with model(juju) as it:
-        await deployed(it)
-        assert await it("run", *words.split()) == Done(returncode, "", f"{stderr}\n")
+async def test_run_refuses(juju: Juju, words: str, returncode: int, stderr: str):
+    await deployed(juju)
+    assert await juju("run", *words.split()) == Done(returncode, "", f"{stderr}\n")
 
 
-@asynchronous
-async def test_juju_4_takes_an_action_that_lacks_a_parameter_and_its_task_fails():
-    async with model("4.0") as juju:
-        await deployed(juju)
-        done = await juju("run", "a/0", "grow")
-        assert (done.returncode, done.stdout.splitlines()[0]) == (
-            0,
-            'Action id 2 failed: cannot run "grow" action: validation failed for action "grow": '
-            '"to" is required',
-        )
+@pytest.mark.parametrize("profile", ["4.0"])
+async def test_juju_4_takes_an_action_that_lacks_a_parameter_and_its_task_fails(juju: Juju):
+    await deployed(juju)
+    done = await juju("run", "a/0", "grow")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (
+        0,
+        'Action id 2 failed: cannot run "grow" action: validation failed for action "grow": '
+        '"to" is required',
+    )
 
 
-@asynchronous
-async def test_exec():
-    async with model() as juju:
-        await deployed(juju)
-        says = ["exec", "--unit", "a/leader", "--"]
-        assert await juju.says(*says, "echo $JUJU_UNIT_NAME; printf x >&2") == "a/0\nx\n"
-        assert await juju.says(*says, "printf", "%s;", "a b", "c") == "a b;c;\n"
-        done = await juju(*says, "exit 3")
-        assert (done.returncode, done.stdout) == (1, "")
-        assert "the following task failed:" in done.stderr
+async def test_exec(juju: Juju):
+    await deployed(juju)
+    says = ["exec", "--unit", "a/leader", "--"]
+    assert await juju.says(*says, "echo $JUJU_UNIT_NAME; printf x >&2") == "a/0\nx\n"
+    assert await juju.says(*says, "printf", "%s;", "a b", "c") == "a b;c;\n"
+    done = await juju(*says, "exit 3")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the following task failed:" in done.stderr
 
 
-@asynchronous
-async def test_where_there_is_nothing_to_log_in_to():
-    async with model() as juju:
-        assert (await juju("ssh", "a/9")).stderr == 'ERROR unit "a/9" not found\n'
-        assert (await juju("ssh", "2")).stderr == 'ERROR machine "2" not found\n'
+async def test_where_there_is_nothing_to_log_in_to(juju: Juju):
+    assert (await juju("ssh", "a/9")).stderr == 'ERROR unit "a/9" not found\n'
+    assert (await juju("ssh", "2")).stderr == 'ERROR machine "2" not found\n'
 
 
-@asynchronous
-async def test_removal_tells_and_asks():
-    async with model() as juju:
-        await deployed(juju, "--storage", "data=1,1G", "-n", "2")
-        plan = "will remove unit a/1\n"
-        done = await juju("remove-unit", "a/1", stdin="n\n")
-        assert (done.returncode, done.stdout) == (1, plan)
-        assert done.stderr == (
-            "WARNING This command will perform the following actions:\n"
-            "\nContinue [y/N]? ERROR unit removal: aborted\n"
-        )
-        assert juju.world.unit("a/1")
-        assert await juju.says("remove-unit", "a/1", stdin="y\n") == plan
-        await juju.world.until(lambda: not juju.world.unit("a/1"))
-        plan = "will remove application a\n- will remove unit a/0\n"
-        assert await juju.says("remove-application", "--no-prompt", "a") == plan
-        await juju.world.until(lambda: not juju.world.controller.status()["applications"])
-        done = await juju("remove-unit", "--no-prompt", "a/0")
-        assert done.returncode == 1
-        assert done.stderr.startswith('ERROR removing unit a/0 failed: unit "a/0" not found')
+async def test_removal_tells_and_asks(juju: Juju):
+    await deployed(juju, "--storage", "data=1,1G", "-n", "2")
+    plan = "will remove unit a/1\n"
+    done = await juju("remove-unit", "a/1", stdin="n\n")
+    assert (done.returncode, done.stdout) == (1, plan)
+    assert done.stderr == (
+        "WARNING This command will perform the following actions:\n"
+        "\nContinue [y/N]? ERROR unit removal: aborted\n"
+    )
+    assert juju.world.unit("a/1")
+    assert await juju.says("remove-unit", "a/1", stdin="y\n") == plan
+    await juju.world.until(lambda: not juju.world.unit("a/1"))
+    plan = "will remove application a\n- will remove unit a/0\n"
+    assert await juju.says("remove-application", "--no-prompt", "a") == plan
+    await juju.world.until(lambda: not juju.world.controller.status()["applications"])
+    done = await juju("remove-unit", "--no-prompt", "a/0")
+    assert done.returncode == 1
+    assert done.stderr.startswith('ERROR removing unit a/0 failed: unit "a/0" not found')
 
 
-@asynchronous
-async def test_refresh_and_resolved():
-    async with model() as juju:
-        await juju.says("model-config", "automatically-retry-hooks=false")
-        await deployed(juju)
-        juju.world.script("upgrade-charm", "exit 1")
-        charm = juju.world.charm("a", SHARE + ", " + STORE, new="1")
-        done = await juju("refresh", "a", "--path", charm)
-        assert done.stderr == 'Added local charm "a", revision 1, to the model\n'
+async def test_refresh_and_resolved(juju: Juju):
+    await juju.says("model-config", "automatically-retry-hooks=false")
+    await deployed(juju)
+    juju.world.script("upgrade-charm", "exit 1")
+    charm = juju.world.charm("a", SHARE + ", " + STORE, new="1")
+    done = await juju("refresh", "a", "--path", charm)
+    assert done.stderr == 'Added local charm "a", revision 1, to the model\n'
 
-        def state() -> str:
-            return juju.world.unit("a/0")["workload-status"]["current"]
+    def state() -> str:
+        return juju.world.unit("a/0")["workload-status"]["current"]
 
-        await juju.world.until(lambda: state() == "error")
-        await juju.says("resolved", "a/0")
-        await juju.world.until(lambda: len(juju.world.ran("a/0")) == 6)
-        await juju.world.until(lambda: state() == "error")
-        await juju.says("resolve", "--no-retry", "a/0")
-        await juju.world.until(lambda: state() != "error")
-        done = await juju("resolved", "a/0")
-        assert done.stderr == 'ERROR unit "a/0" is not in an error state\n'
+    await juju.world.until(lambda: state() == "error")
+    await juju.says("resolved", "a/0")
+    await juju.world.until(lambda: len(juju.world.ran("a/0")) == 6)
+    await juju.world.until(lambda: state() == "error")
+    await juju.says("resolve", "--no-retry", "a/0")
+    await juju.world.until(lambda: state() != "error")
+    done = await juju("resolved", "a/0")
+    assert done.stderr == 'ERROR unit "a/0" is not in an error state\n'
 
 
-@asynchronous
-async def test_debug_log():
-    async with model() as juju:
-        log = juju.world.controller._debug_log.write
-        for number in range(15):
-            log("a/0", "INFO", "unit.a/0.juju-log", f"line {number}")
-        log("b/10", "WARNING", "unit.b/10.juju-log", "warned")
-        log("machine-0", "DEBUG", "juju.worker", "detail")
+async def test_debug_log(juju: Juju):
+    log = juju.world.controller._debug_log.write
+    for number in range(15):
+        log("a/0", "INFO", "unit.a/0.juju-log", f"line {number}")
+    log("b/10", "WARNING", "unit.b/10.juju-log", "warned")
+    log("machine-0", "DEBUG", "juju.worker", "detail")
 
-        async def lines(*words: str) -> list[str]:
-            return (await juju.says("debug-log", *words)).splitlines()
+    async def lines(*words: str) -> list[str]:
+        return (await juju.says("debug-log", *words)).splitlines()
 
-        # Ten of them, which is Juju's number, and none of DEBUG.
-        assert len(await lines()) == len(await lines("--limit", "0")) == 10
-        assert len(await lines("--limit", "3")) == 3
-        everything = await lines("--replay", "--no-tail")
-        # The first one names the seed of the order of relations.
-        assert len(everything) == 17
-        assert re.fullmatch(
-            r"unit-a-0: \d\d:\d\d:\d\d INFO unit\.a/0\.juju-log line 0", everything[1]
-        )
-        for words, count in [
-            (["--include", "a/0"], 15),
-            (["--include", "unit-b-10"], 1),
-            (["-i", "b", "--level", "ERROR"], 0),
-            (["--level", "warning"], 1),
-        ]:
-            assert len(await lines("--replay", *words)) == count, words
-        await juju.says("model-config", "logging-config=<root>=INFO;juju.worker=DEBUG")
-        assert len(await lines("--replay", "--include", "0")) == 1
+    # Ten of them, which is Juju's number, and none of DEBUG.
+    assert len(await lines()) == len(await lines("--limit", "0")) == 10
+    assert len(await lines("--limit", "3")) == 3
+    everything = await lines("--replay", "--no-tail")
+    # The first one names the seed of the order of relations.
+    assert len(everything) == 17
+    assert re.fullmatch(r"unit-a-0: \d\d:\d\d:\d\d INFO unit\.a/0\.juju-log line 0", everything[1])
+    for words, count in [
+        (["--include", "a/0"], 15),
+        (["--include", "unit-b-10"], 1),
+        (["-i", "b", "--level", "ERROR"], 0),
+        (["--level", "warning"], 1),
+    ]:
+        assert len(await lines("--replay", *words)) == count, words
+    await juju.says("model-config", "logging-config=<root>=INFO;juju.worker=DEBUG")
+    assert len(await lines("--replay", "--include", "0")) == 1
 
 
-@asynchronous
-async def test_debug_log_follows():
-    async with model() as juju:
-        log = juju.world.controller._debug_log.write
-        log("a/0", "INFO", "x", "one")
-        process = await asyncio.create_subprocess_exec(
-            *[str(JUJU), "debug-log", "-m", NAME, "--tail", "--include", "a/0"],
-            stdout=asyncio.subprocess.PIPE,
-        )
-        assert (await process.stdout.readline()).endswith(b" one\n")
-        log("a/0", "INFO", "x", "two")
-        assert (await process.stdout.readline()).endswith(b" two\n")
-        process.terminate()
-        await process.communicate()
-        await process.wait()
+async def test_debug_log_follows(juju: Juju):
+    log = juju.world.controller._debug_log.write
+    log("a/0", "INFO", "x", "one")
+    process = await asyncio.create_subprocess_exec(
+        *[str(JUJU), "debug-log", "-m", NAME, "--tail", "--include", "a/0"],
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert (await process.stdout.readline()).endswith(b" one\n")
+    log("a/0", "INFO", "x", "two")
+    assert (await process.stdout.readline()).endswith(b" two\n")
+    process.terminate()
+    await process.communicate()
+    await process.wait()
 
 
-@asynchronous
-async def test_what_somebody_asked_for_who_hangs_up_is_ended():
-    async with model() as juju:
-        await deployed(juju)
-        begun = juju.world.root / "begun"
-        command = f"touch {begun}; sleep 100"
-        asked = asyncio.create_task(
-            call(RunDirectory(RUN / NAME), "ssh", machine="0", command=command)
-        )
-        await juju.world.until(begun.exists)
-        asked.cancel()
-        async with asyncio.timeout(WAIT_S):
-            while not (await juju.world.machines["0"].run(["pgrep", "sleep"])).returncode:
-                pass
+async def test_what_somebody_asked_for_who_hangs_up_is_ended(juju: Juju):
+    await deployed(juju)
+    begun = juju.world.root / "begun"
+    command = f"touch {begun}; sleep 100"
+    asked = asyncio.create_task(
+        call(RunDirectory(RUN / NAME), "ssh", machine="0", command=command)
+    )
+    await juju.world.until(begun.exists)
+    asked.cancel()
+    async with asyncio.timeout(WAIT_S):
+        while not (await juju.world.machines["0"].run(["pgrep", "sleep"])).returncode:
+            pass
 
 
-@asynchronous
-async def test_the_model_is_the_one_that_is_named():
-    async with model() as juju:
-        for name in (f"sandbox:{NAME}", f"admin/{NAME}", f"sandbox:admin/{NAME}"):
-            assert (await juju("status", "-m", name)).returncode == 0
-        done = await juju("status", "-m", "none")
-        assert done == Done(1, "", "ERROR model sandbox:admin/none not found\n")
+async def test_the_model_is_the_one_that_is_named(juju: Juju):
+    for name in (f"sandbox:{NAME}", f"admin/{NAME}", f"sandbox:admin/{NAME}"):
+        assert (await juju("status", "-m", name)).returncode == 0
+    done = await juju("status", "-m", "none")
+    assert done == Done(1, "", "ERROR model sandbox:admin/none not found\n")
 
 
 @pytest.mark.parametrize(
@@ -408,9 +374,7 @@ async def test_the_model_is_the_one_that_is_named():
         ("status --format=xml", 'the sandbox has no "juju status --format=xml": try that on Juju'),
     ],
 )
-@asynchronous
-async def test_what_there_is_not(words: str, stderr: str):
-    async with model() as juju:
-        done = await juju(*words.split())
-        assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.startswith(f"ERROR {stderr}")
+async def test_what_there_is_not(juju: Juju, words: str, stderr: str):
+    done = await juju(*words.split())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"ERROR {stderr}")

@@ -7,10 +7,9 @@ the controller's own network namespace, where only the machines of one sandbox a
 
 A connection carries one request, a process of its own serves it, and a connection that ends early
 ends what it asked for. A frame is a length (4 bytes, big-endian) and that many bytes of JSON. The
-first frame is the request; the functions that serve it say what follows.
+first frame is the request; `Run` says what follows.
 """
 
-import binascii
 import codecs
 import errno
 import json
@@ -18,9 +17,8 @@ import os
 import selectors
 import signal
 import socket
-import stat
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypedDict, cast
+from typing import TypedDict, cast
 
 PORT = 7077
 HOOK_COMMAND = "/usr/lib/sandbox/hook_command"
@@ -44,11 +42,8 @@ WAIT_ALL = 0x40000000
 
 
 class Request(TypedDict):
-    """The first frame; which keys there are depends on ``operation``."""
+    """The first frame: the command, its environment, what it reads, and what is done with it."""
 
-    operation: Literal["unpack", "run"]
-    path: str
-    data: str
     argv: list[str]
     env: dict[str, str] | None
     cwd: str
@@ -78,70 +73,20 @@ def serve(connection: socket.socket) -> None:
     if request is None:
         return
     try:
-        answer = OPERATIONS[request["operation"]](connection, request)
+        answer = Run(connection, request).until_done()
     except (OSError, ValueError) as error:
         answer = {"error": str(error)}
     if answer is not None:
         send(connection, answer)
 
 
-def unpack(_connection: socket.socket, request: Request) -> Mapping[str, object]:
-    """Unpack a zip archive with its file modes and symbolic links."""
-    # Imported here to start sooner at boot.
-    import io
-    import zipfile
-
-    root = os.path.realpath(request["path"])
-    with zipfile.ZipFile(io.BytesIO(binascii.a2b_base64(request["data"]))) as archive:
-        for entry in archive.infolist():
-            # The upper half of external_attr is st_mode if the archive was made on Unix.
-            mode = entry.external_attr >> 16
-            path = os.path.join(root, entry.filename)
-            if os.path.commonpath([root, os.path.realpath(os.path.dirname(path))]) != root:
-                raise ValueError(f"{entry.filename!r} leads out of {request['path']}")
-            if entry.is_dir():
-                os.makedirs(path, exist_ok=True)
-            elif stat.S_ISLNK(mode):
-                link(path, archive.read(entry).decode())
-            else:
-                write(path, archive.read(entry), stat.S_IMODE(mode) or 0o644)
-    os.sync()  # A power cut is to find a charm's bugs, not a charm in parts.
-    return {}
-
-
-def write(path: str, data: bytes, mode: int) -> None:
-    """Make a file, or replace it in one step: a process may be running it."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    partial = f"{path}.partial"
-    with open(partial, "wb") as file:
-        file.write(data)
-        os.fchmod(file.fileno(), mode)
-    os.replace(partial, path)
-
-
-def link(path: str, target: str) -> None:
-    """Make a symbolic link, in place of whatever is there."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    if os.path.lexists(path):
-        os.remove(path)
-    os.symlink(target, path)
-
-
-def run(connection: socket.socket, request: Request) -> Mapping[str, object] | None:
-    """Run a command; its output and hook commands are frames, answered or not, until it ends.
+class Run:
+    """A command; its output and hook commands are frames, answered or not, until it ends.
 
     ``{"stream": "stdout"|"stderr", "text": …}`` goes out as it comes. ``{"call": n, "argv",
     "stdin"}`` goes out for a hook command, and ``{"call": n, "answer": [status, output, errors]}``
     comes back. ``{"returncode": …}`` is the last; it is negative after a signal.
     """
-    return Run(connection, request).until_done()
-
-
-OPERATIONS = {"unpack": unpack, "run": run}
-
-
-class Run:
-    """One command, its pipes, and the socket of its hook commands."""
 
     def __init__(self, connection: socket.socket, request: Request) -> None:
         self._connection = connection

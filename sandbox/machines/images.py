@@ -14,13 +14,11 @@ interrupted, by whatever signal, leaves nothing that counts.
 import asyncio
 import fcntl
 import hashlib
-import os
 import platform
 import re
 import shlex
 import shutil
-import stat
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from email.utils import formatdate
 from pathlib import Path
@@ -44,28 +42,13 @@ eight times as quickly.
 LIBRARIES = Path("/lib64/ld-linux-x86-64.so.2").resolve().parent
 """Where a program that starts finds the C library: Debian's and Ubuntu's directory."""
 
-_MEMORY = Path("/dev/shm")  # noqa: S108  # Where user-mode-linux keeps a machine's memory.
 REBOOTS = "sandbox: off, to be started again"
 """What a machine says on its console, by systemd-reboot.service, when somebody has rebooted it."""
 IMAGE_SIZE = "16G"
 """Apparent size of a machine's disk; the file is sparse."""
 
-_FREE_BYTES_NEEDED = 3 * 1024**3
-_MEMORY_BYTES_NEEDED = 1024**3
 _COMMAND_TIMEOUT_S = 120.0
 _BOOTSTRAP_TIMEOUT_S = 1800.0
-_TOOLS = {
-    "/usr/bin/gcc": "gcc",
-    "/usr/bin/mmdebstrap": "mmdebstrap",
-    "/usr/bin/dpkg-scanpackages": "dpkg-dev",
-    "/usr/sbin/mkfs.ext4": "e2fsprogs",
-    "/usr/sbin/ip": "iproute2",
-    "/usr/sbin/nft": "nftables",
-    "/usr/bin/ssh-keygen": "openssh-client",
-    "/usr/bin/taskset": "util-linux",
-    "/usr/bin/unshare": "util-linux",
-    "/usr/bin/setpriv": "util-linux",
-}
 _SYSTEM_PACKAGES = (
     "dbus",
     "e2fsprogs",
@@ -105,62 +88,6 @@ for name in ld-linux-x86-64.so.2 libc.so.6 libgcc_s.so.1; do
 done
 rm -r /tmp/uml
 """
-_MASKED_UNITS = (
-    # What a machine without a person, a clock or hardware doesn't need, and what a boot waits for.
-    "apt-daily-upgrade.timer",
-    "apt-daily.timer",
-    "console-getty.service",
-    "dev-hugepages.mount",
-    "dev-mqueue.mount",
-    "dpkg-db-backup.timer",
-    "e2scrub_all.timer",
-    "e2scrub_reap.service",
-    "fstrim.timer",
-    "getty.target",
-    "ldconfig.service",
-    "proc-sys-fs-binfmt_misc.automount",
-    "serial-getty@.service",
-    "sys-kernel-config.mount",
-    "sys-kernel-debug.mount",
-    "sys-kernel-tracing.mount",
-    "sys-fs-fuse-connections.mount",
-    "systemd-ask-password-console.path",
-    "systemd-ask-password-wall.path",
-    "systemd-binfmt.service",
-    "systemd-hwdb-update.service",
-    "systemd-journal-catalog-update.service",
-    "systemd-journal-flush.service",
-    "systemd-machine-id-commit.service",
-    "systemd-pstore.service",
-    "systemd-random-seed.service",
-    "systemd-sysusers.service",
-    "systemd-udev-load-credentials.service",
-    "systemd-update-done.service",
-    "systemd-update-utmp.service",
-    "systemd-update-utmp-runlevel.service",
-)
-_MASKED_GENERATORS = (
-    # They look for hardware, and for scripts without a unit, at each boot and at each
-    # daemon-reload, so for each package.
-    "systemd-bless-boot-generator",
-    "systemd-cryptsetup-generator",
-    "systemd-debug-generator",
-    "systemd-getty-generator",
-    "systemd-gpt-auto-generator",
-    "systemd-hibernate-resume-generator",
-    "systemd-integritysetup-generator",
-    "systemd-rc-local-generator",
-    "systemd-run-generator",
-    "systemd-ssh-generator",
-    "systemd-system-update-generator",
-    "systemd-sysv-generator",
-    "systemd-tpm2-generator",
-    "systemd-veritysetup-generator",
-)
-_ENABLED_UNITS = {
-    "sysinit.target.wants": "sandbox-network.service",
-    "multi-user.target.wants": "sandbox-agent.service",
-}
 
 
 class ImageError(Exception):
@@ -188,15 +115,13 @@ async def build(
     Raises:
         ImageError: something that a person has to put right, or the build failed.
     """
-    check_host()
+    CACHE.mkdir(parents=True, exist_ok=True)
     packages = sorted(packages)
     codename = _codename(release)
     sources = _sources_of(codename, await _apt_sources())
     arguments = _bootstrap_arguments(packages, await _kernel_source(codename))
     tree_key = _digest(codename, *sources, *arguments)
-    files = sorted(it for it in (_MACHINE / "root").rglob("*") if it.is_file())
-    parts = [Path(__file__), _PTRACE, _MACHINE / "agent.py", _MACHINE / "hook_command.c", *files]
-    image_key = _digest(tree_key, *installed, *(part.read_text() for part in parts))
+    image_key = _digest(tree_key, *installed, *_ours())
     image = CACHE / f"base-{image_key}.img"
     if image.exists():
         return image
@@ -209,27 +134,18 @@ async def build(
     return image
 
 
-def check_host() -> None:
-    """Raise ImageError, saying what to do, unless machines can be built and run here."""
-    if os.geteuid() != 0:
-        raise ImageError("the sandbox needs root: run it as root (sudo)")
-    missing = sorted({package for tool, package in _TOOLS.items() if not Path(tool).exists()})
-    if missing:
-        raise ImageError(f"tools are missing: apt-get install {' '.join(missing)}")
-    tun = Path("/dev/net/tun")
-    if not tun.exists() or not stat.S_ISCHR(tun.stat().st_mode):
-        raise ImageError("/dev/net/tun is missing: modprobe tun, or give it to this container")
-    CACHE.mkdir(parents=True, exist_ok=True)
-    for directory, needed in ((CACHE, _FREE_BYTES_NEEDED), (_MEMORY, _MEMORY_BYTES_NEEDED)):
-        free = shutil.disk_usage(directory).free
-        if free < needed:
-            raise ImageError(
-                f"{directory} has {free >> 20} MiB free, {needed >> 20} MiB are needed: make room"
-            )
-
-
 def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _ours() -> Iterator[str]:
+    """Yield what is in an image besides packages, and what makes it."""
+    sources = (Path(__file__), _PTRACE, _MACHINE / "agent.py", _MACHINE / "hook_command.c")
+    for path in (*sources, *sorted((_MACHINE / "root").rglob("*"))):
+        if path.is_symlink():
+            yield f"{path.relative_to(_MACHINE)} leads to {path.readlink()}"
+        elif path.is_file():
+            yield path.read_text()
 
 
 async def _apt_sources() -> list[str]:
@@ -373,7 +289,7 @@ async def _make_image(
     shutil.move(root / "boot/uml", kernel)
     (version,) = (path.name for path in (root / "usr/lib/modules").iterdir())
     _add_release(root / "srv/apt")
-    _add_files(root)
+    await _add_files(root)
     await compile_hook_command(root / HOOK_COMMAND.removeprefix("/"))
     library = workspace / "ptrace.so"
     await _compile(_PTRACE, library, "-shared", "-fPIC")
@@ -406,30 +322,23 @@ def _add_release(repository: Path) -> None:
     )
 
 
-def _add_files(root: Path) -> None:
-    shutil.copytree(_MACHINE / "root", root, dirs_exist_ok=True, copy_function=shutil.copy)
+async def _add_files(root: Path) -> None:
+    """Add the agent, and what `machine/root` has.
+
+    Its links to /dev/null mask units that a machine without a person, a clock or hardware doesn't
+    need and a boot waits for; and generators, which look for hardware, and for scripts without a
+    unit, at each boot and at each daemon-reload, so for each package.
+    """
+    copy = ["/usr/bin/cp", "--recursive", "--no-dereference", "--remove-destination"]
+    await run_on_host([*copy, f"{_MACHINE}/root/.", str(root)])
     shutil.copyfile(_MACHINE / "agent.py", root / "usr/lib/sandbox/agent.py")
-    units = root / "etc/systemd/system"
-    for unit in _MASKED_UNITS:
-        (units / unit).unlink(missing_ok=True)
-        (units / unit).symlink_to("/dev/null")
-    generators = root / "etc/systemd/system-generators"
-    generators.mkdir(exist_ok=True)
-    for generator in _MASKED_GENERATORS:
-        (generators / generator).symlink_to("/dev/null")
-    for directory, unit in _ENABLED_UNITS.items():
-        (units / directory).mkdir(exist_ok=True)
-        (units / directory / unit).symlink_to(f"/etc/systemd/system/{unit}")
     # It takes time at boot. Whoever reboots the machine by hand starts it.
     wants = root / "usr/lib/systemd/system/multi-user.target.wants"
     (wants / "systemd-logind.service").unlink(missing_ok=True)
     # sshd starts when somebody calls.
+    units = root / "etc/systemd/system"
     (units / "multi-user.target.wants/ssh.service").unlink(missing_ok=True)
     (units / "sshd.service").unlink(missing_ok=True)
-    (units / "sockets.target.wants").mkdir(exist_ok=True)
-    socket = units / "sockets.target.wants/ssh.socket"
-    if not socket.is_symlink():
-        socket.symlink_to("/usr/lib/systemd/system/ssh.socket")
 
 
 async def compile_hook_command(target: Path) -> None:

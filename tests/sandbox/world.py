@@ -54,7 +54,7 @@ class DirectoryMachine(machines.Machine):
     async def _add_tap(self):
         """It is on the loopback of this computer, and so are all others."""
 
-    async def _change_unplugged(self, verb: str):
+    async def _change_unplugged(self, *verbs: str):
         pass
 
     async def shutdown(self, timeout_s=0.0):

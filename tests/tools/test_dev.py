@@ -56,6 +56,12 @@ def test_nobody_has_to_be_root_where_nothing_is_to_be_installed(dev: Any):
         dev.check_machines()
 
 
+def test_too_little_memory_is_said_with_what_to_do(dev: Any):
+    dev.MEMORY_BYTES_NEEDED = 1 << 60
+    with pytest.raises(dev.StopError, match=r"are needed: `mount -o remount,size="):
+        dev.check_memory()
+
+
 def test_what_is_not_installed_is_unpacked_once(
     dev: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -7,7 +7,7 @@ Hooks of one machine run one at a time, under the machine's lock, as do actions 
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
@@ -219,7 +219,7 @@ class Uniter:
             raise operations.OperationError(f'unit "{self.unit.name}" is not in an error state')
         self._forget_retries()
         if retry:
-            self.unit.local = replace(self.unit.local, has_failed=False)
+            self.unit.local.has_failed = False
         else:
             hooks.commit(self.model, self.unit, pending)
         self.changed()
@@ -293,7 +293,7 @@ class Uniter:
         elif returncode not in _TERMINATED:
             message = f'hook "{hook.name}" failed: {failure}'
             self.log.write(self.unit.name, "ERROR", "juju.worker.uniter.operation", message)
-            hooks.fail(self.unit)
+            self.unit.local.has_failed = True
             self._retry_later()
 
     def _flush(self, context: Context) -> str:
@@ -321,7 +321,7 @@ class Uniter:
 
     def _retry_now(self) -> None:
         if self.unit.local.has_failed:
-            self.unit.local = replace(self.unit.local, has_failed=False)
+            self.unit.local.has_failed = False
             self.changed()
 
     async def _put_charm(self, hook: Hook) -> None:
@@ -471,10 +471,10 @@ class Uniter:
 
 def note_elected(unit: Unit) -> None:
     """Note that a leader lost the lead and won it again: leader-elected is to run anew."""
-    unit.local = replace(unit.local, is_leader=False)
+    unit.local.is_leader = False
 
 
 def note_update_status(unit: Unit) -> None:
     """Note that it is time for update-status."""
     if unit.local.is_started and unit.life == "alive":
-        unit.local = replace(unit.local, wants_update_status=True)
+        unit.local.wants_update_status = True

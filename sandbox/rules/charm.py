@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal
 
 import yaml
 
@@ -177,22 +177,18 @@ def parse(
     archive: bytes = b"",
 ) -> Charm:
     """Read a charm's YAML texts."""
-    data = _mapping(yaml.safe_load(metadata), "metadata.yaml")
+    data: dict[str, Any] = yaml.safe_load(metadata) or {}
     if "name" not in data:
         raise CharmError("metadata.yaml has no name; is this a packed charm?")
+    data |= yaml.safe_load(config) or {}
+    data["actions"] = yaml.safe_load(actions)
     charm = Charm(
         name=str(data["name"]),
         is_subordinate=bool(data.get("subordinate", False)),
         endpoints=_endpoints(data),
         storage=_storage(data),
-        options={
-            k: _option(k, v)
-            for k, v in _section(_mapping(yaml.safe_load(config), "config"), "options").items()
-        },
-        actions={
-            k: _action(k, _mapping(v, k))
-            for k, v in _mapping(yaml.safe_load(actions), "actions.yaml").items()
-        },
+        options={k: _option(k, v) for k, v in _section(data, "options").items()},
+        actions={k: _action(k, v) for k, v in _section(data, "actions").items()},
         files=files,
         archive=archive,
     )
@@ -200,19 +196,13 @@ def parse(
     return charm
 
 
-def _mapping(value: object, what: str) -> dict[str, object]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise CharmError(f"{what}: a mapping is expected, not {value!r}")
-    return cast("dict[str, object]", value)
+def _section(data: Mapping[str, Any], name: str) -> dict[str, dict[str, Any]]:
+    """Return a part of what a charm's files say; it may be left out, and what is in it empty."""
+    section: Mapping[str, Any] = data.get(name) or {}
+    return {key: value or {} for key, value in section.items()}
 
 
-def _section(data: Mapping[str, object], name: str) -> dict[str, dict[str, object]]:
-    return {k: _mapping(v, f"{name} {k}") for k, v in _mapping(data.get(name), name).items()}
-
-
-def _endpoints(data: Mapping[str, object]) -> dict[str, Endpoint]:
+def _endpoints(data: Mapping[str, Any]) -> dict[str, Endpoint]:
     roles: tuple[Role, ...] = ("provides", "requires", "peers")
     return {
         name: Endpoint(
@@ -220,14 +210,14 @@ def _endpoints(data: Mapping[str, object]) -> dict[str, Endpoint]:
             role,
             str(entry["interface"]),
             str(entry.get("scope", "global")),
-            cast("int | None", entry.get("limit")),
+            entry.get("limit"),
         )
         for role in roles
         for name, entry in _section(data, role).items()
     }
 
 
-def _storage(data: Mapping[str, object]) -> tuple[str, ...]:
+def _storage(data: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of the storage, each a directory or file system where Juju puts it."""
     entries = _section(data, "storage")
     for name, entry in entries.items():
@@ -236,15 +226,14 @@ def _storage(data: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(entries)
 
 
-def _option(name: str, entry: Mapping[str, object]) -> Option:
+def _option(name: str, entry: Mapping[str, Any]) -> Option:
     kind = str(entry.get("type", "string"))
     if kind not in _CONVERTERS:
         raise CharmError(f'option "{name}" has unknown type "{kind}"')
-    default = cast("Value | None", entry.get("default"))
-    return Option(name, kind, default, str(entry.get("description", "")))
+    return Option(name, kind, entry.get("default"), str(entry.get("description", "")))
 
 
-def _action(name: str, entry: Mapping[str, object]) -> ActionSpec:
+def _action(name: str, entry: Mapping[str, Any]) -> ActionSpec:
     properties = _section(entry, "params")
     for param, schema in properties.items():
         for keyword in schema.keys() - _SCHEMA_CHECKED - _SCHEMA_NOTES:
@@ -256,8 +245,8 @@ def _action(name: str, entry: Mapping[str, object]) -> ActionSpec:
     return ActionSpec(
         name=name,
         properties=properties,
-        required=tuple(cast("list[str]", entry.get("required", []))),
-        allows_others=cast("bool | None", entry.get("additionalProperties")),
+        required=tuple(entry.get("required", ())),
+        allows_others=entry.get("additionalProperties"),
     )
 
 

@@ -94,10 +94,8 @@ def _formatted(value: object, arguments: Arguments) -> str:
     kind = arguments.one("format", "smart")
     if kind == "json":
         return json.dumps(value, sort_keys=True, separators=(",", ":")) + "\n"
-    if kind == "yaml":
-        return _yaml(value)
     if kind != "smart":
-        raise UsageError(f'invalid value "{kind}" for option --format: unknown format')
+        raise UsageError(f"the sandbox has no --format={kind}")
     return _smart(value)
 
 
@@ -128,10 +126,6 @@ def _config_get(context: Context, arguments: Arguments) -> object:
 def _as_go_prints(value: Value) -> Value:
     """Return a whole number in place of a float that is one: Go prints no ".0"."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _is_leader(context: Context, _arguments: Arguments) -> object:
-    return context.is_leader()
 
 
 def _relation_ids(context: Context, arguments: Arguments) -> object:
@@ -174,7 +168,6 @@ def _relation_set(context: Context, arguments: Arguments) -> object:
     relation = context.relation(arguments.one("relation"))
     changes = arguments.pairs_and_file()
     context.write_bag(relation, changes, to_app=arguments.has("app"))
-    return None
 
 
 def _relation_model_get(context: Context, arguments: Arguments) -> object:
@@ -192,16 +185,13 @@ def _port(text: str) -> str:
     return f"{found[1]}/{found[2] or 'tcp'}"
 
 
-def _open_port(context: Context, arguments: Arguments) -> object:
-    context.change_port(_port(arguments.word(0)), is_open=True)
-
-
-def _close_port(context: Context, arguments: Arguments) -> object:
-    context.change_port(_port(arguments.word(0)), is_open=False)
-
-
 def _opened_ports(context: Context, _arguments: Arguments) -> object:
     return sorted(context.ports(), key=port_order)
+
+
+def _change_port(*, is_open: bool) -> Callable[[Context, Arguments], object]:
+    """Return open-port or close-port."""
+    return lambda context, it: context.change_port(_port(it.word(0)), is_open=is_open)
 
 
 def _status_set(context: Context, arguments: Arguments) -> object:
@@ -217,7 +207,6 @@ def _status_set(context: Context, arguments: Arguments) -> object:
         context.app.status = Status(status, message)
     else:
         raise CommandError("this unit is not the leader")
-    return None
 
 
 def _status_get(context: Context, arguments: Arguments) -> object:
@@ -232,7 +221,6 @@ def _status_get(context: Context, arguments: Arguments) -> object:
 
 def _application_version_set(context: Context, arguments: Arguments) -> object:
     context.app.workload_version = arguments.word(0)
-    return None
 
 
 def _goal_state(context: Context, _arguments: Arguments) -> object:
@@ -264,7 +252,6 @@ def _juju_log(context: Context, arguments: Arguments) -> object:
     hook = context.hook
     prefix = f"{hook.endpoint}:{hook.relation_id}: " if hook and hook.endpoint else ""
     context.log(level, prefix + " ".join(arguments.words))
-    return None
 
 
 def _network_get(context: Context, arguments: Arguments) -> object:
@@ -316,7 +303,6 @@ def _action_set(context: Context, arguments: Arguments) -> object:
                 inner = results[part] = {}
             results = cast("dict[str, object]", inner)
         results[last] = value
-    return None
 
 
 def _check_result_key(key: str) -> None:
@@ -333,13 +319,11 @@ def _check_result_key(key: str) -> None:
 def _action_fail(context: Context, arguments: Arguments) -> object:
     default = "action failed without reason given, check action for errors"
     context.running_action().failure = arguments.word(0, default)
-    return None
 
 
 def _action_log(context: Context, arguments: Arguments) -> object:
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S +0000 UTC")
     context.running_action().log.append(f"{now} {' '.join(arguments.words)}")
-    return None
 
 
 COMMANDS: Mapping[str, Command] = {
@@ -348,13 +332,13 @@ COMMANDS: Mapping[str, Command] = {
     "action-log": Command(_action_log, least_words=1, most_words=None),
     "action-set": Command(_action_set, most_words=None),
     "application-version-set": Command(_application_version_set, "", 1, 1),
-    "close-port": Command(_close_port, "", 1, 1),
+    "close-port": Command(_change_port(is_open=False), "", 1, 1),
     "config-get": Command(_config_get, most_words=1, has_output=True),
     "goal-state": Command(_goal_state, has_output=True),
-    "is-leader": Command(_is_leader, has_output=True),
+    "is-leader": Command(lambda context, _: context.is_leader(), has_output=True),
     "juju-log": Command(_juju_log, "log-level/l=", 1, None),
     "network-get": Command(_network_get, "relation/r=", 1, 1, has_output=True),
-    "open-port": Command(_open_port, "", 1, 1),
+    "open-port": Command(_change_port(is_open=True), "", 1, 1),
     "opened-ports": Command(_opened_ports, has_output=True),
     "relation-get": Command(_relation_get, "relation/r= app", most_words=2, has_output=True),
     "relation-ids": Command(_relation_ids, most_words=1, has_output=True),

@@ -6,13 +6,11 @@ storage/resolver.go), not that of its documentation where the two differ. What i
 there, since it is gone through as a map of Go, comes in an order of the model's seed.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from sandbox.rules import operations
 from sandbox.rules.model import (
     Hook,
-    LocalState,
     Memory,
     Model,
     Relation,
@@ -34,23 +32,18 @@ def next_hook(model: Model, unit: Unit) -> Hook | None:
     if local.pending:
         return local.pending
     if local.queued:
-        return _queued(model, unit)
-    return _first(model, unit, _reboot, _created, _leadership, _storage, _dying_or_alive)
+        is_config = local.queued == "config-changed"
+        return _config_changed(model, unit) if is_config else Hook(local.queued)
+    return (
+        _reboot(unit)
+        or _created(model, unit)
+        or _leadership(model, unit)
+        or _storage(model, unit)
+        or (_dying(model, unit) if unit.life == "dying" else _alive(model, unit))
+    )
 
 
-def _first(
-    model: Model, unit: Unit, *resolvers: Callable[[Model, Unit], Hook | None]
-) -> Hook | None:
-    return next((hook for resolve in resolvers if (hook := resolve(model, unit))), None)
-
-
-def _queued(model: Model, unit: Unit) -> Hook:
-    if unit.local.queued == "config-changed":
-        return _config_changed(model, unit)
-    return Hook(unit.local.queued)
-
-
-def _reboot(_model: Model, unit: Unit) -> Hook | None:
+def _reboot(unit: Unit) -> Hook | None:
     local = unit.local
     is_running = local.is_started and not local.is_stopped
     return Hook("start") if local.is_rebooted and is_running else None
@@ -105,35 +98,31 @@ def _storage(model: Model, unit: Unit) -> Hook | None:
     return None
 
 
-def _dying_or_alive(model: Model, unit: Unit) -> Hook | None:
-    if unit.life == "dying":
-        return _first(model, unit, _relations, _teardown)
-    return _first(model, unit, _install, _upgrade, _config, _relations, _update_status)
-
-
-def _teardown(_model: Model, unit: Unit) -> Hook | None:
+def _dying(model: Model, unit: Unit) -> Hook | None:
+    if hook := _relations(model, unit):
+        return hook
     if unit.local.is_started and not unit.local.is_stopped:
         return Hook("stop")
     return Hook("remove") if unit.local.is_installed else None
 
 
-def _install(model: Model, unit: Unit) -> Hook | None:
-    is_waiting = any(storage.id not in unit.local.storage for storage in model.storage_of(unit))
-    return None if unit.local.is_installed or is_waiting else Hook("install")
-
-
-def _upgrade(model: Model, unit: Unit) -> Hook | None:
-    is_current = unit.local.charm_version == model.applications[unit.app].charm_version
-    return Hook("upgrade-charm") if unit.local.is_installed and not is_current else None
+def _alive(model: Model, unit: Unit) -> Hook | None:
+    local = unit.local
+    if not local.is_installed:
+        is_waiting = any(it.id not in local.storage for it in model.storage_of(unit))
+        return None if is_waiting else Hook("install")
+    if local.charm_version != model.applications[unit.app].charm_version:
+        return Hook("upgrade-charm")
+    config = _config_changed(model, unit)
+    if config.seen != local.config_seen:
+        return config
+    if hook := _relations(model, unit):
+        return hook
+    return Hook("update-status") if local.wants_update_status else None
 
 
 def _config_changed(model: Model, unit: Unit) -> Hook:
     return Hook("config-changed", seen=model.config_hash(unit))
-
-
-def _config(model: Model, unit: Unit) -> Hook | None:
-    hook = _config_changed(model, unit)
-    return hook if unit.local.is_installed and hook.seen != unit.local.config_seen else None
 
 
 def _relations(model: Model, unit: Unit) -> Hook | None:
@@ -173,14 +162,10 @@ def _relation_hook(
     return None
 
 
-def _update_status(_model: Model, unit: Unit) -> Hook | None:
-    return Hook("update-status") if unit.local.wants_update_status else None
-
-
 def pass_over_relations(model: Model, unit: Unit) -> None:
     """Note the hooks of relations that are due as run, though nobody ran them."""
     while (hook := next_hook(model, unit)) and hook.relation_id is not None:
-        unit.local = committed(unit.local, hook)
+        commit(model, unit, hook)
 
 
 _STATUS_BEFORE = {
@@ -192,22 +177,17 @@ _STATUS_BEFORE = {
 
 def begin(model: Model, unit: Unit, hook: Hook) -> None:
     """Note that a hook begins: if it is not committed, it runs again before any other."""
-    local = replace(unit.local, pending=hook, has_failed=False)
+    local = unit.local
+    local.pending, local.has_failed = hook, False
     if local.charm_version is None or hook.kind == "upgrade-charm":
         # The charm's files were put in place for this hook.
-        local = replace(local, charm_version=model.applications[unit.app].charm_version)
-    unit.local = local
+        local.charm_version = model.applications[unit.app].charm_version
     unit.hooks_begun += 1
     message = _STATUS_BEFORE.get(hook.kind)
     if message and not (hook.kind == "install" and unit.is_status_set_by_charm):
         operations.set_status(unit, "maintenance", message)
     whose = f" for {hook.remote_unit}" if hook.remote_unit else ""
     unit.agent_status = Status("executing", f"running {hook.name} hook{whose}")
-
-
-def fail(unit: Unit) -> None:
-    """Note that the hook failed: the unit is in error until it is retried or skipped."""
-    unit.local = replace(unit.local, has_failed=True)
 
 
 def is_moot(model: Model, unit: Unit, hook: Hook) -> bool:
@@ -221,83 +201,65 @@ def start_agent(unit: Unit, *, is_cut: bool) -> None:
     A hook whose end the agent did not see has failed then (nextOpHookError, uniter/resolver.go).
     One that was ended with the machine, in order, is run again (ErrTerminated, runhook.go).
     """
-    has_failed = unit.local.has_failed or (is_cut and unit.local.pending is not None)
-    is_rebooted = unit.local.is_rebooted or unit.local.is_started
-    unit.local = replace(unit.local, has_failed=has_failed, is_rebooted=is_rebooted)
+    unit.local.has_failed |= is_cut and unit.local.pending is not None
+    unit.local.is_rebooted |= unit.local.is_started
     unit.memory = Memory()
 
 
 def commit(model: Model, unit: Unit, hook: Hook) -> None:
     """Note that a hook succeeded (or is skipped), with what follows for the model."""
-    unit.local = committed(unit.local, hook)
-    if hook.kind == "relation-broken":
-        operations.leave_scope(model.relations[_relation_id(hook)], unit)
-    elif hook.kind == "leader-settings-changed":
-        unit.memory.has_seen_leader_settings = True
-    elif hook.kind == "storage-detaching":
-        operations.release_storage(model, model.storage[hook.storage_id])
-    elif hook.kind == "start" and not unit.is_status_set_by_charm:
-        operations.set_status(unit, "unknown")
-    elif hook.kind == "stop":
-        operations.set_status(unit, "maintenance")
-    elif hook.kind == "remove":
-        operations.set_status(unit, "terminated")
-
-
-def committed(local: LocalState, hook: Hook) -> LocalState:
-    """Return what the agent remembers once `hook` has succeeded."""
-    queued = "" if hook.kind == local.queued else local.queued
-    local = replace(local, pending=None, has_failed=False, queued=queued)
+    local = unit.local
+    local.pending, local.has_failed = None, False
+    if hook.kind == local.queued:
+        local.queued = ""
     if hook.relation_id is not None:
-        state = _relation_committed(local.relations[hook.relation_id], hook)
-        return replace(local, relations={**local.relations, hook.relation_id: state})
+        _commit_in_relation(model.relations[hook.relation_id], unit, hook)
+        return
     match hook.kind:
         case "storage-attached":
-            return replace(local, storage=local.storage | {hook.storage_id})
+            local.storage.add(hook.storage_id)
         case "storage-detaching":
-            return replace(local, storage=local.storage - {hook.storage_id})
+            local.storage.remove(hook.storage_id)
+            operations.release_storage(model, model.storage[hook.storage_id])
         case "install":
-            return replace(local, is_installed=True)
+            local.is_installed = True
         case "leader-elected":
-            return replace(local, is_leader=True)
+            local.is_leader = True
         case "leader-settings-changed":
-            return local
+            unit.memory.has_seen_leader_settings = True
         case "upgrade-charm":
-            return replace(local, queued="config-changed")
+            local.queued = "config-changed"
         case "config-changed":
-            queued = "" if local.is_started else "start"
-            return replace(local, config_seen=str(hook.seen), queued=queued)
+            local.config_seen = str(hook.seen)
+            local.queued = "" if local.is_started else "start"
         case "start":
-            return replace(local, is_started=True, is_rebooted=False)
+            local.is_started, local.is_rebooted = True, False
+            if not unit.is_status_set_by_charm:
+                operations.set_status(unit, "unknown")
         case "stop":
-            return replace(local, is_stopped=True)
+            local.is_stopped = True
+            operations.set_status(unit, "maintenance")
         case "remove":
-            return replace(local, is_removed=True)
+            local.is_removed = True
+            operations.set_status(unit, "terminated")
         case "update-status":
-            return replace(local, wants_update_status=False)
+            local.wants_update_status = False
         case _:
             raise ValueError(f"not a hook: {hook.kind}")
 
 
-def _relation_committed(state: RelationState, hook: Hook) -> RelationState:
-    unit, seen = hook.remote_unit, int(hook.seen)
+def _commit_in_relation(relation: Relation, unit: Unit, hook: Hook) -> None:
+    state, remote, seen = unit.local.relations[relation.id], hook.remote_unit, int(hook.seen)
     match hook.kind:
         case "relation-created":
-            return replace(state, is_created=True)
+            state.is_created = True
         case "relation-joined":
-            return replace(state, members={**state.members, unit: seen}, changed_pending=unit)
-        case "relation-changed" if unit:
-            members = {**state.members, unit: seen}
-            return replace(state, members=members, changed_pending="")
+            state.members[remote], state.changed_pending = seen, remote
+        case "relation-changed" if remote:
+            state.members[remote], state.changed_pending = seen, ""
         case "relation-changed":
-            return replace(state, app_version=seen)
+            state.app_version = seen
         case "relation-departed":
-            return replace(state, members={k: v for k, v in state.members.items() if k != unit})
-        case _:
-            return state
-
-
-def _relation_id(hook: Hook) -> int:
-    if hook.relation_id is None:
-        raise ValueError(f"{hook.name} is of no relation")
-    return hook.relation_id
+            state.members.pop(remote, None)
+        case _:  # relation-broken
+            operations.leave_scope(relation, unit)

@@ -59,17 +59,17 @@ class Hook:
         return f"{prefix}-{self.kind}" if prefix else self.kind
 
 
-@dataclass(frozen=True)
+@dataclass
 class RelationState:
     """What a unit's agent remembers of a relation: the versions its hooks have seen."""
 
     is_created: bool = False
-    members: Mapping[str, int] = field(default_factory=dict[str, int])
+    members: dict[str, int] = field(default_factory=dict[str, int])
     app_version: int = 0
     changed_pending: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass
 class LocalState:
     """What a unit's agent remembers of itself.
 
@@ -89,8 +89,8 @@ class LocalState:
     has_failed: bool = False
     is_rebooted: bool = False
     wants_update_status: bool = False
-    relations: Mapping[int, RelationState] = field(default_factory=dict[int, RelationState])
-    storage: frozenset[str] = frozenset()
+    relations: dict[int, RelationState] = field(default_factory=dict[int, RelationState])
+    storage: set[str] = field(default_factory=set[str])
 
 
 @dataclass

@@ -7,7 +7,6 @@ The checks and their messages are Juju's as far as a test or an operator would m
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TypedDict
 
 from sandbox.rules import charm as charms
@@ -307,21 +306,15 @@ def _infer(model: Model, a: str, b: str) -> dict[str, Endpoint]:
     pairs = [(x, y) for x in ends_a for y in ends_b if _can_join(model, app_a, x, app_b, y)]
     if not pairs:
         raise OperationError("no relations found")
-    if len(pairs) == 1:
-        return {app_a: pairs[0][0], app_b: pairs[0][1]}
-    ambiguity = f'ambiguous relation: "{a} {b}" could refer to '
-    if model.juju == "4.0":
-        # inferEndpoints in domain/relation/state/relation.go
-        choices = [f'"{app_a}:{x.name} {app_b}:{y.name}"' for x, y in pairs]
-        raise OperationError(
-            f'cannot relate endpoints "{a}" and "{b}": {ambiguity}{"; ".join(choices)}'
-        )
-    # An endpoint the charm declares is preferred to the implicit juju-info (state/state.go).
-    explicit = [pair for pair in pairs if not any(end.is_implicit for end in pair)]
-    if len(explicit) == 1:
-        return {app_a: explicit[0][0], app_b: explicit[0][1]}
-    keys = sorted(f'"{Relation(0, {app_a: x, app_b: y}).key}"' for x, y in pairs)
-    raise OperationError(f"{ambiguity}{'; '.join(keys)}")
+    if model.juju == "3.6" and len(pairs) > 1:
+        # An endpoint the charm declares is preferred to the implicit juju-info (state/state.go).
+        # Not so in 4.0: inferEndpoints in domain/relation/state/relation.go.
+        explicit = [pair for pair in pairs if not any(end.is_implicit for end in pair)]
+        pairs = explicit if len(explicit) == 1 else pairs
+    if len(pairs) > 1:
+        keys = sorted(f'"{Relation(0, {app_a: x, app_b: y}).key}"' for x, y in pairs)
+        raise OperationError(f'ambiguous relation: "{a} {b}" could refer to {"; ".join(keys)}')
+    return {app_a: pairs[0][0], app_b: pairs[0][1]}
 
 
 def _candidates(model: Model, text: str) -> tuple[str, list[Endpoint]]:
@@ -358,7 +351,7 @@ def integrate_many(
         deploy(model, charm, name, to=place.id, other_model=it["other_model"])
         [added] = model.units_of(name)
         # As if its machine had been up.
-        added.local = replace(added.local, charm_version=1, is_installed=True)
+        added.local.charm_version, added.local.is_installed = 1, True
         relations.append(model.relations[integrate(model, f"{app}:{endpoint}", name)])
     settle(model)
     for it, relation in zip(remotes, relations, strict=True):
@@ -573,16 +566,14 @@ def _enter_scope(model: Model, relation: Relation, entering: Unit) -> bool:
         data["private-address"] = address
     relation.unit_bags[entering.name] = Bag(data, 1)
     relation.in_scope.add(entering.name)
-    known = {**entering.local.relations, relation.id: RelationState()}
-    entering.local = replace(entering.local, relations=known)
+    entering.local.relations[relation.id] = RelationState()
     return True
 
 
 def leave_scope(relation: Relation, leaving: Unit) -> None:
     """Take a unit out of a relation; its databag stays until the relation is gone."""
     relation.in_scope.discard(leaving.name)
-    known = {k: v for k, v in leaving.local.relations.items() if k != relation.id}
-    leaving.local = replace(leaving.local, relations=known)
+    del leaving.local.relations[relation.id]
 
 
 def _leave_scopes(model: Model) -> bool:
@@ -692,7 +683,7 @@ def _resign(model: Model) -> bool:
         and model.machines[found.machine].is_heard
     ]
     for found in deposed:
-        found.local = replace(found.local, is_leader=False)
+        found.local.is_leader = False
     return bool(deposed)
 
 

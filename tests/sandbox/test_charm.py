@@ -85,7 +85,6 @@ def test_whether_an_action_takes_other_parameters_depends_on_juju_unless_it_says
     ("texts", "problem"),
     [
         (("{}",), "no name"),
-        (("[a]",), "a mapping is expected"),
         (("{name: a, subordinate: true}",), 'lacks "requires" relation with container scope'),
         (("{name: a, provides: {juju-x: {interface: x}}}",), "reserved relation name"),
         (("{name: a, provides: {x: {interface: juju-x}}}",), "reserved interface"),

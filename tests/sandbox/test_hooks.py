@@ -4,7 +4,8 @@
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -107,6 +108,17 @@ def related(juju: Profile, *deployed: tuple[str, int]) -> World:
     return made
 
 
+def joins(endpoint: str, *units: str) -> list[str]:
+    """Return what is run as units come, one by one."""
+    prefix = f"{endpoint}-relation"
+    return [f"{prefix}-{kind} {unit}" for unit in units for kind in ("joined", "changed")]
+
+
+def leaves(endpoint: str, *units: str, who: str = "") -> list[str]:
+    """Return what is run as units go, because `who` does, or because each of them does itself."""
+    return [f"{endpoint}-relation-departed {unit} (leaves: {who or unit})" for unit in units]
+
+
 PROFILES = pytest.mark.parametrize("juju", ["3.6", "4.0"])
 STARTUP = ["install", "leader-elected", "config-changed", "start"]
 # Whoever does not lead; a leader that is deposed, or dies.
@@ -118,24 +130,11 @@ def test_startup(juju: Profile):
     it = World(Model("test", juju))
     it.deploy("server", 2)
     it.settle()
-    assert it.of("server/0") == [
-        "install",
-        "cluster-relation-created",
-        "leader-elected",
-        "config-changed",
-        "start",
-        "cluster-relation-joined server/1",
-        "cluster-relation-changed server/1",
-    ]
-    assert it.of("server/1") == [
-        "install",
-        "cluster-relation-created",
-        *LEADER_SETTINGS[juju],
-        "config-changed",
-        "start",
-        "cluster-relation-joined server/0",
-        "cluster-relation-changed server/0",
-    ]
+    created, started = ["install", "cluster-relation-created"], ["config-changed", "start"]
+    leader = ["leader-elected", *started, *joins("cluster", "server/1")]
+    follower = [*LEADER_SETTINGS[juju], *started, *joins("cluster", "server/0")]
+    assert it.of("server/0") == created + leader
+    assert it.of("server/1") == created + follower
 
 
 @PROFILES
@@ -183,15 +182,7 @@ def test_relations_come_in_any_order_but_peers_after_others():
     Both are in relation/resolver.go; within a relation units are sorted.
     """
 
-    def created(seed: int) -> list[str]:
-        it = hooks_of_the_second(seed)
-        return [describe_short(hook) for hook in it if hook.kind == "relation-created"]
-
-    def joined(seed: int) -> list[str]:
-        it = hooks_of_the_second(seed)
-        return [hook.remote_unit for hook in it if hook.kind == "relation-joined"]
-
-    def hooks_of_the_second(seed: int) -> list[Hook]:
+    def order(kind: str, seed: int) -> list[str]:
         it = world("4.0", ("server", 1), seed=seed)
         for name in ("a", "b"):
             operations.deploy(it.model, READER, name, num_units=2)
@@ -200,18 +191,16 @@ def test_relations_come_in_any_order_but_peers_after_others():
         it.clear()
         operations.add_unit(it.model, "server", 1)
         it.settle()
-        return [hook for unit, hook in it.ran if unit == "server/1"]
+        own = [hook for unit, hook in it.ran if unit == "server/1" and hook.kind == kind]
+        return [hook.remote_unit or hook.remote_app for hook in own]
 
-    def describe_short(hook: Hook) -> str:
-        return f"{hook.endpoint} {hook.remote_app}"
-
-    assert len(orders(created)) == 6
-    found = orders(joined)
+    assert len(orders(partial(order, "relation-created"))) == 6
+    found = orders(partial(order, "relation-joined"))
     assert len(found) > 2
-    for order in found:
-        assert order[-1] == "server/0"
-        assert order.index("a/0") < order.index("a/1")
-        assert order.index("b/0") < order.index("b/1")
+    for joined in found:
+        assert joined[-1] == "server/0"
+        assert joined.index("a/0") < joined.index("a/1")
+        assert joined.index("b/0") < joined.index("b/1")
 
 
 def test_install_waits_for_the_storage():
@@ -230,19 +219,10 @@ def test_integrate(juju: Profile):
     it = world(juju, ("server", 1), ("reader", 2))
     operations.integrate(it.model, "server", "reader")
     it.settle()
-    assert it.of("server/0") == [
-        "share-relation-created",
-        "share-relation-joined reader/0",
-        "share-relation-changed reader/0",
-        "share-relation-joined reader/1",
-        "share-relation-changed reader/1",
-    ]
+    created = "share-relation-created"
+    assert it.of("server/0") == [created, *joins("share", "reader/0", "reader/1")]
     for unit in ("reader/0", "reader/1"):
-        assert it.of(unit) == [
-            "share-relation-created",
-            "share-relation-joined server/0",
-            "share-relation-changed server/0",
-        ]
+        assert it.of(unit) == [created, *joins("share", "server/0")]
 
 
 def test_the_databag_of_the_application_comes_before_its_units_join():
@@ -250,12 +230,8 @@ def test_the_databag_of_the_application_comes_before_its_units_join():
     relation = it.model.relations[operations.integrate(it.model, "server", "reader")]
     relation.app_bags["server"].update({"endpoint": "nfs://10.0.0.1/srv"})
     it.settle()
-    assert it.of("reader/0") == [
-        "share-relation-created",
-        "share-relation-changed server",
-        "share-relation-joined server/0",
-        "share-relation-changed server/0",
-    ]
+    told = ["share-relation-created", "share-relation-changed server"]
+    assert it.of("reader/0") == [*told, *joins("share", "server/0")]
 
 
 @PROFILES
@@ -269,13 +245,9 @@ def test_a_relation_that_exists_is_created_in_startup(juju: Profile):
         *LEADER_SETTINGS[juju],
         "config-changed",
         "start",
-        "share-relation-joined server/0",
-        "share-relation-changed server/0",
+        *joins("share", "server/0"),
     ]
-    assert it.of("server/0") == [
-        "share-relation-joined reader/1",
-        "share-relation-changed reader/1",
-    ]
+    assert it.of("server/0") == joins("share", "reader/1")
 
 
 def test_a_change_is_told_to_the_other_side_once():
@@ -305,15 +277,9 @@ def test_remove_relation(juju: Profile):
     it = related(juju, ("server", 1), ("reader", 2))
     operations.remove_relation(it.model, "server", "reader")
     it.settle()
-    assert it.of("server/0") == [
-        "share-relation-departed reader/0 (leaves: reader/0)",
-        "share-relation-departed reader/1 (leaves: reader/1)",
-        "share-relation-broken",
-    ]
-    assert it.of("reader/0") == [
-        "share-relation-departed server/0 (leaves: server/0)",
-        "share-relation-broken",
-    ]
+    left, broken = leaves("share", "reader/0", "reader/1"), "share-relation-broken"
+    assert it.of("server/0") == [*left, broken]
+    assert it.of("reader/0") == [*leaves("share", "server/0"), broken]
     assert [r.is_peer for r in it.model.relations.values()] == [True]
 
 
@@ -334,19 +300,16 @@ def test_remove_unit(juju: Profile):
     it.settle()
     assert it.of("server/0") == [
         *LEADER_SETTINGS[juju],
-        "share-relation-departed reader/0 (leaves: server/0)",
+        *leaves("share", "reader/0", who="server/0"),
         "share-relation-broken",
-        "cluster-relation-departed server/1 (leaves: server/0)",
+        *leaves("cluster", "server/1", who="server/0"),
         "stop",
         "remove",
     ]
     # It led until it was gone (RevokeLeadershipFunc, apiserver/common/leadership.go); nothing is
     # broken for those who stay.
-    assert it.of("server/1") == [
-        "cluster-relation-departed server/0 (leaves: server/0)",
-        "leader-elected",
-    ]
-    assert it.of("reader/0") == ["share-relation-departed server/0 (leaves: server/0)"]
+    assert it.of("server/1") == [*leaves("cluster", "server/0"), "leader-elected"]
+    assert it.of("reader/0") == leaves("share", "server/0")
     assert "server/0" not in it.model.units
     assert "0" not in it.model.machines
 
@@ -427,9 +390,9 @@ def test_remove_application(juju: Profile):
     for unit, peer in (("server/0", "server/1"), ("server/1", "server/0")):
         assert it.of(unit) == [
             *(LEADER_SETTINGS[juju] if unit == "server/0" else []),
-            f"share-relation-departed reader/0 (leaves: {unit})",
+            *leaves("share", "reader/0", who=unit),
             "share-relation-broken",
-            f"cluster-relation-departed {peer} (leaves: {unit})",
+            *leaves("cluster", peer, who=unit),
             "stop",
             "remove",
         ]
@@ -456,18 +419,15 @@ def test_subordinate(juju: Profile):
     # juju-info is implicit: nothing runs on the principals' side.
     assert it.of("plain/0") == it.of("plain/1") == []
     for number, lead in enumerate((["leader-elected"], LEADER_SETTINGS[juju])):
+        # Seen on 4.0.15: all units of the principal's application.
+        joined = {"3.6": [f"plain/{number}"], "4.0": ["plain/0", "plain/1"]}[juju]
         assert it.of(f"client/{number}") == [
             "install",
             "juju-info-relation-created",
             *lead,
             "config-changed",
             "start",
-            *(
-                f"juju-info-relation-{kind} plain/{other}"
-                # Seen on 4.0.15: all units of the principal's application.
-                for other in {"3.6": [number], "4.0": [0, 1]}[juju]
-                for kind in ("joined", "changed")
-            ),
+            *joins("juju-info", *joined),
         ]
         assert it.model.units[f"client/{number}"].machine == str(number)
 
@@ -538,7 +498,7 @@ def test_config_changes_run_config_changed_once():
 def test_update_status_comes_last():
     it = world("3.6", ("server", 1))
     unit = it.model.units["server/0"]
-    unit.local = replace(unit.local, wants_update_status=True)
+    unit.local.wants_update_status = True
     operations.set_config(it.model, "server", {"size": "2"})
     it.settle()
     assert it.of("server/0") == ["config-changed", "update-status"]
@@ -549,14 +509,14 @@ def test_a_failed_hook_blocks_all_others_until_it_is_retried():
     unit = it.model.units["server/0"]
     hook = Hook("config-changed", seen="old")
     hooks.begin(it.model, unit, hook)
-    hooks.fail(unit)
+    unit.local.has_failed = True
     operations.set_config(it.model, "server", {"size": "2"})
     assert hooks.next_hook(it.model, unit) is None
     assert (unit.displayed_status.status, unit.displayed_status.message) == (
         "error",
         'hook failed: "config-changed"',
     )
-    unit.local = replace(unit.local, has_failed=False)
+    unit.local.has_failed = False
     assert hooks.next_hook(it.model, unit) == hook
     it.settle()
     # What was seen when it began is what it is retried with; the new value is told after it.

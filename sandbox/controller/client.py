@@ -14,6 +14,9 @@ from pathlib import Path
 RUN = Path(__file__).resolve().parents[2] / ".cache" / "sandbox" / "run"
 """Where each running model has a directory of its own."""
 
+LINE_LIMIT = 64 * 1024 * 1024
+"""The longest answer: a whole debug log."""
+
 _CONNECT_TIMEOUT_S = 5.0
 _ANSWER_TIMEOUT_S = 30.0
 
@@ -87,11 +90,31 @@ def ask(
     try:
         with _connect(directory.socket) as connection:
             connection.settimeout(answer_timeout_s)
-            connection.sendall(line(method, params))
+            connection.sendall(_line(method, params))
             answer = connection.makefile("rb").readline()
     except OSError as error:
-        raise gone(directory) from error
-    return result(directory, answer)
+        raise _gone(directory) from error
+    return _result(directory, answer)
+
+
+async def call(directory: RunDirectory, method: str, **params: object) -> object:
+    """Ask one question while other things go on, for as long as its answer takes.
+
+    Raises:
+        ControllerError: it was refused, or nobody answers.
+    """
+    import asyncio
+
+    try:
+        reader, writer = await asyncio.open_unix_connection(directory.socket, limit=LINE_LIMIT)
+        try:
+            writer.write(_line(method, params))
+            answer = await reader.readline()
+        finally:
+            writer.close()
+    except OSError as error:
+        raise _gone(directory) from error
+    return _result(directory, answer)
 
 
 def _connect(path: Path) -> socket.socket:
@@ -105,22 +128,22 @@ def _connect(path: Path) -> socket.socket:
     return connection
 
 
-def line(method: str, params: Mapping[str, object]) -> bytes:
+def _line(method: str, params: Mapping[str, object]) -> bytes:
     """Return a request as it is sent."""
     return json.dumps({"method": method, "params": params}).encode() + b"\n"
 
 
-def result(directory: RunDirectory, answer: bytes) -> object:
+def _result(directory: RunDirectory, answer: bytes) -> object:
     """Return what an answer says, or raise what it refuses with; an empty one is nobody's."""
     if not answer:
-        raise gone(directory)
+        raise _gone(directory)
     message: Mapping[str, object] = json.loads(answer)
     if "error" in message:
         raise ControllerError(str(message["error"]))
     return message["result"]
 
 
-def gone(directory: RunDirectory) -> ControllerError:
+def _gone(directory: RunDirectory) -> ControllerError:
     """Return the error that says what a controller wrote last."""
     return ControllerError(
         f"the controller of model {directory.name} is gone; its last words:\n"

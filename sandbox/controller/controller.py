@@ -16,6 +16,7 @@ import re
 import secrets
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -25,8 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from sandbox.controller.client import RUN, ControllerError, RunDirectory
-from sandbox.controller.connection import LINE_LIMIT
+from sandbox.controller.client import LINE_LIMIT, RUN, ControllerError, RunDirectory
 from sandbox.controller.debug_log import DebugLog, Line
 from sandbox.controller.uniter import (
     RETRY_BASE_S,
@@ -47,7 +47,7 @@ from sandbox.rules.status import Status as FullStatus
 
 BOOTS_AT_A_TIME = 2
 # A leader claims the lead for 60 s and does so anew every 30 s (worker/leadership/tracker.go).
-DEFAULT_LEASE_S = 60.0
+LEASE_S = 60.0
 
 _ROOT = Path(__file__).resolve().parents[2]
 _START_TIMEOUT_S = 30.0
@@ -87,7 +87,7 @@ class Controller:
         self._debug_log = DebugLog(directory / "debug.log")
         seed = f"the order of relations and storages is that of --seed {model.seed}"
         self._debug_log.write("controller", "INFO", "sandbox.controller", seed)
-        self._lease_s = DEFAULT_LEASE_S
+        self._lease_s = LEASE_S
         self._leases: dict[str, asyncio.TimerHandle] = {}
         self._hosts: dict[str, Host] = {}
         self._uniters: dict[str, Uniter] = {}
@@ -279,10 +279,6 @@ class Controller:
             known.is_heard = is_heard
             self._changed()
 
-    def set_lease(self, seconds: float) -> None:
-        """Set for how long a leader keeps the lead after its machine was last heard of."""
-        self._lease_s = seconds
-
     def integrate_many(
         self, unit: str, endpoint: str, charm: str, remotes: Sequence[operations.Remote]
     ) -> None:
@@ -426,12 +422,11 @@ class Controller:
 
     async def _time_update_status(self) -> None:
         while True:
-            waiting = asyncio.ensure_future(self._interval_changed.wait())
-            interval_s = gnuflag.duration_s(self._model.config[INTERVAL])
-            done, _ = await asyncio.wait({waiting}, timeout=interval_s)
-            self._interval_changed.clear()
-            waiting.cancel()
-            if not done:
+            try:
+                async with asyncio.timeout(gnuflag.duration_s(self._model.config[INTERVAL])):
+                    await self._interval_changed.wait()
+                self._interval_changed.clear()
+            except TimeoutError:
                 for unit in self._model.units.values():
                     note_update_status(unit)
                 self._changed()
@@ -528,45 +523,25 @@ def start(
     Raises:
         ControllerError: it does not come up; the message has what it wrote.
     """
-    directory, process = _spawn(name, base, juju, keep=keep, seed=seed)
-    is_kept = False
+    RUN.mkdir(parents=True, exist_ok=True)
+    options = ["--base", str(base), "--juju", juju]
+    options += [] if seed is None else ["--seed", str(seed)]
+    with _locked(RUN):
+        directory = _new_run_directory(name)
+        process = _spawn(directory, options, keep=keep)
     try:
-        _listening(process, directory)
-        is_kept = keep
         yield directory
     finally:
-        if is_kept:
+        if keep:
             # It outlives this process, which has not forgotten to wait for it.
             process.returncode = 0
         else:
-            _end(process)
-            shutil.rmtree(directory.path)
-
-
-def _spawn(
-    name: str, base: Path, juju: str, *, keep: bool, seed: int | None
-) -> tuple[RunDirectory, subprocess.Popen[bytes]]:
-    RUN.mkdir(parents=True, exist_ok=True)
-    with _locked(RUN):
-        directory = _new_run_directory(name)
-        with (directory.path / "debug.log").open("ab") as log:
-            process = subprocess.Popen(
-                _command(directory, base, juju, keep=keep, seed=seed),
-                stdin=subprocess.DEVNULL if keep else subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                cwd=_ROOT,
-                # A Ctrl-C is for whoever started this, who ends it.
-                start_new_session=True,
-            )
-        # unshare is in the network namespace too, and its number is one of this pid namespace.
-        (directory.path / "controller.pid").write_text(f"{process.pid}\n")
-    return directory, process
+            _end(process, directory)
 
 
 @contextmanager
 def _locked(path: Path) -> Generator[None, None, None]:
-    """Keep another start from taking a directory that has no controller yet for a stale one."""
+    """Keep another start from taking a directory whose controller comes up for a stale one."""
     lock = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -575,24 +550,13 @@ def _locked(path: Path) -> Generator[None, None, None]:
         os.close(lock)
 
 
-def _command(
-    directory: RunDirectory, base: Path, juju: str, *, keep: bool, seed: int | None
-) -> list[str]:
-    unshare = ["/usr/bin/unshare", "--net", "--pid", "--mount-proc", "--fork", "--kill-child"]
-    python = [sys.executable, "-m", "sandbox.controller.controller", "--name", directory.name]
-    options = ["--run-dir", str(directory.path), "--base", str(base), "--juju", juju]
-    options += ["--keep"] if keep else []
-    options += [] if seed is None else ["--seed", str(seed)]
-    return [*unshare, "--", *python, *options]
-
-
 def _new_run_directory(name: str) -> RunDirectory:
     """Make a model's run directory; those that a controller has left behind are removed."""
     if not _NAME.fullmatch(name):
         raise ControllerError(f'invalid model name "{name}": use a-z, 0-9 and -')
     for path in RUN.iterdir():
-        if not RunDirectory(path).is_running() and not _is_starting(path):
-            shutil.rmtree(path)
+        if not RunDirectory(path).is_running():
+            shutil.rmtree(path, ignore_errors=True)  # Who has ended it may remove it too.
     directory = RunDirectory(RUN / name)
     try:
         directory.path.mkdir()
@@ -601,17 +565,30 @@ def _new_run_directory(name: str) -> RunDirectory:
     return directory
 
 
-def _is_starting(path: Path) -> bool:
-    """Whether the process that a run directory names is there, though it does not listen yet."""
-    pid = path / "controller.pid"
-    return pid.exists() and str(path) in _command_line(pid.read_text().strip())
-
-
-def _command_line(pid: str) -> str:
+def _spawn(
+    directory: RunDirectory, options: Sequence[str], *, keep: bool
+) -> subprocess.Popen[bytes]:
+    """Start the process of a controller; return when it answers."""
+    unshare = ["/usr/bin/unshare", "--net", "--pid", "--mount-proc", "--fork", "--kill-child"]
+    python = [sys.executable, "-m", "sandbox.controller.controller", "--name", directory.name]
+    with (directory.path / "debug.log").open("ab") as log:
+        process = subprocess.Popen(
+            [*unshare, "--", *python, "--run-dir", str(directory.path), *options],
+            stdin=subprocess.DEVNULL if keep else subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            cwd=_ROOT,
+            # A Ctrl-C is for whoever started this, who ends it.
+            start_new_session=True,
+        )
+    # unshare is in the network namespace too, and its number is one of this pid namespace.
+    (directory.path / "controller.pid").write_text(f"{process.pid}\n")
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
+        _listening(process, directory)
+    except BaseException:
+        _end(process, directory)
+        raise
+    return process
 
 
 def _listening(process: subprocess.Popen[bytes], directory: RunDirectory) -> None:
@@ -631,7 +608,7 @@ def _listening(process: subprocess.Popen[bytes], directory: RunDirectory) -> Non
         time.sleep(_POLL_S)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], directory: RunDirectory) -> None:
     """End a controller; returns when the kernel has ended everything in its namespaces."""
     if process.stdin:
         process.stdin.close()
@@ -642,11 +619,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    shutil.rmtree(directory.path, ignore_errors=True)  # The next start may be at it already.
 
 
-async def run(
-    name: str, run_dir: Path, base: Path, juju: Profile, *, keep: bool, seed: int
-) -> None:
+async def run(name: str, run_dir: Path, base: Path, juju: Profile, seed: int) -> None:
     """Be the controller, until told to end or the lifeline is cut."""
     await machines.make_bridge()
 
@@ -657,9 +633,10 @@ async def run(
         controller = Controller(Model(name, juju, seed), run_dir, new_machine, tasks)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, controller.destroy)
-        if not keep:
-            # Nobody writes to the lifeline: it becomes readable at its end only.
-            loop.add_reader(sys.stdin.fileno(), controller.destroy)
+        lifeline = sys.stdin.fileno()
+        # One that is kept has none. Nobody writes to it: it becomes readable at its end only.
+        if stat.S_ISFIFO(os.fstat(lifeline).st_mode):
+            loop.add_reader(lifeline, controller.destroy)
         # The socket appears under its name when it answers.
         await controller.serve(run_dir / "controller.sock")
         await controller.destroyed.wait()
@@ -674,7 +651,6 @@ def main() -> None:
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--juju", choices=["3.6", "4.0"], default="3.6")
-    parser.add_argument("--keep", action="store_true")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**32))
     asyncio.run(run(**vars(parser.parse_args())))
 

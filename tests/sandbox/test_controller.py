@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 from world import WAIT_S, World, needs_root
 
-from sandbox.controller.client import RUN, ControllerError, RunDirectory, ask
-from sandbox.controller.connection import call
+from sandbox.controller.client import RUN, ControllerError, RunDirectory, ask, call
 from sandbox.controller.controller import start
 from sandbox.controller.uniter import RETRY_BASE_S, RETRY_LIMIT
 from sandbox.machines import images
@@ -225,7 +224,7 @@ async def test_a_leader_without_power_loses_the_lead_with_its_lease_and_comes_ba
 ):
     """Its lease is not renewed, another claims it (worker/leadership/tracker.go)."""
     told = {"3.6": [("leader-settings-changed", 0)], "4.0": []}[profile]
-    it.controller.set_lease(0.3)
+    it.controller._lease_s = 0.3
     await it.deployed(num_units=3)
     await it.controller.power_cut("0")
     await it.controller.power_cut("1")

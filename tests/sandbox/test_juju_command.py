@@ -17,8 +17,7 @@ import yaml
 from world import WAIT_S, DirectoryMachine, World, needs_root
 
 from sandbox.controller import uniter
-from sandbox.controller.client import RUN, RunDirectory
-from sandbox.controller.connection import call
+from sandbox.controller.client import RUN, RunDirectory, call
 
 pytestmark = needs_root
 JUJU = Path(__file__).resolve().parents[2] / "sandbox" / "bin" / "juju"

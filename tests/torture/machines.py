@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from sandbox.controller.client import ControllerError, RunDirectory
-from sandbox.controller.connection import call
+from sandbox.controller.client import ControllerError, RunDirectory, call
 from sandbox.rules.status import PlacedUnit, Status, table, units
 from tests.torture.ledger import Client, Ledger, Share
 

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`juju` for a model of the sandbox: the words, output, exit codes and errors of Juju's command.
 
-What it prints follows cmd/juju of Juju 3.6 and 4.0. What it has not is refused by name. Modules
-that are slow to import are imported where they are needed.
+What it prints follows cmd/juju of Juju 3.6 and 4.0, in fewer words. What it has not is refused by
+name. Modules that are slow to import are imported where they are needed.
 """
 
-import fnmatch
 import json
 import os
 import re
@@ -20,21 +19,19 @@ from sandbox.command.line import (
     CommandError,
     dump,
     lazy_yaml,
-    model_named,
     pairs,
     parse,
     values,
 )
-from sandbox.controller.client import ControllerError, ask
+from sandbox.controller.client import ControllerError
 from sandbox.rules.gnuflag import UsageError
 from sandbox.rules.status import columns, table
 
 _LEVELS = ("TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _DEFAULT_LINES = 10
 _POLL_S = 0.5
-# Juju too looks for the end of a task at growing intervals.
-_FIRST_LOOK_S, _LAST_LOOK_S, _LOOK_FACTOR = 0.02, 0.2, 1.5
-_UNIT_OR_LEADER = re.compile(r"[a-z][a-z0-9-]*/(?:\d+|leader)")
+# How long the controller may take to answer once a task has ended, or its time.
+_ANSWER_TIMEOUT_S = 60.0
 _NOT_SHOWN = ("return-code", "stdout", "stderr")
 
 
@@ -84,24 +81,8 @@ def main(arguments: Sequence[str]) -> int:
 @_command("format=")
 def _status(call: Call) -> None:
     call.take()
-    if not call.write(call.status, "tabular"):
+    if not call.write(call.status):
         print(table(call.status))
-
-
-@_command("no-prompt destroy-storage")
-def _destroy_model(call: Call) -> None:
-    (name,) = call.take("no model specified")
-    model = model_named(name)
-    if not call.has("no-prompt"):
-        _say(f'WARNING This command will destroy the "{model.name}" model and all in it.\n')
-        sys.stderr.write("To continue, enter the name of the model to be destroyed: ")
-        if sys.stdin.readline().strip() != model.name:
-            raise CommandError("model destruction aborted")
-    _say("Destroying model")
-    ask(model, "destroy")
-    while model.is_running():
-        time.sleep(_FIRST_LOOK_S)
-    _say("Model destroyed.")
 
 
 # -- Applications
@@ -112,10 +93,8 @@ def _deploy(call: Call) -> None:
     charm, *names = call.take("no charm or bundle specified", more=True)
     if len(names) > 1:
         raise UsageError(f"unrecognized args: {json.dumps(names[1:])}")
-    if files := [text for text in call.all("config") if "=" not in text]:
-        raise UsageError(f'the sandbox has no "juju deploy --config {files[0]}": try that on Juju')
     path = _local(charm)
-    name, charm_name = call.ask(
+    call.ask(
         "deploy",
         charm=path,
         application=names[0] if names else None,
@@ -124,8 +103,6 @@ def _deploy(call: Call) -> None:
         storage=pairs(call.all("storage")),
         to=call.one("to"),
     )
-    _say(f'Located local charm "{charm_name}", revision 0')
-    _say(f'Deploying "{name}" from local charm "{charm_name}", revision 0')
 
 
 def _local(charm: str) -> str:
@@ -156,9 +133,8 @@ def _remove_relation(call: Call) -> None:
 def _config(call: Call) -> None:
     app, *words = call.take("no application name specified", more=True)
     if not _sets(words):
-        options = call.ask("get_config", name=app).items()
-        known = {n: {k: v for k, v in it.items() if v is not None} for n, it in options}
-        call.write({"application": app, "settings": known}, "yaml")
+        settings = call.ask("get_config", name=app)
+        call.write_json("config", {"application": app, "settings": settings})
         return
     call.ask("set_config", name=app, values=values(words))
 
@@ -177,10 +153,8 @@ def _model_config(call: Call) -> None:
         call.ask("set_model_config", values=pairs(call.words))
         return
     call.take()
-    if call.one("format") != "json":
-        raise UsageError('the sandbox has "juju model-config" as JSON alone: say --format=json')
     config = call.ask("model_config")
-    call.write({key: {"Value": value, "Source": "model"} for key, value in config.items()}, "json")
+    call.write_json("model-config", {key: {"Value": value} for key, value in config.items()})
 
 
 @_command("num-units/n= to= attach-storage=")
@@ -201,43 +175,21 @@ def _remove_unit(call: Call) -> None:
     for name in names:
         if not re.fullmatch(r"[a-z][a-z0-9-]*/\d+", name):
             raise UsageError(f'invalid unit name "{name}"')
-    _remove(call, "unit", {name: [] for name in names})
+    _remove(call, "unit", names)
 
 
 @_command("no-prompt")
 def _remove_application(call: Call) -> None:
-    units = {
-        app: [name for name, it in call.units.items() if it["application"] == app]
-        for app in call.take("no application specified", more=True)
-    }
-    _remove(call, "application", units)
+    _remove(call, "application", call.take("no application specified", more=True))
 
 
-def _remove(call: Call, kind: str, units: Mapping[str, Sequence[str]]) -> None:
-    """Say what goes, with its units, ask unless told not to, and let it go."""
-    plan = {
-        name: "\n- will remove unit ".join([f"will remove {kind} {name}", *its])
-        for name, its in units.items()
-    }
-    is_asked = not call.has("no-prompt")
-    if is_asked:
-        _say("WARNING This command will perform the following actions:")
-        print(*plan.values(), sep="\n", flush=True)
-        sys.stderr.write("\nContinue [y/N]? ")
-        sys.stderr.flush()
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            raise CommandError(f"{kind} removal: aborted")
-    refused = False
-    for name, text in plan.items():
-        try:
-            call.ask(f"remove_{kind}", name=name)
-        except ControllerError as error:
-            refused = True
-            _say(f"ERROR removing {kind} {name} failed: {error}")
-        else:
-            print("" if is_asked else f"{text}\n", end="")
-    if refused:
-        raise CommandError
+def _remove(call: Call, kind: str, names: Sequence[str]) -> None:
+    """Let units or applications go, without asking whether that is meant."""
+    if not call.has("no-prompt"):
+        raise UsageError(f'the sandbox has no "juju remove-{kind}" that asks: say --no-prompt')
+    for name in names:
+        call.ask(f"remove_{kind}", name=name)
+        print(f"will remove {kind} {name}")
 
 
 @_command("path=")
@@ -247,9 +199,6 @@ def _refresh(call: Call) -> None:
         raise UsageError(f'the sandbox has no Charmhub for "juju refresh {app}": give --path')
     path = str(Path(call.one("path")).resolve())
     call.ask("refresh", application=app, charm=path)
-    found = call.status["applications"][app]
-    name, revision = found.get("charm-name"), found.get("charm-rev")
-    _say(f'Added local charm "{name}", revision {revision}, to the model')
 
 
 @_command("no-retry", "resolve")
@@ -280,41 +229,20 @@ def _storage(call: Call) -> None:
     print(columns(titles, rows) or "No storage to display.")
 
 
-@_command()
-def _add_storage(call: Call) -> None:
-    missing = "add-storage requires a unit and a storage directive"
-    unit, directive = call.take(missing, missing)
-    name, _, text = directive.partition("=")
-    try:
-        identity = call.ask("add_storage", unit_name=unit, name=name, directive=text)
-    except ControllerError as error:
-        raise CommandError(f'failed to add storage "{name}" to {unit}: {error}') from error
-    _say(f"added storage {identity} to {unit}")
-
-
 # -- Actions and commands
 
 
 @_command("format= wait= params=")
 def _run(call: Call) -> None:
-    unit, *rest = call.take("no unit specified", more=True)
-    if not _UNIT_OR_LEADER.fullmatch(unit):
-        raise UsageError("no unit specified")
-    if not rest:
-        raise UsageError("no action specified")
-    action, *texts = rest
-    if _UNIT_OR_LEADER.fullmatch(action):
-        raise UsageError('the sandbox has "juju run" on one unit at a time: try more on Juju')
+    unit, action, *texts = call.take("no unit specified", "no action specified", more=True)
     unit, params, wait = call.unit(unit), _params(call, texts), call.wait_s(60.0)
-    operation = call.ask("new_operation")
     try:
         task = call.ask("enqueue_action", unit=unit, name=action, params=params)
     except ControllerError as error:
         if call.is_4 and "not defined" in str(error):
             raise CommandError(f"{error} (not found)") from error
-        _say(f"Operation {operation} failed to schedule any tasks:\n{error}")
+        _say(f"Operation failed to schedule any tasks:\n{error}")
         return
-    _say(f"Running operation {operation} with 1 task\n  - task {task} on {_tag(unit)}\n")
     _say(f"Waiting for task {task}...\n")
     _finish(call, unit, task, wait, _print_results)
 
@@ -338,42 +266,22 @@ def _exec(call: Call) -> None:
 
     words = call.take("no commands specified", more=True)
     command = words[0] if len(words) == 1 else shlex.join(words)
-    if not (names := call.many("unit")):
-        raise UsageError(
-            "You must specify a target, either through --all, --machine, --application or --unit"
-        )
-    if len(names) > 1:
-        raise UsageError('the sandbox has "juju exec" on one unit at a time: try more on Juju')
+    names = call.many("unit")
+    if len(names) != 1:
+        raise UsageError('the sandbox has "juju exec" on one unit at a time: name it with --unit')
     unit, wait = call.unit(names[0]), call.wait_s(300.0)
-    call.ask("new_operation")
     task = call.ask("enqueue_exec", unit=unit, command=command, timeout_s=wait)
     _finish(call, unit, task, wait, _print_output)
-
-
-def _ended(call: Call, unit: str, task: str, wait_s: float) -> dict[str, Any]:
-    """Wait for the end of a task, saying what it logs; what is known of it then."""
-    deadline = time.monotonic() + wait_s
-    pause, said = _FIRST_LOOK_S, 0
-    while True:
-        found = call.ask("task", id=task)
-        for line in found["log"][said:]:
-            _, since, _, _, text = line.split(" ", 4)
-            _say(f"{since} {text}")
-        said = len(found["log"])
-        if found["status"] not in ("pending", "running"):
-            return {"id": task} | {key: it for key, it in found.items() if it}
-        if time.monotonic() >= deadline:
-            raise CommandError(f"timed out waiting for results from: unit {unit}")
-        time.sleep(pause)
-        pause = min(_LAST_LOOK_S, pause * _LOOK_FACTOR)
 
 
 def _finish(
     call: Call, unit: str, task: str, wait_s: float, show: Callable[[Mapping[str, Any]], None]
 ) -> None:
     """Print what comes of a task; fail if it ends with another status than 0."""
-    ended = _ended(call, unit, task, wait_s)
-    if not call.write({unit: ended}, "plain"):
+    timeout_s = wait_s + _ANSWER_TIMEOUT_S
+    found = call.ask("wait_action", action=task, timeout_s=wait_s, answer_timeout_s=timeout_s)
+    ended: dict[str, Any] = {"id": task, **{key: it for key, it in found.items() if it}}
+    if not call.write({unit: ended}):
         show(ended)
     if code := ended.get("results", {}).get("return-code", 0):
         raise CommandError(
@@ -434,11 +342,13 @@ def _debug_log(call: Call) -> None:
 
 
 def _is_shown(call: Call, line: Mapping[str, str], level: str, recorded: str) -> bool:
-    includes = [_entity(it) for it in call.many("include")]
+    includes = call.many("include")
+    # A unit or a machine by name or tag, or all units of an application.
+    names = {line["unit"], _tag(line["unit"]), line["unit"].partition("/")[0]}
     return (
         _LEVELS.index(line["level"]) >= _LEVELS.index(level)
         and _is_recorded(line, recorded)
-        and (not includes or any(fnmatch.fnmatchcase(_tag(line["unit"]), it) for it in includes))
+        and (not includes or not names.isdisjoint(includes))
     )
 
 
@@ -450,15 +360,6 @@ def _is_recorded(line: Mapping[str, str], config: str) -> bool:
     for end in range(1, len(parts) + 1):
         least = levels.get(".".join(parts[:end]), least)
     return _LEVELS.index(line["level"]) >= _LEVELS.index(least.upper())
-
-
-def _entity(name: str) -> str:
-    """Return the pattern that --include means: a unit, all of an application, or a machine."""
-    if name.isdecimal():
-        return f"machine-{name}"
-    if "*" in name or re.fullmatch(r"(unit|machine|application)-.*-?\d+", name):
-        return name
-    return _tag(name) if "/" in name else f"unit-{name}-*"
 
 
 @_command("!")

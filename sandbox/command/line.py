@@ -4,7 +4,6 @@
 import functools
 import json
 import os
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,6 @@ from sandbox.controller.client import RUN, RunDirectory, ask, running_models
 from sandbox.rules import gnuflag
 from sandbox.rules.gnuflag import UsageError
 from sandbox.rules.status import PlacedUnit, Status, units
-
-_FORMATS = ("json", "yaml", "tabular", "plain", "smart")
 
 
 class CommandError(Exception):
@@ -99,21 +96,23 @@ class Call(gnuflag.Arguments):
             raise CommandError(f'{"unit" if "/" in where else "machine"} "{where}" not found')
         return self.status["machines"][number]["dns-name"]
 
-    def write(self, value: object, default: str) -> bool:
-        """Print a value as --format says; False if that is neither JSON nor YAML."""
-        form = self.one("format", default)
-        if form == "json":
+    def write(self, value: object) -> bool:
+        """Print a value as JSON if --format asks for that; whether it does."""
+        if is_json := self.one("format") == "json":
             print(json.dumps(value, separators=(",", ":"), sort_keys=True))
-        elif form == "yaml":
-            sys.stdout.write(dump(value))
-        return form in ("json", "yaml")
+        return is_json
+
+    def write_json(self, command: str, value: object) -> None:
+        """Print a value as JSON, which has to be asked for."""
+        if not self.write(value):
+            raise UsageError(f'the sandbox has "juju {command}" as JSON alone: say --format=json')
 
 
 def parse(command: str, spec: str, words: Sequence[str]) -> Call:
     """Read the command line of a command of Juju."""
     unknown = f'the sandbox has no "juju {command} {{}}": try that on Juju'
     given = gnuflag.parse(f"{spec} model/m=", words, unknown)
-    if (form := given.one("format", _FORMATS[0])) not in _FORMATS:
+    if (form := given.one("format", "json")) != "json":
         raise UsageError(unknown.format(f"--format={form}"))
     return Call(given.options, given.words)
 

@@ -101,15 +101,11 @@ class Controller:
 
     # What Juju's clients ask for.
 
-    def deploy(
-        self, charm: str, application: str | None = None, **options: Any
-    ) -> tuple[str, str]:
-        """Deploy a packed charm; return the application's name and the charm's."""
-        found = _runnable(charm)
-        name = application or found.name
-        operations.deploy(self._model, found, name, **options)
+    def deploy(self, charm: str, application: str | None = None, **options: Any) -> None:
+        """Deploy a packed charm, under its own name or another."""
+        found = charms.read(Path(charm))
+        operations.deploy(self._model, found, application or found.name, **options)
         self._changed()
-        return name, found.name
 
     def change(self, operation: str, **params: object) -> object:
         """Do one of CHANGES; return what it gives."""
@@ -119,7 +115,7 @@ class Controller:
 
     def refresh(self, application: str, charm: str) -> None:
         """Give an application another packed charm."""
-        operations.refresh(self._model, application, _runnable(charm))
+        operations.refresh(self._model, application, charms.read(Path(charm)))
         self._changed()
 
     def enqueue_action(
@@ -149,29 +145,16 @@ class Controller:
         action = Action(self._next_id(), "juju-exec")
         return self._enqueue(unit, Task(action, command, timeout_s))
 
-    async def wait_action(self, id: str) -> dict[str, object]:  # noqa: A002  Juju's name for it.
-        """Wait for the end of an action."""
-        if id not in self._records:
-            raise operations.OperationError(f"action {id} not found")
-        await self._records[id].done.wait()
-        return self.task(id)
-
-    def task(self, id: str) -> dict[str, object]:  # noqa: A002  Juju's name for it.
-        """Return what is known of an action, whether it has ended or not."""
-        if id not in self._records:
-            raise operations.OperationError(f'task "{id}" not found')
-        task = self._records[id]
-        return {
-            "unit": task.unit,
-            "status": task.status,
-            "results": task.action.results,
-            "message": task.message,
-            "log": task.action.log,
-        }
-
-    def new_operation(self) -> str:
-        """Return the id of an operation; those of its tasks come after it."""
-        return self._next_id()
+    async def wait_action(self, action: str, timeout_s: float | None = None) -> dict[str, object]:
+        """Wait for the end of an action, not longer than that; return what came of it."""
+        task = self._records[action]
+        try:
+            async with asyncio.timeout(timeout_s):
+                await task.done.wait()
+        except TimeoutError as error:
+            reason = f"timed out waiting for results from: unit {task.unit}"
+            raise operations.OperationError(reason) from error
+        return {"status": task.status, "results": task.action.results, "message": task.message}
 
     def status(self) -> FullStatus:
         """Return what `juju status --format=json` tells."""
@@ -195,7 +178,7 @@ class Controller:
         operations.unit(self._model, unit)
         self._uniters[unit].resolve(retry=retry)
 
-    def get_config(self, name: str) -> dict[str, dict[str, charms.Value | None]]:
+    def get_config(self, name: str) -> dict[str, dict[str, charms.Value]]:
         """Return an application's options."""
         return operations.get_config(self._model, name)
 
@@ -288,7 +271,7 @@ class Controller:
         """
         found = operations.unit(self._model, unit)
         place = operations.integrate_many(
-            self._model, found.app, endpoint, _runnable(charm), remotes
+            self._model, found.app, endpoint, charms.read(Path(charm)), remotes
         )
         self._add_host(place.id)
         hooks.pass_over_relations(self._model, found)
@@ -478,7 +461,6 @@ class Controller:
 CHANGES: Mapping[str, Callable[..., object]] = {
     operation.__name__: operation
     for operation in (
-        operations.add_storage,
         operations.add_unit,
         operations.attach_storage,
         operations.detach_storage,
@@ -493,13 +475,6 @@ CHANGES: Mapping[str, Callable[..., object]] = {
 }
 """What is asked for and is a rule alone, with the model as its first argument."""
 METHODS = {it for it in vars(Controller) if not it.startswith("_")} - {"call", "change", "serve"}
-
-
-def _runnable(path: str) -> charms.Charm:
-    charm = charms.read(Path(path))
-    if "dispatch" not in charm.files:
-        raise charms.CharmError(f"{path} has no dispatch; pack it with charmcraft")
-    return charm
 
 
 def _storage_status(storage: Storage) -> str:

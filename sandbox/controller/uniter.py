@@ -27,7 +27,9 @@ RETRY_LIMIT = 60
 # SIGTERM and SIGKILL of a hook are not its failure: it is run again. An action isn't.
 _TERMINATED = (-15, -9)
 
-_INSTALL_TOOLS = 'cd "$1" && shift && to="$1" && shift && for name; do ln -sf "$to" "$name"; done'
+_INSTALL_TOOLS = """
+mkdir -p "$1" && cd "$1" && to="$2" && shift 2 && for name; do ln -sf "$to" "$name"; done
+"""
 # Either may have been interrupted by a power cut and is run again then; none undoes it later.
 _ATTACH_DISK = """
 set -e
@@ -344,8 +346,7 @@ class Uniter:
         self._charm_files = app.charm.files
 
     async def _put_tools(self) -> None:
-        names = [*hook_commands.COMMANDS, *hook_commands.UNSUPPORTED]
-        await self.host.shell('mkdir -p "$1"', self._tools_directory)
+        names = hook_commands.COMMANDS
         await self.host.shell(_INSTALL_TOOLS, self._tools_directory, agent.HOOK_COMMAND, *names)
 
     # Actions.

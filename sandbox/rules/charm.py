@@ -56,7 +56,6 @@ class Option:
     name: str
     type: str
     default: Value | None
-    description: str
 
     def convert(self, text: str) -> Value:
         """Give this option's type to the text that `juju config` is given."""
@@ -230,7 +229,7 @@ def _option(name: str, entry: Mapping[str, Any]) -> Option:
     kind = str(entry.get("type", "string"))
     if kind not in _CONVERTERS:
         raise CharmError(f'option "{name}" has unknown type "{kind}"')
-    return Option(name, kind, entry.get("default"), str(entry.get("description", "")))
+    return Option(name, kind, entry.get("default"))
 
 
 def _action(name: str, entry: Mapping[str, Any]) -> ActionSpec:

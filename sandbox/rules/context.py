@@ -3,7 +3,7 @@
 
 Written to Juju's rules: what a hook reads does not change while it runs, and what it writes is
 kept back until it succeeds, except for the few commands that act at once (`status-set`,
-`application-version-set`, `juju-log`, `action-log`).
+`application-version-set`, `juju-log`).
 """
 
 import secrets
@@ -36,7 +36,6 @@ class Action:
     params: Mapping[str, object] = field(default_factory=dict[str, object])
     results: dict[str, object] = field(default_factory=dict[str, object])
     failure: str | None = None
-    log: list[str] = field(default_factory=list[str])
 
     @property
     def is_exec(self) -> bool:

@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import NamedTuple, cast
 
 import yaml
@@ -321,15 +320,9 @@ def _action_fail(context: Context, arguments: Arguments) -> object:
     context.running_action().failure = arguments.word(0, default)
 
 
-def _action_log(context: Context, arguments: Arguments) -> object:
-    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S +0000 UTC")
-    context.running_action().log.append(f"{now} {' '.join(arguments.words)}")
-
-
 COMMANDS: Mapping[str, Command] = {
     "action-fail": Command(_action_fail, most_words=1),
     "action-get": Command(_action_get, most_words=1, has_output=True),
-    "action-log": Command(_action_log, least_words=1, most_words=None),
     "action-set": Command(_action_set, most_words=None),
     "application-version-set": Command(_application_version_set, "", 1, 1),
     "close-port": Command(_change_port(is_open=False), "", 1, 1),
@@ -351,33 +344,6 @@ COMMANDS: Mapping[str, Command] = {
     "storage-list": Command(_storage_list, most_words=1, has_output=True),
 }
 
-# What no charm here needs. The commands exist on the machine and say that they do nothing.
-UNSUPPORTED = frozenset(
-    (
-        "credential-get",
-        "juju-reboot",
-        "leader-get",
-        "leader-set",
-        "payload-register",
-        "payload-status-set",
-        "payload-unregister",
-        "resource-get",
-        "secret-add",
-        "secret-get",
-        "secret-grant",
-        "secret-ids",
-        "secret-info-get",
-        "secret-remove",
-        "secret-revoke",
-        "secret-set",
-        "state-delete",
-        "state-get",
-        "state-set",
-        "storage-add",
-        "unit-get",
-    )
-)
-
 
 def is_question(argv: Sequence[str]) -> bool:
     """Whether a hook command asks for what no one else changes in a hook, as they may the lead."""
@@ -387,10 +353,7 @@ def is_question(argv: Sequence[str]) -> bool:
 
 def execute(context: Context, argv: Sequence[str], stdin: str = "") -> Answer:
     """Run one hook command; `argv[0]` is its name."""
-    name = argv[0]
-    if name in UNSUPPORTED:
-        return Answer(1, "", f"ERROR {name} is not supported by the sandbox\n")
-    command = COMMANDS[name]
+    command = COMMANDS[argv[0]]
     try:
         arguments = command.parse(argv[1:], stdin)
         value = command.run(context, arguments)

@@ -210,14 +210,13 @@ def _new_unit(
     return added
 
 
-def _add_storage(model: Model, name: str, directive: StorageDirective, owner: Unit) -> str:
+def _add_storage(model: Model, name: str, directive: StorageDirective, owner: Unit) -> None:
     identity = f"{name}/{model.next_storage}"
     model.next_storage += 1
     location = _storage_location(model, identity)
     model.storage[identity] = Storage(
         identity, directive.pool, directive.size_mib, location, owner.name
     )
-    return identity
 
 
 def _storage_location(model: Model, identity: str) -> str:
@@ -384,26 +383,13 @@ def set_config(model: Model, name: str, values: Mapping[str, str]) -> None:
     found.settings |= _converted(found.charm, values)
 
 
-def get_config(model: Model, name: str) -> dict[str, dict[str, Value | None]]:
-    """Return each option as `juju config` shows it."""
+def get_config(model: Model, name: str) -> dict[str, dict[str, Value]]:
+    """Return each option that has a value, as `juju config` shows it."""
     found = application(model, name)
-    values = found.config()
     return {
-        option.name: {
-            "value": values.get(option.name),
-            "default": option.default,
-            "type": option.type,
-            "source": _source(found, option),
-            "description": option.description,
-        }
-        for option in found.charm.options.values()
+        name: {"value": value, "type": found.charm.options[name].type}
+        for name, value in found.config().items()
     }
-
-
-def _source(app: Application, option: charms.Option) -> str:
-    if option.name in app.settings:
-        return "user"
-    return "unset" if option.default is None else "default"
 
 
 def refresh(model: Model, name: str, charm: Charm) -> None:
@@ -440,23 +426,6 @@ def storage(model: Model, identity: str) -> Storage:
     return model.storage[identity]
 
 
-def add_storage(model: Model, unit_name: str, name: str, directive: str) -> str:
-    """Add storage to a unit as a directive asks for it; return its id."""
-    owner = unit(model, unit_name)
-    _check_has_room(model, owner, name)
-    return _add_storage(model, name, _directive(name, directive), owner)
-
-
-def _check_has_room(model: Model, owner: Unit, name: str) -> None:
-    charm = model.applications[owner.app].charm
-    if name not in charm.storage:
-        raise OperationError(f'charm storage "{name}" not found')
-    if any(found.name == name for found in model.storage_of(owner)):
-        raise OperationError(
-            f'charm "{charm.name}" store "{name}": at most 1 instances supported, 2 specified'
-        )
-
-
 def detach_storage(model: Model, identity: str) -> None:
     """Begin to detach a disk from its unit."""
     found = storage(model, identity)
@@ -480,7 +449,13 @@ def attach_storage(model: Model, unit_name: str, identity: str) -> None:
     """Attach a detached disk to a unit."""
     found, owner = storage(model, identity), unit(model, unit_name)
     _check_detached(model, identity)
-    _check_has_room(model, owner, found.name)
+    charm = model.applications[owner.app].charm
+    if found.name not in charm.storage:
+        raise OperationError(f'charm storage "{found.name}" not found')
+    if any(other.name == found.name for other in model.storage_of(owner)):
+        raise OperationError(
+            f'charm "{charm.name}" store "{found.name}": at most 1 instances supported'
+        )
     found.location = _storage_location(model, identity)
     found.owner, found.life, found.is_provisioned = unit_name, "alive", False
 

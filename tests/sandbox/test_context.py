@@ -11,7 +11,7 @@ from test_hooks import CLIENT, READER, World
 from sandbox.rules import charm as charms
 from sandbox.rules import hooks, operations
 from sandbox.rules.context import Action, Context, FlushError
-from sandbox.rules.hook_commands import COMMANDS, UNSUPPORTED, Answer, execute
+from sandbox.rules.hook_commands import Answer, execute
 from sandbox.rules.model import Hook, Model, Profile
 
 SERVER = charms.parse(
@@ -143,7 +143,6 @@ FAILURES = [
     ("status-get --application", 2, "the sandbox has no status-get --application"),
     ("config-get --format=toml", 2, 'the sandbox has no --format=toml'),
     ("action-get", 1, "not running an action"),
-    ("secret-get --format=json x", 1, "secret-get is not supported by the sandbox"),
 ]  # fmt: skip
 
 
@@ -476,12 +475,10 @@ def test_an_action_gives_results_even_when_it_fails():
     assert said(context, "action-get", "--format=json") == '{"fast":true,"to":4}\n'
     assert said(context, "action-get", "fast") == "True\n"
     said(context, "action-set", "a.b=1", "a.c=x=y", "d=")
-    said(context, "action-log", "--", "half way")
     said(context, "action-fail", "--", "no space")
     said(context, "relation-set", "-r", "1", "a=1")
     assert action.results == {"a": {"b": "1", "c": "x=y"}, "d": ""}
     assert action.failure == "no space"
-    assert [line.split(" UTC ")[1] for line in action.log] == ["half way"]
     # See Init in runner/jujuc/action-set.go: all are faults of the arguments.
     for key in ("stdout", "a.stderr-encoding", "Big", "a..b", "a-", "a_b"):
         assert execute(context, ["action-set", "e=1", f"{key}=1"]).returncode == 2
@@ -563,7 +560,3 @@ def test_the_databag_that_juju_fills(juju: Profile):
     expected = {"ingress-address": "10.77.0.10", "egress-subnets": "10.77.0.10/32"}
     private = {"private-address": "10.77.0.10"} if juju == "3.6" else {}
     assert data == expected | private
-
-
-def test_no_command_is_both_there_and_not():
-    assert not UNSUPPORTED & COMMANDS.keys()

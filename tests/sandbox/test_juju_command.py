@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
-from world import WAIT_S, DirectoryMachine, World, needs_root
+from world import WAIT_S, World, needs_root
 
-from sandbox.controller import uniter
 from sandbox.controller.client import RUN, RunDirectory, call
 
 pytestmark = needs_root
@@ -35,7 +33,7 @@ grow:
 """
 CONFIG = """
 options:
-  size: {type: int, default: 1, description: "How large\\nit is"}
+  size: {type: int, default: 1}
   name: {type: string}
 """
 STORE = "storage: {data: {type: filesystem}}"
@@ -54,40 +52,23 @@ class Juju:
 
     world: World
 
-    async def __call__(self, *words: str, stdin: str = "", **environment: str) -> Done:
+    async def __call__(self, *words: str) -> Done:
         command, *rest = words
         process = await asyncio.create_subprocess_exec(
             *[str(JUJU), command, "--model", NAME, *rest],
-            stdin=asyncio.subprocess.PIPE,
+            stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             cwd=self.world.root,
-            env=os.environ | environment,
         )
-        stdout, stderr = await process.communicate(stdin.encode())
+        stdout, stderr = await process.communicate()
         return Done(process.returncode, stdout.decode(), stderr.decode())
 
-    async def says(self, *words: str, stdin: str = "") -> str:
+    async def says(self, *words: str) -> str:
         """Return what a command prints that does not fail."""
-        done = await self(*words, stdin=stdin)
+        done = await self(*words)
         assert done.returncode == 0, done.stderr
         return done.stdout
-
-
-@pytest.fixture(autouse=True)
-def _disks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Disks of directories are directories."""
-
-    async def attach(_: DirectoryMachine, disk: Path) -> str:
-        return str(disk)
-
-    async def detach(_: DirectoryMachine, disk: Path) -> None:
-        pass
-
-    monkeypatch.setattr(DirectoryMachine, "attach_disk", attach, raising=False)
-    monkeypatch.setattr(DirectoryMachine, "detach_disk", detach, raising=False)
-    monkeypatch.setattr(uniter, "_ATTACH_DISK", 'mkdir -p "$2"')
-    monkeypatch.setattr(uniter, "_DETACH_DISK", "true")
 
 
 @pytest.fixture
@@ -98,8 +79,8 @@ async def juju(it: World) -> AsyncGenerator[Juju, None]:
     (RUN / NAME).symlink_to(it.root)
     yield Juju(it)
     (RUN / NAME).unlink()
-    # Whoever asked has gone. So must be what answered, and what the loop has not
-    # accepted yet, before the server is closed.
+    # Whoever asked has gone. So must be what answered, and what the loop has not accepted yet,
+    # before the server is closed.
     await asyncio.sleep(0)
     while talks := [it for it in asyncio.all_tasks() if it.get_coro().__name__ in TALKS]:
         await asyncio.gather(*talks)
@@ -114,62 +95,35 @@ async def deployed(juju: Juju, *more: str) -> None:
     await juju.world.idle("a/0")
 
 
-async def test_deploy_says_what_it_does_and_status_shows_it(juju: Juju):
+async def test_status_shows_what_is_deployed(juju: Juju):
     juju.world.script("start", "status-set active ready; open-port 2049/tcp")
     charm = juju.world.charm("a", SHARE)
-    done = await juju("deploy", charm, "mine", "-n", "2", "--constraints", "mem=4G")
-    assert (done.stdout, done.stderr) == (
-        "",
-        'Located local charm "a", revision 0\nDeploying "mine" from local charm "a", revision 0\n',
-    )
+    await juju.says("deploy", charm, "mine", "-n", "2", "--constraints", "mem=4G")
     await juju.world.idle("mine/0", "mine/1")
     table = await juju.says("status")
     assert re.search(r"Model +Controller +Cloud/Region +Version +SLA +Timestamp\n", table)
     assert re.search(r"\nmine +active +2  a +0  no +ready\n", table)
     assert re.search(r"\nmine/0\* +active +idle +0 +10\.77\.0\.10 +2049/tcp +ready\n", table)
-    assert yaml.safe_load(await juju.says("status", "--format", "yaml"))["model"]["name"]
     await juju.says("add-unit", "mine", "--to", "0")
     assert juju.world.unit("mine/2")["machine"] == "0"
 
 
 async def test_deploy_takes_options_storage_and_a_place(juju: Juju):
     await juju.says("deploy", juju.world.charm("b", READER))
-    options = ["--config", "size=7", "--storage", "data=1,2G"]
-    await deployed(juju, "a", "--to", "0", *options)
-    row = ["a/0", "data/0", "filesystem", "disk", "2.0", "GiB", "attached"]
+    await deployed(juju, "a", "--to", "0", "--config", "size=7", "--storage", "data=rootfs,2G")
+    row = ["a/0", "data/0", "filesystem", "rootfs", "2.0", "GiB", "attached"]
     assert (await juju.says("storage")).splitlines()[1].split() == row
     assert list(juju.world.machines) == ["0"]
-    done = await juju("add-storage", "a/0", "data=1G")
-    assert done == Done(
-        1,
-        "",
-        'ERROR failed to add storage "data" to a/0: charm "a" store "data": '
-        "at most 1 instances supported, 2 specified\n",
-    )
-    juju.world.controller.change("detach_storage", identity="data/0")
-    await juju.world.until(lambda: juju.world.controller.storage()[0]["owner"] is None)
-    done = await juju("add-storage", "a/0", "data=1G")
-    assert done.stderr == "added storage data/1 to a/0\n"
 
 
 async def test_config(juju: Juju):
     await deployed(juju)
-    text = await juju.says("config", "a")
-    # As Go's YAML has it.
-    assert "    description: |-\n      How large\n      it is\n" in text
-    shown = yaml.safe_load(text)
-    assert shown["application"] == "a"
-    assert shown["settings"]["size"] == {
-        "default": 1,
-        "description": "How large\nit is",
-        "source": "default",
-        "type": "int",
-        "value": 1,
-    }
     assert await juju.says("config", "a", "size=2", "name=x=y") == ""
     shown = json.loads(await juju.says("config", "a", "--format=json"))["settings"]
-    assert [shown[name]["value"] for name in ("size", "name")] == [2, "x=y"]
-    assert shown["size"]["source"] == "user"
+    assert shown == {
+        "name": {"type": "string", "value": "x=y"},
+        "size": {"type": "int", "value": 2},
+    }
     done = await juju("config", "a", "none=1")
     assert (done.returncode, done.stderr) == (1, 'ERROR unknown option "none"\n')
 
@@ -178,22 +132,16 @@ async def test_config(juju: Juju):
 async def test_run(juju: Juju):
     await deployed(juju)
     script = juju.world.script
-    script("grow", "action-log growing; action-set b=$(action-get to) c.d=e; echo out")
+    script("grow", "action-set b=$(action-get to) c.d=e; echo out")
     done = await juju("run", "a/leader", "grow", "to=5")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == 'b: "5"\nc:\n  d: e\n\nout\n'
-    assert re.fullmatch(
-        r"Running operation 1 with 1 task\n  - task 2 on unit-a-0\n\n"
-        r"Waiting for task 2\.\.\.\n\n\d\d:\d\d:\d\d growing\n",
-        done.stderr,
-    )
+    assert done == Done(0, 'b: "5"\nc:\n  d: e\n\nout\n', "Waiting for task 1...\n\n")
     script("grow", "action-fail 'no room'")
     done = await juju("run", "a/0", "grow", "to=5")
-    assert (done.returncode, done.stdout) == (0, "Action id 4 failed: no room\n\n")
+    assert (done.returncode, done.stdout) == (0, "Action id 2 failed: no room\n\n")
     script("grow", "exit 3")
     done = await juju("run", "a/0", "grow", "to=5")
     assert done.returncode == 1
-    assert 'ERROR the following task failed:\n - id "6" with return code 3\n' in done.stderr
+    assert 'ERROR the following task failed:\n - id "3" with return code 3\n' in done.stderr
     script("grow", "sleep 100")
     async with asyncio.timeout(20):
         done = await juju("run", "a/0", "grow", "to=5", "--wait", "200ms")
@@ -201,10 +149,9 @@ async def test_run(juju: Juju):
     assert done.stderr.endswith("ERROR timed out waiting for results from: unit a/0\n")
 
 
-NOT_SCHEDULED = "Operation 1 failed to schedule any tasks:\n"
+NOT_SCHEDULED = "Operation failed to schedule any tasks:\n"
 NOT_DEFINED = 'action "none" not defined on unit "a/0"'
 INVALID = 'validation failed for action "grow": "to" is required'
-ONE_UNIT = 'the sandbox has "juju run" on one unit at a time: try more on Juju'
 
 
 @pytest.mark.parametrize(
@@ -213,9 +160,8 @@ ONE_UNIT = 'the sandbox has "juju run" on one unit at a time: try more on Juju'
         ("3.6", "a/0 none", 0, NOT_SCHEDULED + NOT_DEFINED),
         ("4.0", "a/0 none", 1, f"ERROR {NOT_DEFINED} (not found)"),
         ("3.6", "a/0 grow", 0, NOT_SCHEDULED + INVALID),
-        ("3.6", "grow", 2, "ERROR no unit specified"),
+        ("3.6", "", 2, "ERROR no unit specified"),
         ("3.6", "a/0", 2, "ERROR no action specified"),
-        ("3.6", "a/0 a/1 grow", 2, f"ERROR {ONE_UNIT}"),
         ("3.6", "b/leader grow", 1, 'ERROR could not determine leader for "b"'),
     ],
 )
@@ -230,7 +176,7 @@ async def test_juju_4_takes_an_action_that_lacks_a_parameter_and_its_task_fails(
     done = await juju("run", "a/0", "grow")
     assert (done.returncode, done.stdout.splitlines()[0]) == (
         0,
-        'Action id 2 failed: cannot run "grow" action: validation failed for action "grow": '
+        'Action id 1 failed: cannot run "grow" action: validation failed for action "grow": '
         '"to" is required',
     )
 
@@ -250,24 +196,14 @@ async def test_where_there_is_nothing_to_log_in_to(juju: Juju):
     assert (await juju("ssh", "2")).stderr == 'ERROR machine "2" not found\n'
 
 
-async def test_removal_tells_and_asks(juju: Juju):
-    await deployed(juju, "--storage", "data=1,1G", "-n", "2")
-    plan = "will remove unit a/1\n"
-    done = await juju("remove-unit", "a/1", stdin="n\n")
-    assert (done.returncode, done.stdout) == (1, plan)
-    assert done.stderr == (
-        "WARNING This command will perform the following actions:\n"
-        "\nContinue [y/N]? ERROR unit removal: aborted\n"
-    )
-    assert juju.world.unit("a/1")
-    assert await juju.says("remove-unit", "a/1", stdin="y\n") == plan
+async def test_removal(juju: Juju):
+    await deployed(juju, "-n", "2")
+    assert await juju.says("remove-unit", "--no-prompt", "a/1") == "will remove unit a/1\n"
     await juju.world.until(lambda: not juju.world.unit("a/1"))
-    plan = "will remove application a\n- will remove unit a/0\n"
-    assert await juju.says("remove-application", "--no-prompt", "a") == plan
+    await juju.says("remove-application", "--no-prompt", "a")
     await juju.world.until(lambda: not juju.world.controller.status()["applications"])
     done = await juju("remove-unit", "--no-prompt", "a/0")
-    assert done.returncode == 1
-    assert done.stderr.startswith('ERROR removing unit a/0 failed: unit "a/0" not found')
+    assert (done.returncode, done.stderr) == (1, 'ERROR unit "a/0" not found (units: none)\n')
 
 
 async def test_refresh_and_resolved(juju: Juju):
@@ -275,8 +211,7 @@ async def test_refresh_and_resolved(juju: Juju):
     await deployed(juju)
     juju.world.script("upgrade-charm", "exit 1")
     charm = juju.world.charm("a", SHARE + ", " + STORE, new="1")
-    done = await juju("refresh", "a", "--path", charm)
-    assert done.stderr == 'Added local charm "a", revision 1, to the model\n'
+    await juju.says("refresh", "a", "--path", charm)
 
     def state() -> str:
         return juju.world.unit("a/0")["workload-status"]["current"]
@@ -311,12 +246,12 @@ async def test_debug_log(juju: Juju):
     for words, count in [
         (["--include", "a/0"], 15),
         (["--include", "unit-b-10"], 1),
-        (["-i", "b", "--level", "ERROR"], 0),
+        (["--include", "b", "--level", "ERROR"], 0),
         (["--level", "warning"], 1),
     ]:
         assert len(await lines("--replay", *words)) == count, words
     await juju.says("model-config", "logging-config=<root>=INFO;juju.worker=DEBUG")
-    assert len(await lines("--replay", "--include", "0")) == 1
+    assert len(await lines("--replay", "--include", "machine-0")) == 1
 
 
 async def test_debug_log_follows(juju: Juju):
@@ -363,8 +298,9 @@ async def test_the_model_is_the_one_that_is_named(juju: Juju):
         ("deploy", "no charm or bundle specified"),
         ("deploy mysql", 'the sandbox has no Charmhub for "juju deploy mysql"'),
         ("remove-unit a", 'invalid unit name "a"'),
-        ("deploy ./a --config a.yaml", 'the sandbox has no "juju deploy --config a.yaml"'),
-        ("exec --unit a/0,a/1 true", 'the sandbox has "juju exec" on one unit at a time'),
+        ("remove-application a", 'the sandbox has no "juju remove-application" that asks'),
+        ("exec true", 'the sandbox has "juju exec" on one unit at a time'),
+        ("exec --unit a/0 --unit a/1 true", 'the sandbox has "juju exec" on one unit at a time'),
         ("config", "no application name specified"),
         ("config a b", "the sandbox shows all values, not b alone: try that on Juju"),
         ("integrate a", "a relation must involve two applications"),

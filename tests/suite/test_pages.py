@@ -26,6 +26,8 @@ CHARMS = {
 # What is for Juju alone, and why the sandbox has it not.
 ELSEWHERE = {
     "add-model": "a model is there",
+    "add-storage": "the suite attaches what is there with add-unit",
+    "destroy-model": "./dev destroy does it",
     "offer": "there is one model",
     "deploy --attach-storage": "the suite attaches what is there with add-unit",
     "deploy --bind": "there is one network",

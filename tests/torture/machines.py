@@ -179,7 +179,7 @@ class Machines:
         was_killed = False
         for _ in range(ACTION_TRIES):
             action = await self.ask("enqueue_action", unit=unit, name=name, params=params)
-            done = cast("dict[str, Any]", await self.ask("wait_action", id=action))
+            done = cast("dict[str, Any]", await self.ask("wait_action", action=action))
             if done["results"].get("return-code") not in (KILLED, None):
                 break
             was_killed = True

@@ -29,7 +29,6 @@ ELSEWHERE = {
     "add-storage": "the suite attaches what is there with add-unit",
     "destroy-model": "./dev destroy does it",
     "offer": "there is one model",
-    "deploy --attach-storage": "the suite attaches what is there with add-unit",
     "deploy --bind": "there is one network",
     "exec --application": "the suite asks units one by one",
     "integrate --via": "there is one model",

@@ -1482,12 +1482,7 @@ def writer(examples: list[dict[str, Any]]) -> Unit:
 
 
 REQUEST = {"name": "reader", "allowlist": "127.0.0.1", "size": "1"}
-ANSWER = {
-    "endpoint": "nfs://192.0.2.0/srv/nfs/other",
-    "name": "reader",
-    "size": "1",
-    "allowlist": "10.0.0.7/32",
-}
+ANSWER = {"endpoint": "nfs://192.0.2.0/srv/nfs/other", "size": "1", "allowlist": "10.0.0.7/32"}
 
 
 def test_the_examples_understand_one_another(reader: Unit, writer: Unit):

@@ -137,15 +137,12 @@ def _is_for_another(
 ) -> bool:
     """Whether the endpoint is still the one granted for the name that was asked for before.
 
-    Between a change of the name and the server's answer, the old share must not appear at the
-    mount point. A server that repeats the name that it answers tells the two apart; with others,
-    what is mounted does. The name that nobody gave never changes.
+    Between a change of the name and the server's answer, the old share must not appear at the new
+    mount point. A server that repeats the name that it answers tells the two apart. Where it
+    repeats none, or something else, what is mounted does. The name that nobody gave never changes.
     """
-    answered = said.get("name")
-    if answered == wanted.share:
+    if said.get("name") == wanted.share:
         return False
-    if answered and wanted.is_named:
-        return True
     return any(
         mount.endpoint == wanted.endpoint
         and mount.share != wanted.share

@@ -114,14 +114,8 @@ def test_a_repeated_name_tells_whose_answer_it_is(name: str, keep: bool):
     assert plan.keep is keep
 
 
-@pytest.mark.parametrize(
-    ("config", "wanted"), [(CONFIG, None), (UNNAMED, UNNAMED_WANTED)], ids=["named", "unnamed"]
-)
-def test_what_is_answered_for_another_name_is_not_mounted_first(
-    config: Config, wanted: WantedMount | None
-):
-    plan = decide(UNIT, config, OWN, Share(1, ENDPOINT), {"name": "other"}, [])
-    assert plan == Plan(wanted, keep=wanted is None)
+def test_a_repeated_name_holds_up_no_first_mount():
+    assert decide(UNIT, CONFIG, OWN, Share(1, ENDPOINT), {"name": "data"}, []) == Plan(WANTED)
 
 
 OLD = replace(UNNAMED_OWNED, share="/data")

@@ -132,13 +132,9 @@ def network(*addresses: str) -> testing.Network:
 
 
 def answers(out: testing.State) -> dict[int, dict[str, str]]:
-    """What the clients are told, but for who is exported to and the name that is answered.
-
-    test_allowlist shows the one, test_the_name_that_is_answered the other.
-    """
-    others = {"allowlist", "name"}
+    """What the clients are told, without who is exported to: test_allowlist shows that."""
     return {
-        r.id: {key: value for key, value in r.local_app_data.items() if key not in others}
+        r.id: {key: value for key, value in r.local_app_data.items() if key != "allowlist"}
         for r in sorted(out.get_relations("nfs-share"), key=lambda r: r.id)
     }
 
@@ -583,23 +579,6 @@ def test_one_of_two_clients_leaves(machine: FakeMachine, context: Context):
     now = context.run(context.on.relation_changed(c := client()), state(c, client(2)))
     context.run(context.on.relation_broken(relation_in(now, 1)), now)
     assert machine.may_mount() == {"/data": {"10.0.2.1"}}
-
-
-def test_the_name_that_is_answered(machine: FakeMachine, context: Context):
-    def named(state: testing.State) -> str | None:
-        return relation_in(state, 1).local_app_data.get("name")
-
-    now = context.run(context.on.relation_changed(c := client()), state(c))
-    assert named(now) == "/data"
-    slip = with_answer(client(name="../x"), now)
-    now = context.run(context.on.relation_changed(slip), state(slip, stored=now))
-    assert named(now) == "/data"
-    refused = with_answer(client(name="/logs", size="1000"), now)
-    now = context.run(context.on.relation_changed(refused), state(refused, stored=now))
-    assert named(now) is None
-    granted = with_answer(client(name="/logs"), now)
-    now = context.run(context.on.relation_changed(granted), state(granted, stored=now))
-    assert named(now) == "/logs"
 
 
 def test_another_share_is_asked_for(machine: FakeMachine, context: Context):

@@ -188,7 +188,6 @@ def test_a_unit_goes_and_its_storage_comes_back(cluster: Cluster):
         gone = "share /b was on nfs-server/1, which is gone"
         assert cluster.answers[2] == {
             "endpoint": endpoint(1, "/b"),
-            "name": "/b",
             "size": "10",
             "error": gone,
         }

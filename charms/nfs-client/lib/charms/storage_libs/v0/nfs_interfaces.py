@@ -140,7 +140,7 @@ Plain strings in the application databags. Who doesn't know a key ignores it.
 | provides | `size` | GiB granted, `-1`: no limit; no such key: not said |
 | provides | `error` | why the request as it stands is refused; an endpoint beside it is good |
 | provides | `allowlist` | who may mount by now; no such key: not said |
-| provides | `name` | the name for which the endpoint was granted; from 0.9 on |
+| provides | `name` | the name that is answered; from servers that say it |
 | provides | `owner` | of what was requested, what is granted; no such key: not said |
 | provides | `mode` | the same |
 | provides | `squash` | the same |
@@ -222,7 +222,7 @@ LIBAPI = 0
 
 # Increment this PATCH version before using `charmcraft publish-lib` or reset
 # to 0 if you are raising the major API version
-LIBPATCH = 9
+LIBPATCH = 8
 
 logger = logging.getLogger(__name__)
 
@@ -982,15 +982,10 @@ class NFSProvides(_Interface):
                 where nothing is said they try at once.
             permissions: what is granted of those that were requested.
         """
-        relation = self._led(integration_id)
-        request = self._read(relation) if relation else None
-        # Who changes its request tells by it what is answered. A slip in it changes nothing.
-        name = {"name": request.name} if request and request.name else {}
         self._publish(
             integration_id,
             {
                 "endpoint": str(endpoint) if endpoint else "",
-                **(name if endpoint else {"name": ""}),
                 "size": _written(size),
                 "error": _one_line(error),
                 "allowlist": ",".join(map(str, admitted)),

@@ -256,14 +256,17 @@ def _read_superblock_bytes(image: Path) -> bytes:
         os.close(descriptor)
 
 
-def remove_unfinished(directory: Path) -> None:
-    """Remove what a killed hook had begun to make."""
+def remove_unfinished(directory: Path) -> bool:
+    """Remove what a killed hook had begun to make; say if there was any, which took room."""
+    is_changed = False
     for path in directory.glob("*.img.*.tmp"):
         try:
             if _UNFINISHED.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode):
                 path.unlink()
+                is_changed = True
         except OSError as error:
             logger.warning("%s stays: %s", path, error)
+    return is_changed
 
 
 def make(directory: Path, work: Work, application: str) -> Image:

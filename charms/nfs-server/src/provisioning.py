@@ -28,7 +28,8 @@ def ensure_images(reader: Reader, directory: Path, failures: dict[str, str]) -> 
     Returns:
         Why nothing can be mounted.
     """
-    images.remove_unfinished(directory)
+    if images.remove_unfinished(directory):
+        reader.forget()
     snapshot, decided = reader.read()
     is_changed = _keep_deleted(reader, directory, snapshot, decided)
     is_mounted, not_mounted = _mount(directory, decided.images)

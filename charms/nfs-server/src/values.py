@@ -59,7 +59,6 @@ def parse_share_name(text: str) -> str:
 
 
 @functools.cache
-@functools.cache
 def share_id(name: str) -> str:
     """Make the name of a share's files and directory: readable, and never that of another share.
 

@@ -83,6 +83,7 @@ class FakeMachine:
     filled: set[str] = field(default_factory=set[str])
     """Shares that hold files, whoever wrote them."""
     unfinished: int = 0
+    """How many GiB killed hooks left of images that they were making."""
     roots: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
     """Owner and mode of the shares' root directories, where they aren't those of a new one."""
     mounted: set[str] = field(default_factory=set[str])
@@ -120,7 +121,7 @@ class FakeMachine:
         """What the storage has left to give."""
         images = (*self.on_storage.values(), *(it.image for it in self.deleted.values()))
         taken = sum(image.allocated_bytes for image in images) // GIB
-        return TOTAL - RESERVE - self.others_gib - taken
+        return TOTAL - RESERVE - self.others_gib - self.unfinished - taken
 
     def add(
         self,
@@ -193,10 +194,10 @@ class FakeImages:
         is_root = self._machine.is_root
         return Storage(TOTAL * GIB, free, is_root, 1.0 if is_root else overcommit_ratio)
 
-    def remove_unfinished(self, directory: Path) -> None:
+    def remove_unfinished(self, directory: Path) -> bool:
         changed = self._machine.unfinished > 0
         self._machine.unfinished = 0
-        self._machine.note(changed, "unfinished removed")
+        return self._machine.note(changed, "unfinished removed")
 
     def make(self, directory: Path, work: Work, application: str) -> Image:
         assert work.name not in self._machine.on_storage

@@ -386,6 +386,15 @@ def as_before(now: testing.State) -> dict[str, Placement]:
     return {name: replace(it, restored="") for name, it in placements(now).items()}
 
 
+def test_an_action_makes_what_a_killed_hook_had_begun_to(machine: FakeMachine, context: Context):
+    now = created(context)
+    now = replace(now, relations={*now.relations, client(size="60")})
+    machine.unfinished = 60
+    now = do(context, now, "grant-access", share="/hand", allowlist="10.9.0.2")
+    assert machine.sizes() == {"/hand": 10, "/data": 60}
+    assert answers(now)[1]["size"] == "60"
+
+
 def test_restore_share_under_another_name(machine: FakeMachine, context: Context):
     now = deleted(context)
     now = replace(now, relations={*now.relations, client(name="/hand", size="20")})

@@ -67,7 +67,6 @@ print((time.monotonic() - began) / {SCRAPES}, (used() - before) / {SCRAPES})
 """
 OTHERS = [f"/stall/{letter}" for letter in "bcdefghijk"]
 LONGEST = "/run/longest"
-BESIDE_S = 20
 # 4 KiB and fsync, again and again; notes the longest pause so far.
 WRITER = f"""
 import os, time
@@ -157,17 +156,17 @@ def _stall(story: Story) -> bool:
         _act(story, "purge-share", share=share, confirm=share)
     busy = _longest_pause(story)
     seconds = time.monotonic() - begun
-    idle = _pause_for(story, BESIDE_S)
+    idle = _pause_for(story, seconds)
     # The machine has one processor: any process there is in the writer's way.
     story.run(SERVER_UNIT, "systemd-run --quiet --unit=computing python3 -c 'while True: pass'")
-    beside = _pause_for(story, BESIDE_S)
+    beside = _pause_for(story, seconds)
     story.run(SERVER_UNIT, "systemctl stop computing")
     is_same = story.run(SERVER_UNIT, started) == before
     is_met = is_same and busy <= MAX_RATIO * beside
     print(
-        f"longest pause of a writer: {busy:.3f} s in the {seconds:.0f} s in which {len(OTHERS)}"
-        f" shares come, grow and go, {beside:.3f} s beside a process that computes"
-        f" ({idle:.3f} s beside nothing): {busy / beside:.2f} times (target: {MAX_RATIO},"
+        f"longest pause of a writer in {seconds:.0f} s: {busy:.3f} s while {len(OTHERS)} shares"
+        f" come, grow and go, {beside:.3f} s beside a process that computes, {idle:.3f} s beside"
+        f" nothing: {busy / beside:.2f} times that beside a process (target: {MAX_RATIO},"
         f" {_met(is_met)}); nfs-server was {'not ' if is_same else ''}restarted"
     )
     return is_met

@@ -320,6 +320,11 @@ def _debug_log(call: Call) -> None:
     call.take()
     if (level := call.one("level", "TRACE").upper()) not in _LEVELS:
         raise UsageError(f'level value "{level}" is not one of {", ".join(_LEVELS[:-1])}')
+    for it in call.many("include"):
+        if it.isdecimal() or "*" in it:
+            raise UsageError(
+                f'the sandbox has no "juju debug-log --include {it}": try that on Juju'
+            )
     limit = call.number("limit", 0)
     follows = call.has("tail") or (sys.stdout.isatty() and not call.has("no-tail"))
     recorded = call.ask("model_config")["logging-config"]
@@ -343,7 +348,7 @@ def _debug_log(call: Call) -> None:
 
 def _is_shown(call: Call, line: Mapping[str, str], level: str, recorded: str) -> bool:
     includes = call.many("include")
-    # A unit or a machine by name or tag, or all units of an application.
+    # A unit by its name, a unit or a machine by its tag, or all units of an application.
     names = {line["unit"], _tag(line["unit"]), line["unit"].partition("/")[0]}
     return (
         _LEVELS.index(line["level"]) >= _LEVELS.index(level)

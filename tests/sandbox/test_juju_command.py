@@ -306,6 +306,8 @@ async def test_the_model_is_the_one_that_is_named(juju: Juju):
         ("integrate a", "a relation must involve two applications"),
         ("add-unit a b", 'unrecognized args: ["b"]'),
         ("model-config", 'the sandbox has "juju model-config" as JSON alone'),
+        ("debug-log --include unit-*", 'the sandbox has no "juju debug-log --include unit-*"'),
+        ("debug-log --include 0", 'the sandbox has no "juju debug-log --include 0"'),
         ("status --format=xml", 'the sandbox has no "juju status --format=xml": try that on Juju'),
     ],
 )

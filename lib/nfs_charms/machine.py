@@ -6,6 +6,7 @@ Knows nothing of Juju, of shares or of the interface.
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import logging
@@ -121,7 +122,7 @@ def render(template: Path, destination: Path, **values: Plain) -> str:
     made of. For a hook with nothing to do, importing jinja2 and compiling templates would be most
     of its work.
     """
-    source = template.read_text(encoding="utf-8")
+    source = _source(template)
     key = hashlib.sha256(json.dumps([source, values], sort_keys=True).encode()).hexdigest()
     kept = RENDERED / hashlib.sha256(os.fsencode(destination)).hexdigest()
     kept_key, _, text = (read_file(kept) or b"").decode().partition("\n")
@@ -137,6 +138,11 @@ def render(template: Path, destination: Path, **values: Plain) -> str:
     except OSError as error:  # A full /run makes the next hook slower, and nothing worse.
         logger.warning("%s is not kept: %s", destination, error)
     return text
+
+
+@functools.cache  # Hundreds of shares have one.
+def _source(template: Path) -> str:
+    return template.read_text(encoding="utf-8")
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o644) -> bool:
@@ -272,6 +278,7 @@ def find_users(mountpoint: str | Path) -> tuple[str, ...]:
     return tuple(found.splitlines())
 
 
+@functools.cache
 def mount_unit_name(where: str | Path) -> str:
     r"""Name the mount unit of a mount point ("/srv/my data" -> srv-my\x20data.mount).
 

@@ -5,6 +5,7 @@ The file belongs to the charm. What was in it before goes to /etc/exports.d/, wh
 it just the same.
 """
 
+import functools
 import itertools
 import logging
 import os
@@ -208,7 +209,7 @@ def unexpected(exports: Iterable[Export]) -> list[tuple[str, str]]:
 
 def _entries(exports: Iterable[Export], squash: str, paused: Collection[str] = ()) -> Entries:
     return {
-        (path, host): frozenset(options.split(","))
+        (path, host): _words(options)
         for path, options, hosts in _lines(exports, squash, paused)
         for host in hosts
     }
@@ -222,8 +223,13 @@ def read_table() -> Entries:
     found: Entries = {}
     for path, client in (line[:2] for line in lines if len(line) > 1):
         host, _, options = client.partition("(")
-        found[path, host] = frozenset(options.rstrip(")").split(","))
+        found[path, host] = _words(options.rstrip(")"))
     return found
+
+
+@functools.cache  # The same ones stand behind each host.
+def _words(options: str) -> frozenset[str]:
+    return frozenset(options.split(","))
 
 
 def _is_ours(path: str) -> bool:

@@ -221,10 +221,7 @@ def _is_locked(path: Path) -> bool:
 
 def read_identity(image: Path, stem: str) -> Identity | None:
     """Read what stands beside an image; None if that isn't whole, or of another share."""
-    path = image.with_suffix(".json")
-    if not stat.S_ISREG(path.lstat().st_mode):
-        return None
-    plain = records.parse(machine.read_file(path) or b"")
+    plain = records.parse(machine.read_file(image.with_suffix(".json")) or b"")
     identity = _IDENTITY.read(plain)
     # All that is there has to be understood, or kept: what can't be read might say whose it is.
     is_whole = plain.items() <= _IDENTITY.write(identity, is_whole=True).items()

@@ -6,6 +6,7 @@ images from others.
 """
 
 import contextlib
+import functools
 import logging
 import os
 import stat
@@ -125,6 +126,7 @@ def _unit(image: Image) -> str:
     return machine.mount_unit_name(share_directory(image.name))
 
 
+@functools.cache  # Most are the same after work as before it.
 def _render_mount(image: Image) -> str:
     return machine.render(
         TEMPLATES / "share.mount.j2",

@@ -339,7 +339,7 @@ def _wanted(placement: Placement, requests: Collection[Request]) -> Wanted:
         for network in it.clients
     ]
     networks, readers = divide([*own, *others])
-    own_networks, own_readers = divide(own)
+    own_networks, own_readers = divide(own) if others else (networks, readers)
     return Wanted(
         size=max([placement.size, *sizes]),
         networks=networks,

@@ -6,6 +6,7 @@ that can't counts as not said; and what isn't known is kept. No I/O, no ops.
 """
 
 import contextlib
+import functools
 import ipaddress
 import json
 from collections.abc import Callable, Mapping
@@ -157,7 +158,9 @@ def _plain_size(value: Size) -> int | None:
     return value.plain
 
 
-_NETWORKS = each(lambda plain: ipaddress.ip_network(text(plain)))
+# The same clients have many shares.
+_network = functools.cache(ipaddress.ip_network)
+_NETWORKS = each(lambda plain: _network(text(plain)))
 
 
 def _permissions(plain: object) -> Permissions:

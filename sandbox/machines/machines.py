@@ -427,7 +427,10 @@ class Machine:
         self._processor = processor
         if self._process is None or not self.is_running:
             return
-        machine = os.stat(f"/proc/{self._process.pid}/ns/pid_for_children").st_ino
+        try:
+            machine = os.stat(f"/proc/{self._process.pid}/ns/pid_for_children").st_ino
+        except FileNotFoundError:
+            return  # It has just ended.
         if machine == os.stat("/proc/self/ns/pid").st_ino:
             return  # It is just being started.
         for _ in range(2):  # What is started beside the first round is where its parent was.

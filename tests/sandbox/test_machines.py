@@ -301,6 +301,15 @@ async def test_power_cut_loses_what_was_not_synced(machine):
     assert await output_of(machine, script) == "kept\n"
 
 
+async def test_a_machine_that_has_just_ended_is_not_moved(image, tmp_path):
+    machine = machines.Machine("8", image, tmp_path)
+    machine._process = await asyncio.create_subprocess_exec("/bin/true")
+    await machine._process.wait()
+    machine._end = asyncio.create_task(asyncio.sleep(60))  # It is not told yet.
+    machine.move(machine._processor + 1)
+    machine._end.cancel()
+
+
 @pytest.mark.usefixtures("network")
 async def test_boot_that_fails_says_what_the_console_said(image, tmp_path):
     missing = tmp_path / "missing.img"

@@ -187,7 +187,9 @@ def _kept(snapshot: Snapshot, image: Image, share: Wanted) -> tuple[Network, ...
     still = {it for it in share.networks if _is_within(it, exported)}
     grown = {*share.networks} - still
     still |= {it for it in exported if _is_within(it, grown)}
-    return sorted_networks(still)[: len(exported)]
+    same = exported & {*share.networks}
+    others = sorted_networks(still - same)
+    return sorted_networks({*same, *others[: len(exported) - len(same)]})
 
 
 def _with_rights(networks: Iterable[Network], share: Wanted) -> list[tuple[Network, bool]]:

@@ -321,6 +321,15 @@ def test_to_say_it_in_more_words_is_to_request_more():
     assert made.refusals["/a"].startswith("share /a: 7 more ")
 
 
+def test_what_stays_word_for_word_comes_before_parts_of_the_rest():
+    images = [image("/a", "u/a")]
+    it = _exported(images, [_request_of(1, "/a", "10.0.0.0/8,fd00::/8")], max_entries=2)
+    parts = _request_of(1, "/a", "10.1.0.0/16,10.128.0.0/9,fd00::/8")
+    made = decide(replace(it, requests=(parts,)), 2)
+    assert made.exports["/a"].networks == parse_allowlist("10.1.0.0/16,fd00::/8")
+    assert made.refusals["/a"].startswith("share /a: 1 more ")
+
+
 def test_a_guest_that_grows_too_much_keeps_what_it_has_and_is_told():
     images, owner = [image("/a", "u/a")], _request_of(1, "/a", "10.1.0.1")
     guest = replace(request(2, "/a", clients="10.2.0.1,10.2.0.3"), application="web")

@@ -50,6 +50,23 @@ def test_delete_share_of_a_client_that_is_gone(machine: FakeMachine, context: Co
     assert machine.holders == {"/data": ()}  # Else its files would keep the image busy.
 
 
+def test_delete_share_that_is_opened_since_it_looked(
+    machine: FakeMachine, context: Context, monkeypatch: pytest.MonkeyPatch
+):
+    now, ensure = kept(context), FakeExports.ensure
+
+    def open_meanwhile(*args: Any, **kwargs: Any) -> bool:
+        machine.holders = {"/data": (HOLDER,)}
+        return ensure(*args, **kwargs)
+
+    monkeypatch.setattr(FakeExports, "ensure", open_meanwhile)
+    assert "target is busy" in refused(
+        context, now, "delete-share", share="/data", confirm="/data"
+    )
+    assert machine.holders == {"/data": (HOLDER,)}
+    assert machine.sizes() == {"/data": 10}
+
+
 def test_check_share_of_a_client_that_is_gone(machine: FakeMachine, context: Context):
     now = context.run(context.on.relation_changed(c := client()), state(c))
     machine.holders = {"/data": (replace(HOLDER, is_silent=True),)}

@@ -522,6 +522,8 @@ class FakeNfs:
         meant = self.read_clients(networks)
         if not meant:
             return True
+        may_mount = set[str]().union(*self._machine.may_mount().values())
+        assert {str(it) for it in meant} <= may_mount  # Who is cut off can't unmount.
         self._machine.waited_s += timeout_s
         if self._machine.do_clients_leave:
             stay = tuple(it for it in self._machine.clients if it not in meant)

@@ -714,6 +714,7 @@ def test_storage_detaching(machine: FakeMachine, context: Context, do_clients_le
     machine.holders = {"/data": (HOLDER,)}
     machine.do_clients_leave = do_clients_leave
     now = context.run(context.on.storage_detaching(SHARES), now)
+    assert machine.waited_s == nfs.LEAVE_TIMEOUT_S
     assert machine.exported == {}
     assert machine.mounted == set()
     assert machine.sizes() == {"/data": 10}

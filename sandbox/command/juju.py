@@ -33,6 +33,7 @@ _POLL_S = 0.5
 # How long the controller may take to answer once a task has ended, or its time.
 _ANSWER_TIMEOUT_S = 60.0
 _NOT_SHOWN = ("return-code", "stdout", "stderr")
+_BASE_60 = re.compile(r"[+-]?\d+(:\d+)+")
 
 
 Command = Callable[[Call], int | None]
@@ -256,7 +257,8 @@ def _params(call: Call, texts: Sequence[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals:
             raise UsageError(f'argument "{text}" must be of the form key.key.key...=value')
-        params[key] = lazy_yaml().safe_load(value)
+        # Go's package has no numbers of base 60, which is what 33:33 is to this one.
+        params[key] = value if _BASE_60.fullmatch(value) else lazy_yaml().safe_load(value)
     return params
 
 

@@ -28,7 +28,7 @@ READER = "requires: {share: {interface: s}}"
 ACTIONS = """
 grow:
   description: Make it larger
-  params: {to: {type: integer}}
+  params: {to: {type: integer}, who: {type: string}}
   required: [to]
 """
 CONFIG = """
@@ -132,9 +132,9 @@ async def test_config(juju: Juju):
 async def test_run(juju: Juju):
     await deployed(juju)
     script = juju.world.script
-    script("grow", "action-set b=$(action-get to) c.d=e; echo out")
-    done = await juju("run", "a/leader", "grow", "to=5")
-    assert done == Done(0, 'b: "5"\nc:\n  d: e\n\nout\n', "Waiting for task 1...\n\n")
+    script("grow", "action-set b=$(action-get to) c.d=$(action-get who); echo out")
+    done = await juju("run", "a/leader", "grow", "to=5", "who=33:33")
+    assert done == Done(0, 'b: "5"\nc:\n  d: "33:33"\n\nout\n', "Waiting for task 1...\n\n")
     script("grow", "action-fail 'no room'")
     done = await juju("run", "a/0", "grow", "to=5")
     assert (done.returncode, done.stdout) == (0, "Action id 2 failed: no room\n\n")

@@ -116,6 +116,8 @@ def statuses() -> Iterator[str]:
     yield from reasons(SERVER / "nfs.py", functions={"find_refusal"})
     yield from reasons(SERVER / "room.py", functions={"remark"})
     yield from reasons(SERVER / "reconciler.py", functions={"_install"})
+    yield from reasons(CLIENT / "kernel.py", functions={"_explain"})
+    yield from reasons(CLIENT / "obstacles.py", functions={"find_obstacle", "find_remote_parent"})
 
 
 # A part of a status, or of what stands behind one.
@@ -130,6 +132,9 @@ PARTS = {
     "…: …",
     "……; for the rest see list-shares and the clients' statuses",
     "…: run `umount …`",
+    "Root here",
+    "or choose another mountpoint",
+    "take it out and `systemctl reload autofs`",
     "…: juju deploy nfs-server --constraints virt-type=virtual-machine",
     "%Y-%m-%d %H:%M UTC",
 }

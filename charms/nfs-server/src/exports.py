@@ -274,6 +274,7 @@ def _keep_what_was_there(text: str) -> None:
         kept.write_text("".join(f"{line}\n" for line in lines), errors="surrogateescape")
     else:
         EXPORTS.rename(kept)
+    machine.sync(kept)
     machine.sync(EXPORTS_D)
     logger.warning("the exports that were in %s are in %s now", EXPORTS, kept)
 

@@ -440,6 +440,23 @@ def test_what_was_there_is_kept_once(exportfs: Exportfs):
     assert ("/home", "10.1.0.0/16") in exports.read_table()
 
 
+def test_what_was_there_is_on_the_disk_before_it_is_overwritten(
+    exportfs: Exportfs, monkeypatch: pytest.MonkeyPatch
+):
+    exports.ensure([export()], "none")
+    exports.EXPORTS.write_text(edited(exports.EXPORTS.read_text()))
+    synced: list[tuple[Path, bool]] = []
+    really_sync = machine.sync
+
+    def sync(path: Path) -> None:
+        really_sync(path)
+        synced.append((path, "/mnt" in exports.EXPORTS.read_text()))
+
+    monkeypatch.setattr(machine, "sync", sync)
+    exports.ensure([export()], "none")
+    assert (exports.EXPORTS_D / "before-nfs-server.exports", True) in synced
+
+
 def test_what_was_there_overwrites_nothing(exportfs: Exportfs):
     for number, text in enumerate((OTHERS, "/opt *(ro)\n", "/usr *(ro)\n")):
         exports.EXPORTS.write_text(text)  # Somebody writes his own over the charm's.

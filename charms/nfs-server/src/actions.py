@@ -154,8 +154,8 @@ class Actions(ops.Object):
         if bool(application) == bool(params.get("allowlist", "")):
             raise RefusedError("name an allowlist or an application, one of the two")
         if application:
-            return self._change(name, _with_guest(before, application, params))
-        return self._change(name, _granted(before, params))
+            return self._change(name, _with_guest(before, application, params), is_access=True)
+        return self._change(name, _granted(before, params), is_access=True)
 
     def _revoke_access(self, params: Params) -> Results:
         snapshot, _ = self._reader.read()
@@ -170,7 +170,7 @@ class Actions(ops.Object):
                 it for it in before.readers if it not in {application, *map(str, revoked)}
             ),
         )
-        results = self._change(name, after)
+        results = self._change(name, after, is_access=True)
         still = _still_allowed(revoked, name, after, snapshot)
         return {**results, "still-allowed": "; ".join(still)}
 
@@ -221,9 +221,14 @@ class Actions(ops.Object):
         state = "clean" if is_clean else "has errors; repair=true repairs them"
         return {"name": image.name, "state": state, "e2fsck": said}
 
-    def _change(self, name: str, after: Placement) -> Results:
-        """Decide something of a share by an action, if it can be, and make it so."""
+    def _change(self, name: str, after: Placement, *, is_access: bool = False) -> Results:
+        """Decide something of a share by an action, if it can be, and make it so.
+
+        Who may mount a share has nothing to do with what was wrong with it before.
+        """
         snapshot, _ = self._reader.read()
+        before = snapshot.reported(name)
+        known = {before.refusal, before.error} if is_access else set[str]()
         changed = {**snapshot.placements, name: after}
         wanted = placement.wanted(snapshot.requests, changed)
         count = len(wanted[name].own_networks)
@@ -236,8 +241,9 @@ class Actions(ops.Object):
         outcome = self._server.place(decision.placements)
         snapshot, plan = self._reader.read()
         report = snapshot.reported(name)
-        if reason := report.refusal or report.error or outcome.not_exported:
-            raise RefusedError(reason)
+        for reason in (report.refusal, report.error, outcome.not_exported):
+            if reason and reason not in known:
+                raise RefusedError(reason)
         return self._describe(name, snapshot, plan)
 
     def _own(self, name: str) -> Image:

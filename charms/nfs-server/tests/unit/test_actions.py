@@ -19,6 +19,7 @@ from test_charm import (
     network,
     relation_in,
     state,
+    with_answer,
 )
 
 import records
@@ -265,6 +266,19 @@ def test_access_by_actions(machine: FakeMachine, context: Context):
     do(context, now, "grant-access", share="/data", allowlist="10.9.0.0/16,10.9.0.1")
     do(context, now, "revoke-access", share="/data", allowlist="10.9.0.1")
     assert results(context)["still-allowed"] == ""
+
+
+def test_access_has_nothing_to_do_with_what_was_refused_before(
+    machine: FakeMachine, context: Context
+):
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    more = with_answer(client(size="1000"), now)
+    now = context.run(context.on.relation_changed(more), state(more, stored=now))
+    assert "1000G requested" in answers(now)[1]["error"]
+    now = do(context, now, "grant-access", share="/data", allowlist="10.9.0.1")
+    assert "10.9.0.1" in machine.may_mount()["/data"]
+    do(context, now, "revoke-access", share="/data", allowlist="10.9.0.1")
+    assert "10.9.0.1" not in machine.may_mount()["/data"]
 
 
 def test_too_many_grants(machine: FakeMachine, context: Context):

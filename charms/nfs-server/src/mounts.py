@@ -45,10 +45,10 @@ class MountsError(Exception):
 
 
 def files() -> tuple[Path, ...]:
-    """Find what of systemd's and udev's files is for shares."""
+    """Find what of systemd's and udev's files is for shares, and where these are mounted."""
     units = machine.UNIT_DIRECTORY
     found = [*units.glob("srv-nfs-*.mount"), *(units / WANTS_DIRECTORY).glob("srv-nfs-*.mount")]
-    return (*sorted(found), units / FSCK_UNIT, UDEV_RULES)
+    return (*sorted(found), units / FSCK_UNIT, UDEV_RULES, EXPORT_ROOT)
 
 
 def ensure_mounted(directory: Path, images: Collection[Image]) -> bool:

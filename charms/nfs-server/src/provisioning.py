@@ -14,6 +14,7 @@ import exports
 import images
 import mounts
 import plan
+import room
 from placement import Snapshot
 from plan import Plan, Use
 from reading import Reader
@@ -34,12 +35,11 @@ def ensure_images(reader: Reader, directory: Path, failures: dict[str, str]) -> 
     is_changed = _keep_deleted(reader, directory, snapshot, decided)
     is_mounted, not_mounted = _mount(directory, decided.images)
     is_changed |= is_mounted
-    for image in decided.images.values():
-        if image.lacks_space:
-            logger.warning("share %s: some of its space was freed: reserving it", image.name)
-            with _noting({}, image.name):  # It is its `problem`.
-                images.reserve(image)
-            is_changed = True  # There is less room now.
+    for image in room.reservable(snapshot.storage, decided.images.values()):
+        logger.warning("share %s: some of its space was freed: reserving it", image.name)
+        with _noting({}, image.name):  # It is its `problem`.
+            images.reserve(image)
+        is_changed = True  # There is less room now.
     for image in decided.unused:
         is_changed |= _delete_unused(image)
     if is_changed:

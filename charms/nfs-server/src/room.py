@@ -59,7 +59,7 @@ class _Room:
         self.untaken_bytes -= 0 if work.is_sparse else taken
 
     @property
-    def free_gib(self) -> int:
+    def left_gib(self) -> int:
         """Whole GiB that are left."""
         return min(self.unallocated_bytes, self.untaken_bytes) // GIB
 
@@ -69,11 +69,31 @@ def _room(storage: Storage, images: Collection[Image]) -> _Room:
     return _Room(max(0, unallocated), _available_bytes(storage))
 
 
+def left_gib(storage: Storage, images: Collection[Image]) -> int:
+    """Find how many whole GiB may still be allocated, and are there to be taken."""
+    return _room(storage, images).left_gib
+
+
 def free_gib(storage: Storage, images: Collection[Image]) -> int:
-    """Find how many GiB may still be allocated: none where a share takes all that is left."""
+    """Find how many GiB a new share may have: none where a share takes all that is left."""
     if any(not image.is_limited for image in images):
         return 0
-    return _room(storage, images).unallocated_bytes // GIB
+    room = _room(storage, images)
+    if storage.overcommit_ratio > 1:  # It is sparse, and begun with 1 GiB.
+        return room.unallocated_bytes // GIB if room.untaken_bytes >= GIB else 0
+    return room.left_gib
+
+
+def reservable(storage: Storage, images: Iterable[Image]) -> tuple[Image, ...]:
+    """Find the images that lack space which can be reserved again: not out of the reserve."""
+    found: list[Image] = []
+    left = _available_bytes(storage)
+    for image in images:
+        lacking = image.file_bytes - image.allocated_bytes
+        if image.lacks_space and lacking <= left:
+            found.append(image)
+            left -= lacking
+    return tuple(found)
 
 
 def needed_bytes(image: Image | None, work: Work) -> tuple[int, int]:
@@ -119,7 +139,7 @@ def plan_work(
             refusals[name] = refusal(
                 name,
                 size,
-                room.free_gib,
+                room.left_gib,
                 is_on_root=storage.is_root,
                 has_deleted=bool(deleted),
             )

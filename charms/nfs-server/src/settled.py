@@ -46,10 +46,10 @@ def _fingerprint(reader: Reader) -> str:
     # The day changes with the clock, and says nothing.
     kept = [replace(it, day="") for it in found.deleted.values()]
     remark = room.remark(storage, found.images.values(), found.deleted_images)
-    free = room.free_gib(storage, found.all_images)
+    left = room.left_gib(storage, found.all_images)
     own = (*mounts.files(), *nfs.files(), *monitoring.files())
     files = (*own, exports.EXPORTS, exports.ETAB)
     stamps = [(str(path), machine.stamp(path)) for path in files]
     runs = nfs.read_state(), monitoring.is_there() and monitoring.is_listening()
-    facts = (reader.directory, shares, kept, found.foreign, remark, free, *runs, stamps)
+    facts = (reader.directory, shares, kept, found.foreign, remark, left, *runs, stamps)
     return hashlib.sha256(repr(facts).encode(errors="surrogateescape")).hexdigest()

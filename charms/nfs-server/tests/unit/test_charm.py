@@ -347,6 +347,17 @@ def test_reserved_again(machine: FakeMachine, context: Context):
     assert machine.on_storage["/data"].allocated_bytes == 10 * GIB
 
 
+def test_reserved_again_but_not_out_of_the_reserve(machine: FakeMachine, context: Context):
+    machine.add("/data", 10)
+    machine.add("/other", 10)
+    for name, taken_gib in (("/data", 1), ("/other", 7)):
+        there = machine.on_storage[name]
+        machine.on_storage[name] = replace(there, allocated_bytes=taken_gib * GIB)
+    machine.others_gib = machine.free_gib - 8
+    context.run(context.on.config_changed(), state())
+    assert [it.allocated_bytes // GIB for it in machine.on_storage.values()] == [1, 10]
+
+
 def test_not_reserved_for_lack_of_room(machine: FakeMachine, context: Context):
     granted = {"endpoint": ENDPOINT, "size": "10"}
     asking = client(), client(2, "/other", "5")

@@ -125,6 +125,9 @@ def test_shares_are_closed_to_users_of_the_machine(
     assert mounts._ensure_closed()
     assert root.stat().st_mode & 0o7777 == 0o710
     assert mounts._ensure_closed() == (os.getuid() != 0)
+    before = [machine.stamp(path) for path in mounts.files()]
+    root.chmod(0o755)
+    assert before != [machine.stamp(path) for path in mounts.files()]
 
 
 def test_ensure_mounted_now_and_at_boot(host: Host):

@@ -132,6 +132,19 @@ def test_beside_no_limit_nothing_is_left():
     assert made == ((), {"/data": "share /data: 1G requested, 0G free"})
 
 
+def test_a_new_share_is_not_drawn_to_where_nothing_is_left_to_take():
+    filled = thin(size=50, taken=50)
+    assert room.free_gib(storage(1, ratio=2.0), [filled]) == 52
+    assert room.free_gib(storage(0, ratio=2.0), [filled]) == 0
+    assert room.free_gib(storage(0), [filled]) == 0
+
+
+def test_what_is_left_is_what_may_be_allocated_and_is_there():
+    reserved = image()
+    assert room.left_gib(storage(9, ratio=2.0), [reserved, thin(size=60, taken=30)]) == 9
+    assert room.left_gib(storage(30, ratio=2.0), [reserved, thin(size=60, taken=9)]) == 28
+
+
 def test_limit_taken_off_where_nothing_is_left():
     made = plan(("/data", None), images=(image(),), on=storage(0))
     assert made == ((Work("/data", 10, False),), {})

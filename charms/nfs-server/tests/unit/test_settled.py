@@ -83,6 +83,16 @@ def test_a_storage_that_comes_back_late_keeps_what_was_deleted(
     assert list(machine.deleted) == ["/a"]
 
 
+def test_a_share_without_limit_grows_with_the_storage(machine: FakeMachine, context: Context):
+    machine.others_gib = 50
+    asking = client(size="-1")
+    now = context.run(context.on.relation_changed(asking), state(asking))
+    before = machine.on_storage["/data"].file_bytes
+    machine.others_gib = 0
+    context.run(context.on.update_status(), now)
+    assert machine.on_storage["/data"].file_bytes > before
+
+
 def test_what_was_refused_is_granted_when_there_is_room(machine: FakeMachine, context: Context):
     machine.others_gib = 90
     now = context.run(context.on.relation_changed(c := client()), state(c))

@@ -54,6 +54,8 @@ IMAGE_TIMEOUT_S = 300.0
 CHECK_TIMEOUT_S = 3600.0
 
 LOCKS = Path("/proc/locks")
+# On the root disk: which storage was seen mounted.
+MOUNTED = Path("/var/lib/nfs-server-charm/mounted")
 # What `make` calls an image that isn't whole yet. Copies that people make have other names.
 _UNFINISHED = re.compile(r"[a-z0-9_]+\.img\.[0-9a-f]{8}\.tmp")
 
@@ -121,13 +123,22 @@ def read(directory: Path, application: str) -> Found:
     return Found(images, tuple(foreign))
 
 
-def is_there(directory: Path) -> bool:
-    """Whether a storage is mounted; one that is not mounted at all has images in it.
+def note_mounted(directory: Path) -> None:
+    """Note that a storage is mounted, if it is: a directory of the root disk never is."""
+    if machine.mounted_at(directory):
+        with contextlib.suppress(OSError):  # On a full disk the next hook does it.
+            machine.write_atomically(MOUNTED, f"{directory}\n")
 
-    Earlier revisions could leave empty files beneath a mount.
-    """
-    has_images = any(path.lstat().st_size > 0 for path in directory.glob("*.img"))
-    return has_images or machine.mounted_at(directory) is not None
+
+def is_awaited(directory: Path) -> bool:
+    """Whether a storage was seen mounted and isn't now: what is in its directory lies beneath."""
+    noted = machine.read_file(MOUNTED) == f"{directory}\n".encode()
+    return noted and machine.mounted_at(directory) is None
+
+
+def forget_mounted() -> None:
+    """Await no storage any more: it was detached."""
+    MOUNTED.unlink(missing_ok=True)
 
 
 def image_path(directory: Path, name: str) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Generator
 
 import claim
 import exports
+import images
 import monitoring
 import mounts
 import nfs
@@ -23,6 +24,7 @@ def leave_storage(reader: Reader) -> None:
     if reader.other_unit:
         return
     _withdraw()
+    images.forget_mounted()
     if reader.is_leaving:  # Juju may run no further hook.
         leave_machine(reader)
     if reader.peers.is_there:

@@ -29,6 +29,7 @@ def ensure_images(reader: Reader, directory: Path, failures: dict[str, str]) -> 
     Returns:
         Why nothing can be mounted.
     """
+    images.note_mounted(directory)
     if images.remove_unfinished(directory):
         reader.forget()
     snapshot, decided = reader.read()

@@ -85,16 +85,13 @@ class Reader:
 
     @property
     def awaited(self) -> Path | None:
-        """The storage, where it has shares and Juju has not mounted it yet; None: it is there.
+        """The storage, where Juju has not mounted it yet; None: it is there.
 
-        After a boot hooks may come before it (juju/juju#21135). What is beneath the mount has no
-        shares, and is on the root disk.
+        After a boot hooks may come before it (juju/juju#21135). What is beneath the mount is on
+        the root disk.
         """
         directory = self.directory
-        if not directory or images.is_there(directory):
-            return None
-        placements = self.peers.read_placements().values()
-        return directory if any(it.unit == self.unit and it.uuid for it in placements) else None
+        return directory if directory and images.is_awaited(directory) else None
 
     @property
     def application(self) -> str:

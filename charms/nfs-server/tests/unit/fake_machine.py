@@ -72,8 +72,9 @@ class FakeMachine:
     decided: dict[str, Restored] = field(default_factory=dict[str, Restored])
     """What stands beside them, and is left for a while of those that were restored: by UUID."""
     foreign: tuple[Path, ...] = ()
-    is_storage_there: bool = True
-    """Whether it is mounted, or has something in it."""
+    is_storage_mounted: bool = True
+    is_storage_noted: bool = False
+    """Whether it was seen mounted."""
     is_root: bool = False
     """Whether the storage is the root disk."""
     can_reserve: bool = True
@@ -186,8 +187,14 @@ class FakeImages:
             problem = "its space is not reserved, the storage is full"
         return replace(image, is_mounted=is_mounted, problem=problem)
 
-    def is_there(self, directory: Path) -> bool:
-        return self._machine.is_storage_there
+    def note_mounted(self, directory: Path) -> None:
+        self._machine.is_storage_noted |= self._machine.is_storage_mounted
+
+    def is_awaited(self, directory: Path) -> bool:
+        return self._machine.is_storage_noted and not self._machine.is_storage_mounted
+
+    def forget_mounted(self) -> None:
+        self._machine.is_storage_noted = False
 
     def read_storage(self, directory: Path, overcommit_ratio: float) -> Storage:
         free = (self._machine.free_gib + RESERVE) * GIB

@@ -524,18 +524,27 @@ def test_read_what_is_no_file(host: Host, monkeypatch: pytest.MonkeyPatch, kind:
     assert names(host) == before
 
 
-def test_a_storage_that_is_not_mounted_is_not_there(host: Host, monkeypatch: pytest.MonkeyPatch):
+def test_a_storage_that_was_mounted_is_awaited(host: Host, monkeypatch: pytest.MonkeyPatch):
     mountinfo = host.root / "mountinfo-of-the-storage"
-    mountinfo.write_text("1 0 8:1 / / rw - ext4 /dev/vda rw\n")
     monkeypatch.setattr(machine, "MOUNTINFO", mountinfo)
-    assert not images.is_there(host.storage)
-    (host.storage / "left.img").touch()
-    assert not images.is_there(host.storage)
-    (host.storage / "data.img").write_text("an image")
-    assert images.is_there(host.storage)
-    (host.storage / "data.img").unlink()
-    mountinfo.write_text(f"2 1 8:2 / {host.storage} rw - ext4 /dev/vdb rw\n")
-    assert images.is_there(host.storage)
+    monkeypatch.setattr(images, "MOUNTED", host.root / "mounted")
+    root, mount = (
+        "1 0 8:1 / / rw - ext4 /dev/vda rw\n",
+        f"2 1 8:2 / {host.storage} rw - ext4 /dev/vdb rw\n",
+    )
+    mountinfo.write_text(root)
+    images.note_mounted(host.storage)
+    assert not images.is_awaited(host.storage)  # A directory of the root disk.
+    mountinfo.write_text(root + mount)
+    images.note_mounted(host.storage)
+    assert not images.is_awaited(host.storage)
+    mountinfo.write_text(root)
+    images.note_mounted(host.storage)
+    (host.storage / "data.img").write_text("an image")  # Beneath the mount, of whatever time.
+    assert images.is_awaited(host.storage)
+    assert not images.is_awaited(host.storage.with_name("other"))
+    images.forget_mounted()
+    assert not images.is_awaited(host.storage)
 
 
 def test_note_served(host: Host):

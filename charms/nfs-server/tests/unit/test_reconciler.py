@@ -99,7 +99,7 @@ def test_a_hook_before_the_storage_is_mounted_changes_nothing(
     peer = now.get_relation(PEERS.id)
     before, exported = dict(machine.on_storage), dict(machine.exported)
     machine.on_storage.clear()
-    machine.is_storage_there = False
+    machine.is_storage_mounted = False
     for event in context.on.start(), context.on.update_status():
         late = replace(state(c, other, stored=now), leader=leader)
         now = context.run(event, late)
@@ -111,17 +111,30 @@ def test_a_hook_before_the_storage_is_mounted_changes_nothing(
         assert now.get_relation(PEERS.id).local_app_data == peer.local_app_data
     with pytest.raises(testing.ActionFailed, match="is not mounted yet: see juju status"):
         context.run(context.on.action("list-shares"), late)
-    machine.is_storage_there = True
+    machine.is_storage_mounted = True
     machine.on_storage |= before
     now = context.run(context.on.update_status(), late)
     assert machine.exported.keys() >= {"/data"}
     assert now.unit_status == ops.ActiveStatus()
 
 
-def test_a_unit_without_shares_waits_for_no_storage(machine: FakeMachine, context: Context):
-    machine.is_storage_there = False  # Empty, and no mount: rootfs where Juju can't bind it.
-    now = context.run(context.on.relation_changed(c := client()), state(c))
+def test_a_storage_without_shares_is_waited_for_too(machine: FakeMachine, context: Context):
+    now = context.run(context.on.config_changed(), state())
+    machine.is_storage_mounted = False
+    now = context.run(context.on.relation_changed(c := client()), state(c, stored=now))
+    assert isinstance(now.unit_status, ops.WaitingStatus)
+    assert machine.on_storage == {}
+    now = context.run(context.on.storage_detaching(SHARES), now)
+    machine.is_storage_mounted = True
+    now = context.run(context.on.storage_attached(SHARES), now)
     assert answers(now)[1] == {"endpoint": ENDPOINT, "size": "10"}
+
+
+def test_a_directory_of_the_root_disk_is_not_waited_for(machine: FakeMachine, context: Context):
+    machine.is_storage_mounted = False
+    for _ in range(2):
+        now = context.run(context.on.relation_changed(c := client()), state(c))
+        assert answers(now)[1] == {"endpoint": ENDPOINT, "size": "10"}
 
 
 # -- Whose a share is

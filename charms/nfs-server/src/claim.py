@@ -52,6 +52,11 @@ def find_other(mine: Claim) -> str:
     return held.unit if not held.is_by(mine) and os.path.exists(held.charm) else ""
 
 
+def is_held(mine: Claim) -> bool:
+    """Whether this unit has its machine."""
+    return _read().is_by(mine)
+
+
 def take(mine: Claim) -> bool:
     """Claim this machine, which no other unit has; say whether that is new."""
     held = _read()

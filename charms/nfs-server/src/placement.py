@@ -70,6 +70,8 @@ class Snapshot:
     """The units that the application has, or is to have."""
     found: Found = field(default_factory=Found)
     storage: Storage = field(default_factory=Storage)
+    is_unable: bool = False
+    """Whether this unit serves nothing, see `Report`."""
     deleted: tuple[str, ...] = ()
     """UUIDs of the shares that this unit has deleted and that still have a placement."""
     gone: tuple[str, ...] = ()
@@ -441,7 +443,8 @@ def decide(
     """
     after: dict[str, Placement] = {}
     refusals: dict[str, str] = {}
-    free = {unit: report.free for unit, report in sorted(reports.items(), key=_by_number)}
+    able = [it for it in sorted(reports.items(), key=_by_number) if not it[1].is_unable]
+    free = {unit: report.free for unit, report in able}
     holders = _holders(reports, placements, gone)
     not_free = _names_not_free(reports, gone)
     for name in [*shares, *sorted(holders.keys() - shares.keys())]:
@@ -520,7 +523,7 @@ def _place(
     Returns:
         The placement, without unit if there is room nowhere; and the reason of that.
     """
-    if not size.is_known:
+    if not (size.is_known and free):  # Or no unit is ready yet.
         return replace(placement, unit=""), ""
     needed = size.gib if size.is_limited else 1
     fit = [

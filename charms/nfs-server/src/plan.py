@@ -335,6 +335,7 @@ def first_report(snapshot: Snapshot) -> Report:
     return Report(
         free=room.free_gib(snapshot.storage, snapshot.found.all_images),
         is_on_root=snapshot.storage.is_root,
+        is_unable=snapshot.is_unable,
         shares={**missing, **shares},
         deleted=snapshot.deleted,
         restorable={

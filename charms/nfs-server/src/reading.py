@@ -159,6 +159,7 @@ class Reader:
             present={self.unit, *self._alive(), *self.peers.units},
             found=found,
             storage=storage,
+            is_unable=not (nfs.is_installed() and claim.is_held(self.claim)),
         )
         snapshot = replace(snapshot, deleted=plan.deleted_here(snapshot))
         if not self.is_leader:

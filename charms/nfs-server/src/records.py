@@ -230,6 +230,7 @@ REPORT = Record(
     Report,
     free=Field("free", number),
     is_on_root=Field("on-root", flag),
+    is_unable=Field("unable", flag),
     shares=Field(
         "shares", mapped(parse_share_name, SHARE_REPORT.read), _plain_mapped(SHARE_REPORT)
     ),

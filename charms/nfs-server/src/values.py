@@ -203,6 +203,8 @@ class Report:
     """GiB that it can still allocate."""
     is_on_root: bool = False
     """Whether its storage is the root disk, which takes no share without a limit."""
+    is_unable: bool = False
+    """Whether it serves nothing: its machine has no NFS server, or another unit's."""
     shares: Mapping[str, ShareReport] = field(default_factory=dict[str, ShareReport])
     addresses: Mapping[int, str] = field(default_factory=dict[int, str])
     """Where the clients of each integration reach it, for those whose share it has."""

@@ -155,7 +155,8 @@ def test_create_share_refused(
     machine: FakeMachine, context: Context, params: dict[str, Any], reason: str
 ):
     given = {"share": "/hand", "size": 10} | params
-    assert refused(context, state(), "create-share", **given) == reason
+    now = context.run(context.on.config_changed(), state())
+    assert refused(context, now, "create-share", **given) == reason
     assert machine.on_storage == {}
 
 

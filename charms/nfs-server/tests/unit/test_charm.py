@@ -81,6 +81,10 @@ SHARES = testing.Storage("shares")
 PEERS = testing.PeerRelation("peers", id=100)
 
 
+# In Juju a model is the same one for all its life.
+MODEL = testing.Model("files", uuid="5f0c7f1e-3a52-4f6b-9d3e-2b8f0e6a4c11")
+
+
 def client(
     integration_id: int = 1,
     name: str = "/data",
@@ -115,6 +119,7 @@ def state(
         storages={SHARES},
         networks={network(HOST)},
         stored_states=stored.stored_states if stored else frozenset(),
+        model=MODEL,
     )
 
 

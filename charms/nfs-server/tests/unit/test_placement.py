@@ -162,6 +162,17 @@ def test_what_is_not_heard_of_yet_takes_its_room():
     assert "/new" not in made.placements
 
 
+def test_no_share_is_placed_on_a_unit_that_serves_nothing():
+    unable = replace(report(50), is_unable=True)
+    for before in {}, {"/data": Placement(A)}:
+        made = decide(before, {A: unable, B: report(10)}, data=10)
+        assert made == Decision({"/data": Placement(B)}, {})
+        # Where there is no other, the client waits.
+        assert decide(before, {A: unable}, data=10) == Decision({}, {})
+    there = {A: replace(unable, shares={"/data": HERE}), B: report(10)}
+    assert decide({}, there, data=10).placements == {"/data": Placement(A, "u1")}
+
+
 def test_a_share_that_was_deleted_is_not_placed_again():
     reports = {A: report(), B: report(data=HERE)}
     assert placement.decide({}, {}, reports, gone=["u1"]).placements == {}

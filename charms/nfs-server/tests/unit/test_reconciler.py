@@ -367,10 +367,15 @@ def test_a_package_that_can_not_be_had_is_tried_again(machine: FakeMachine, cont
     assert out.unit_status == ops.BlockedStatus(
         "nfs-kernel-server can't be installed, trying again: see juju debug-log"
     )
+    out = context.run(context.on.relation_changed(c := client()), state(c, stored=out))
+    assert '"unable":true' in out.get_relation(PEERS.id).local_unit_data["report"]
+    assert "error" not in answers(out)[1]
     machine.can_install = True
     out = context.run(context.on.update_status(), out)
     assert out.unit_status == ops.ActiveStatus()
     assert out.workload_version == "1:2.6.4-3ubuntu5"
+    assert "unable" not in out.get_relation(PEERS.id).local_unit_data["report"]
+    assert answers(out)[1] == {"endpoint": ENDPOINT, "size": "10"}
 
 
 def test_exports_that_fail_fail_no_hook(machine: FakeMachine, context: Context):

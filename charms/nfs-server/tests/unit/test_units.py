@@ -11,7 +11,7 @@ from fake_machine import FakeMachine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ops import testing
-from test_charm import PEERS, SHARES, client, network, new_context, put_in, saying
+from test_charm import MODEL, PEERS, SHARES, client, network, new_context, put_in, saying
 
 import records
 from values import Report, ShareReport, share_directory
@@ -82,6 +82,7 @@ class Cluster:
             relations={peer, *clients},
             storages=set[testing.Storage]() if number in self.no_storage else {SHARES},
             networks={network(f"192.0.2.{number}")},
+            model=MODEL,
         )
 
     def ask(self, number: int, name: str, size: str = "10") -> None:

@@ -30,6 +30,8 @@ UMOUNT_PAUSE_S = 1.0
 UDEV_RULES = Path("/etc/udev/rules.d/61-nfs-share-loop.rules")
 FSCK_UNIT = "nfs-share-fsck@.service"
 WANTS_DIRECTORY = "nfs-server.service.wants"
+# How the unit files of all revisions begin.
+WRITTEN = b"# Written by the nfs-server charm"
 # nfsd walks to a share as this user and group, whoever mounts it (set_pseudofs_security() in
 # nfs-utils' support/export/v4root.c, exports(5) on anonuid).
 ANONYMOUS = 65534
@@ -182,12 +184,13 @@ def unmount(image: Image, flush: Callable[[], None]) -> None:
 
 
 def mounted() -> set[Path]:
-    """Find where shares are mounted on this machine."""
+    """Find where shares are mounted on this machine, each from the image of that name."""
+    backing_files = kernel.read_backing_files()
     return {
         where
         for mount in machine.read_mounts()
         if (where := Path(mount.where)).parent == EXPORT_ROOT
-        and mount.source.startswith("/dev/loop")
+        and Path(backing_files.get(mount.source, "")).name.startswith(f"{where.name}.img")
     }
 
 
@@ -203,7 +206,11 @@ def unmount_all(flush: Callable[[], None]) -> tuple[str, ...]:
         What could not be done, such as a share that is in use and stays mounted, until the next
         boot at most.
     """
-    units = {path.name for path in machine.UNIT_DIRECTORY.glob("srv-nfs-*.mount")}
+    units = {
+        path.name
+        for path in machine.UNIT_DIRECTORY.glob("srv-nfs-*.mount")
+        if (machine.read_file(path) or b"").startswith(WRITTEN)  # Else it is somebody else's.
+    }
     units |= {machine.mount_unit_name(where) for where in mounted()}
     places = mounted() | {EXPORT_ROOT / Path(unit).stem.removeprefix("srv-nfs-") for unit in units}
     failures = list(_unmount(sorted(places), flush).values())

@@ -245,6 +245,19 @@ def test_unmount_all(host: Host):
     assert host.commands == []
 
 
+def test_unmount_all_leaves_what_others_mount_there(host: Host):
+    made(host)
+    media = machine.UNIT_DIRECTORY / "srv-nfs-media.mount"
+    media.write_text("[Mount]\nWhat=/dev/vdb\nWhere=/srv/nfs/media\n")
+    iso = host.root / "media.iso"
+    iso.touch()
+    host.mount("/srv/nfs/iso", str(iso))
+    assert mounts.mounted() == {share_directory("/data")}
+    assert mounts.unmount_all(still) == ()
+    assert list(host.mounts) == ["/srv/nfs/iso"]
+    assert media.exists()
+
+
 def test_unmount_all_reloads_systemd_once(host: Host):
     for number in range(5):
         made(host, f"/{number}")
@@ -254,7 +267,7 @@ def test_unmount_all_reloads_systemd_once(host: Host):
 
 
 def test_unmount_all_takes_directories_away(host: Host, monkeypatch: pytest.MonkeyPatch):
-    (machine.UNIT_DIRECTORY / f"srv-nfs-{ID}.mount").touch()
+    (machine.UNIT_DIRECTORY / f"srv-nfs-{ID}.mount").write_bytes(mounts.WRITTEN)
     monkeypatch.setattr(mounts, "EXPORT_ROOT", host.root / "srv/nfs")
     (host.root / "srv/nfs" / ID).mkdir(parents=True)
     mounts.unmount_all(still)
@@ -266,7 +279,7 @@ def test_unmount_all_leaves_files_below_a_mount(
 ):
     monkeypatch.setattr(mounts, "EXPORT_ROOT", host.root / "srv/nfs")
     for name in "/a", "/b":
-        (machine.UNIT_DIRECTORY / f"srv-nfs-{share_id(name)}.mount").touch()
+        (machine.UNIT_DIRECTORY / f"srv-nfs-{share_id(name)}.mount").write_bytes(mounts.WRITTEN)
         (host.root / "srv/nfs" / share_id(name)).mkdir(parents=True)
     kept = host.root / "srv/nfs" / share_id("/a")
     (kept / "notes").write_text("somebody's only copy")

@@ -122,6 +122,18 @@ class Ledger:
         """Whether a unit has the storage that the share is on, as far as that is known."""
         return not share.storage or share.storage in self.servers.values()
 
+    def older(self, model: str, name: str) -> Share | None:
+        """Return a share of a name that was forgotten and that a unit has."""
+        return next(
+            (
+                s
+                for s in self.shares
+                if (s.end, s.model, s.name) == ("forgotten", model, name)
+                and s.storage in self.servers.values()
+            ),
+            None,
+        )
+
     def mounts(self) -> dict[str, Share]:
         """Return what must be mounted on the machine of each unit of a principal."""
         return {
@@ -183,7 +195,9 @@ class Ledger:
         """
         client.is_integrated = True
         share = self.find(client.model, client.share_name)
-        if share is None and not self.kept(client.model, client.share_name):
+        if share is None and (share := self.older(client.model, client.share_name)):
+            share.end, share.owner = "", client.name  # Its image came back before a new one.
+        elif share is None and not self.kept(client.model, client.share_name):
             share = self.make(client.share_name, client.size, client.model)
             share.owner = client.name
         elif share and not share.is_by_hand and self.askers(share) == [client]:

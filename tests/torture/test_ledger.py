@@ -106,6 +106,21 @@ def test_a_purged_share_has_nothing_and_a_forgotten_or_deleted_one_has_all(ledge
     assert not again.acked
 
 
+def test_an_older_share_of_the_name_may_be_there(ledger: Ledger):
+    share = asked(ledger, "alpha")[0]
+    share.storage, share.end = "shares/0", "forgotten"
+    ledger.servers = {"server/0": "shares/1"}
+    again = ledger.ask(ledger.clients["alpha"])
+    assert again
+    assert again is not share
+    ledger.servers = {"server/0": "shares/0"}
+    assert ledger.older(again.model, again.name) is share
+    again.end = "purged"
+    # Before a new one is made, it is the share.
+    assert ledger.ask(ledger.clients["alpha"]) is share
+    assert not share.end
+
+
 def deleted(ledger: Ledger) -> Share:
     """A share of alpha's that was deleted; alpha and beta ask for its name since."""
     share = asked(ledger, "alpha")[0]

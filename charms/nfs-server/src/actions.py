@@ -183,6 +183,12 @@ class Actions(ops.Object):
             raise RefusedError(
                 f"share {name} is on {before.unit}: use delete-share to delete its data"
             )
+        for unit, report in sorted(snapshot.reports.items()):
+            if name in report.shares and report.shares[name].uuid:
+                raise RefusedError(  # It would be the share.
+                    f"share {name}: another image of it is on {unit}: move it off the storage"
+                    " first"
+                )
         self._server.place({n: it for n, it in snapshot.placements.items() if n != name})
         requested_by = ", ".join(snapshot.applications(name))
         return {"name": name, "state": "forgotten", "requested-by": requested_by}

@@ -162,6 +162,9 @@ async def forget_share(machines: Machines, ledger: Ledger, identity: str) -> Non
     if ledger.is_served(share):
         assert not outcome.completed, f"forget-share {share.name}: it is there"
         return
+    if ledger.older(share.model, share.name):
+        assert not outcome.completed, f"forget-share {share.name}: an older one is there"
+        return
     _completed(outcome, f"forget-share {share.name}")
     askers = ledger.askers(share)
     share.end = "forgotten"

@@ -227,6 +227,35 @@ def test_a_forgotten_share_is_made_anew_and_the_old_image_is_left_alone(cluster:
     )
 
 
+def test_no_share_is_forgotten_while_an_older_image_would_take_its_place(cluster: Cluster):
+    cluster.ask(1, "/a")
+    cluster.ask(2, "/b")
+    cluster.settle()
+    machine = cluster.remove(1)
+    cluster.settle()
+
+    def forget(leader: int) -> None:
+        cluster.hook(leader, action="forget-share", share="/b", confirm="/b")
+
+    forget(0)
+    cluster.settle()
+    cluster.add(7, machine)
+    cluster.settle()
+    cluster.remove(0)
+    cluster.leader = 7
+    cluster.settle()
+    refused = "share /b: another image of it is on nfs-server/7: move it off the storage first"
+    with pytest.raises(testing.ActionFailed, match=refused):
+        forget(7)
+    cluster.settle()
+    assert "/b" not in cluster.serving()
+    older = cluster.machines[7].on_storage.pop("/b")
+    forget(7)
+    cluster.settle()
+    assert cluster.serving()["/b"] == 7
+    assert cluster.machines[7].on_storage["/b"].uuid != older.uuid
+
+
 def test_a_leader_that_has_not_seen_its_peers_does_nothing_for_good(cluster: Cluster):
     cluster.ask(1, "/a")
     cluster.ask(2, "/b")

@@ -225,7 +225,7 @@ def test_a_busy_mount_is_left_alone(story: Story):
     story.run(APP_UNIT, f"findmnt {MOUNT}")
     story.run(APP_UNIT, "systemctl stop holder")
     story.update_status(CLIENT_UNIT)
-    story.run(APP_UNIT, f"! findmnt {MOUNT} && ! ls -d {MOUNT}")
+    story.until(APP_UNIT, f"! findmnt {MOUNT} && ! ls -d {MOUNT}")
     story.rejoin()
     story.until(APP_UNIT, KEPT)
     story.settle(CLIENT, SERVER)

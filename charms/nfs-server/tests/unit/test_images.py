@@ -528,10 +528,8 @@ def test_a_storage_that_was_mounted_is_awaited(host: Host, monkeypatch: pytest.M
     mountinfo = host.root / "mountinfo-of-the-storage"
     monkeypatch.setattr(machine, "MOUNTINFO", mountinfo)
     monkeypatch.setattr(images, "MOUNTED", host.root / "mounted")
-    root, mount = (
-        "1 0 8:1 / / rw - ext4 /dev/vda rw\n",
-        f"2 1 8:2 / {host.storage} rw - ext4 /dev/vdb rw\n",
-    )
+    root = "1 0 8:1 / / rw - ext4 /dev/vda rw\n"
+    mount = f"2 1 8:2 / {host.storage} rw - ext4 /dev/vdb rw\n"
     mountinfo.write_text(root)
     images.note_mounted(host.storage)
     assert not images.is_awaited(host.storage)  # A directory of the root disk.

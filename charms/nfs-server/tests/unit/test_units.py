@@ -208,14 +208,24 @@ def test_a_unit_goes_and_its_storage_comes_back(cluster: Cluster):
     assert cluster.app_status == ops.ActiveStatus()
 
 
-def test_a_forgotten_share_is_made_anew_and_the_old_image_is_left_alone(cluster: Cluster):
+def forget(cluster: Cluster, leader: int) -> None:
+    cluster.hook(leader, action="forget-share", share="/b", confirm="/b")
+
+
+def forgotten(cluster: Cluster) -> FakeMachine:
+    """Lose /b with unit 1, and forget it; the machine that had it."""
     cluster.ask(1, "/a")
     cluster.ask(2, "/b")
     cluster.settle()
     machine = cluster.remove(1)
     cluster.settle()
-    cluster.hook(0, action="forget-share", share="/b", confirm="/b")
+    forget(cluster, 0)
     cluster.settle()
+    return machine
+
+
+def test_a_forgotten_share_is_made_anew_and_the_old_image_is_left_alone(cluster: Cluster):
+    machine = forgotten(cluster)
     assert cluster.serving() == {"/a": 0, "/b": 0}
     cluster.add(7, machine)
     cluster.settle()
@@ -228,29 +238,18 @@ def test_a_forgotten_share_is_made_anew_and_the_old_image_is_left_alone(cluster:
 
 
 def test_no_share_is_forgotten_while_an_older_image_would_take_its_place(cluster: Cluster):
-    cluster.ask(1, "/a")
-    cluster.ask(2, "/b")
-    cluster.settle()
-    machine = cluster.remove(1)
-    cluster.settle()
-
-    def forget(leader: int) -> None:
-        cluster.hook(leader, action="forget-share", share="/b", confirm="/b")
-
-    forget(0)
-    cluster.settle()
-    cluster.add(7, machine)
+    cluster.add(7, forgotten(cluster))
     cluster.settle()
     cluster.remove(0)
     cluster.leader = 7
     cluster.settle()
     refused = "share /b: another image of it is on nfs-server/7: move it off the storage first"
     with pytest.raises(testing.ActionFailed, match=refused):
-        forget(7)
+        forget(cluster, 7)
     cluster.settle()
     assert "/b" not in cluster.serving()
     older = cluster.machines[7].on_storage.pop("/b")
-    forget(7)
+    forget(cluster, 7)
     cluster.settle()
     assert cluster.serving()["/b"] == 7
     assert cluster.machines[7].on_storage["/b"].uuid != older.uuid

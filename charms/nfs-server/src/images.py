@@ -3,8 +3,9 @@
 
 An image `ID.img` has its identity beside it in `ID.json`; what lacks one, or has that of another
 file system or application, is foreign and never touched. An image is made under a temporary name
-and renamed, so a regular file whose name ends in `.img` is a whole file system. Nothing here
-formats an image that exists, and `delete` alone deletes one, also of a deleted share. No ops.
+and gets its own when it is whole, so a regular file whose name ends in `.img` is a whole file
+system. Nothing here formats an image that exists, and `delete` alone deletes one, also of a
+deleted share. No ops.
 """
 
 import contextlib
@@ -287,11 +288,7 @@ def make(directory: Path, work: Work, application: str) -> Image:
         ImagesError: it could not be made, and nothing of it stays; or its file is there already.
     """
     image = image_path(directory, work.name)
-    if os.path.lexists(image):
-        raise ImagesError(
-            f"share {work.name}: {image} is no share of this application, and not touched: mend"
-            " its .json file, or move it off the storage"
-        )
+    _refuse_if_there(image, work.name)
     temporary = image.with_name(f"{image.name}.{secrets.token_hex(4)}.tmp")
     identity = Identity(
         work.name,
@@ -304,14 +301,24 @@ def make(directory: Path, work: Work, application: str) -> Image:
     with machine.failing_as(ImagesError, f"share {work.name}"):
         try:
             _write_image(temporary, work, identity)
+            _refuse_if_there(image, work.name)  # Put there meanwhile: that may take minutes.
             write_identity(image, identity)
-            temporary.rename(image)
-        except (machine.CommandError, OSError):
+            os.link(temporary, image)  # Not renamed: that would replace what is there.
+        except (machine.CommandError, OSError, ImagesError):
             temporary.unlink(missing_ok=True)
-            image.with_suffix(".json").unlink(missing_ok=True)
+            remove_identity(image, identity.uuid)
             raise
+        temporary.unlink()
         machine.sync(directory)
         return identify(image, image.stem, application)[1]
+
+
+def _refuse_if_there(image: Path, name: str) -> None:
+    if os.path.lexists(image):
+        raise ImagesError(
+            f"share {name}: {image} is no share of this application, and not touched: mend its"
+            " .json file, or move it off the storage"
+        )
 
 
 def _write_image(path: Path, work: Work, identity: Identity) -> None:
@@ -355,6 +362,15 @@ def write_identity(image: Path, identity: Identity) -> None:
     """Write what an image is beside it, whether it is there yet or not."""
     text = records.dump(_IDENTITY.write(identity, is_whole=True)) + "\n"
     machine.write_atomically(image.with_suffix(".json"), text, mode=0o600)
+
+
+def remove_identity(image: Path, uuid: str) -> None:
+    """Remove what an image is, if it has that UUID and is not there itself."""
+    if os.path.lexists(image):
+        return
+    identity = read_identity(image, image.stem)
+    if identity and identity.uuid == uuid:
+        image.with_suffix(".json").unlink()
 
 
 def note_served(image: Image) -> None:

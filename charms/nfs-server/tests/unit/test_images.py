@@ -351,6 +351,28 @@ def test_make_never_over_an_image(host: Host, is_link: bool):
     assert path.is_symlink() or path.read_text() == "somebody's only copy"
 
 
+def test_make_never_over_an_image_that_came_meanwhile(host: Host, monkeypatch: pytest.MonkeyPatch):
+    path = host.storage / f"{ID}.img"
+    there = path, path.with_suffix(".json")
+
+    def put_back(image: Path, *_: object) -> None:
+        for it in there:
+            it.write_text(f"somebody's only {it.suffix}")
+
+    monkeypatch.setattr(images, "_write_image", put_back)
+    with pytest.raises(ImagesError, match="is no share of this application"):
+        images.make(host.storage, work("/data", 1), APP)
+    assert names(host) == [it.name for it in there]
+    assert [it.read_text() for it in there] == ["somebody's only .img", "somebody's only .json"]
+    with monkeypatch.context() as patch:  # At the last moment.
+        patch.setattr(images, "_refuse_if_there", lambda *_: None)
+        patch.setattr(images, "_write_image", lambda path, *_: path.touch())
+        with pytest.raises(ImagesError, match="share /data: "):
+            images.make(host.storage, work("/data", 1), APP)
+    assert path.read_text() == "somebody's only .img"
+    assert names(host) == [it.name for it in there]
+
+
 def converge(host: Host, size: int | None) -> None:
     """Do what a hook does, until the share is there as asked."""
     images.remove_unfinished(host.storage)
@@ -383,21 +405,25 @@ def test_make_killed(host: Host, size: int | None, when: str, nth: int):
     assert read(host)["/data"].problem == ""
 
 
-@pytest.mark.parametrize("is_renamed", [False, True])
-def test_make_killed_at_the_rename(host: Host, monkeypatch: pytest.MonkeyPatch, is_renamed: bool):
-    def rename(source: Path, target: Path) -> None:
-        if is_renamed:
-            os.rename(source, target)
+@pytest.mark.parametrize("is_named", [False, True])
+def test_make_killed_as_it_gets_its_name(
+    host: Host, monkeypatch: pytest.MonkeyPatch, is_named: bool
+):
+    really_link = os.link
+
+    def link(source: Path, target: Path) -> None:
+        if is_named:
+            really_link(source, target)
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", rename)
+        patch.setattr(os, "link", link)
         with pytest.raises(Killed):
             images.make(host.storage, work("/data", 1), APP)
     before = read(host)
-    assert bool(before) == is_renamed
+    assert bool(before) == is_named
     converge(host, 1)
-    assert count(host, images.MKFS) == (1 if is_renamed else 2)
+    assert count(host, images.MKFS) == (1 if is_named else 2)
     path = host.storage / f"{ID}.img"
     assert names(host) == [path.name, f"{ID}.json"]
     assert is_whole(path)

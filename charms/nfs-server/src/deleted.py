@@ -3,8 +3,8 @@
 
 The image of a deleted share is `ID.UUID.deleted`, with its identity beside it in `ID.UUID.json`,
 and in that, how long it is to be kept, how long it was, and what was decided of the share. It is
-one rename that deletes a share or restores it; what is written before is of no meaning without,
-and removed by the next hook. Older revisions of the charm look at no such file. No ops.
+one rename that deletes a share or restores it; what is written before is of no meaning without.
+Older revisions of the charm look at no such file. No ops.
 
 Time is counted while the machine runs, in seconds of its boots (clock_gettime(2),
 CLOCK_BOOTTIME), and not read from the clock, which may be set to any day. What nobody counted,
@@ -285,32 +285,15 @@ def _failing(name: str) -> Generator[None, None, None]:
             raise ImagesError(f"share {name}: {error}") from error
 
 
-def remove_unfinished(directory: Path, application: str, found: Found) -> None:
+def remove_unfinished(directory: Path, application: str) -> None:
     """Remove what a killed hook or action has left beside images: none of them is touched."""
     for path in _files(directory, ".json"):
         with contextlib.suppress(OSError, ValueError):
             identity, deletion = _read_record(path, application)
-            its_names = {identity.name, deletion.share}
+            # Where that image is not, it may come back, and is nobody's without its record.
             if os.path.lexists(path.with_suffix(".deleted")):
-                for name in its_names:
-                    _remove_identity(images.image_path(directory, name), identity.uuid)
-            elif not _is_restored(directory, identity.uuid, deletion.share, found):
-                path.unlink()
-
-
-def _remove_identity(image: Path, uuid: str) -> None:
-    """Remove the identity of an image that has another name now, if there is one."""
-    if os.path.lexists(image) or not os.path.lexists(image.with_suffix(".json")):
-        return
-    identity = images.read_identity(image, image.stem)
-    if identity and identity.uuid == uuid:
-        image.with_suffix(".json").unlink()
-
-
-def _is_restored(directory: Path, uuid: str, name: str, found: Found) -> bool:
-    """Whether an image is the share of a name; or may be, as it can't be read now."""
-    image = found.images.get(name)
-    return image.uuid == uuid if image else os.path.lexists(images.image_path(directory, name))
+                for name in {identity.name, deletion.share}:
+                    images.remove_identity(images.image_path(directory, name), identity.uuid)
 
 
 def forget(restored: Restored) -> None:

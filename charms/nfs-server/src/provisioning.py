@@ -61,7 +61,7 @@ def ensure_images(reader: Reader, directory: Path, failures: dict[str, str]) -> 
 def _keep_deleted(reader: Reader, directory: Path, snapshot: Snapshot, decided: Plan) -> bool:
     """Count how long deleted shares are kept, and delete what is past; say if any of it was."""
     found, application = snapshot.found, reader.application
-    deleted.remove_unfinished(directory, application, found)
+    deleted.remove_unfinished(directory, application)
     recorded = {it.restored for it in reader.recorded.values()}
     taken_back = [it for it in found.restored.values() if it.deletion in recorded]
     for restored in taken_back:

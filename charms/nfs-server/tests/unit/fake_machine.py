@@ -341,7 +341,7 @@ class FakeDeleted:
         self._machine.deleted[share.image.name] = replace(there, is_count_old=False)
         self._machine.note(True, f"{share.image.name} counted")
 
-    def remove_unfinished(self, directory: Path, application: str, found: Found) -> None:
+    def remove_unfinished(self, directory: Path, application: str) -> None:
         pass
 
     def forget(self, restored: Restored) -> None:

@@ -90,13 +90,14 @@ class _Round(threading.Thread):
     def __init__(self, left: Collection[Question], ask: Callable[[Question], Answer]):
         super().__init__(daemon=True)
         self.left = list(left)
-        self.found: dict[str, Answer] = {}
+        self.found: dict[str, Answer | None] = {}
         self.is_given_up = False
         self._ask = ask
 
     def run(self) -> None:
         while self.left and not self.is_given_up:
             # What can't be read, as from a disk that fails, is no answer either.
+            self.found[self.left[0].name] = None
             with contextlib.suppress(OSError):
                 self.found[self.left[0].name] = self._ask(self.left[0])
             del self.left[0]
@@ -109,12 +110,12 @@ class Asker:
         self._ask = ask
         self._waiting: dict[str, threading.Thread] = {}
 
-    def ask(self, questions: Iterable[Question]) -> dict[str, Answer]:
-        """Ask all; who does not answer in time is not among the answers."""
+    def ask(self, questions: Iterable[Question]) -> dict[str, Answer | None]:
+        """Ask all; None for who does not answer in time, nothing for who could not be asked."""
         self._waiting = {name: it for name, it in self._waiting.items() if it.is_alive()}
         left = [it for it in questions if it.name not in self._waiting]
         deadline = time.monotonic() + ALL_ANSWERS_TIMEOUT_S
-        found: dict[str, Answer] = {}
+        found: dict[str, Answer | None] = dict.fromkeys(self._waiting)
         while left and len(self._waiting) < MAX_WAITING and time.monotonic() < deadline:
             asking = _Round(left, self._ask)
             asking.start()
@@ -171,7 +172,8 @@ class _Seen:
     clients: tuple[kernel.Client, ...]
     clients_on: Mapping[str, int]
     """How many hold something on a file system, by its device."""
-    answers: Mapping[str, Answer]
+    answers: Mapping[str, Answer | None]
+    """None: there was none in time."""
     totals: Mapping[str, Counter[str]] | None
 
 
@@ -251,8 +253,9 @@ def share_values(share: ShareFacts, seen: _Seen) -> dict[str, float]:
         "requested": share.is_requested,
         "mounted": loop is not None,
         "exported": share.where in seen.exported,
-        "answering": answer is not None,
     }
+    if share.name in seen.answers:
+        values["answering"] = answer is not None
     if loop:
         values["read_only"] = loop.is_read_only
         values["filesystem_errors"] = loop.errors

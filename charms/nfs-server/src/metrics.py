@@ -43,7 +43,9 @@ SHARE = (
     _of_share("mounted", "1 if its image is mounted."),
     _of_share("exported", "1 if exportfs's table has it."),
     _of_share(
-        "answering", "0 if asking its file system or its image fails, or takes more than a second."
+        "answering",
+        "0 if asking its file system or its image fails, or takes more than a second. None if"
+        " others took all the time that there was to ask.",
     ),
     _of_share("read_only", "1 if its file system is read-only, as ext4 makes it after an error."),
     _of_share("filesystem_errors", "Errors that ext4 met in it and no e2fsck has repaired."),

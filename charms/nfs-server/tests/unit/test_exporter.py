@@ -298,19 +298,20 @@ def test_who_does_not_answer_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatc
 
     asker = exporter.Asker(ask)
     questions = [exporter.Question(name) for name in "abcde"]
-    assert set(asker.ask(questions)) == {"a", "c", "e"}
+    answers = {"a": {}, "b": None, "c": {}, "d": None, "e": {}}
+    assert asker.ask(questions) == answers
     asked.clear()
     # They are not asked again while they have not answered.
     started = time.monotonic()
-    assert set(asker.ask(questions)) == {"a", "c", "e"}
+    assert asker.ask(questions) == answers
     assert asked == ["a", "c", "e"]
     assert time.monotonic() - started < 5
     monkeypatch.setattr(exporter, "MAX_WAITING", 2)
-    assert asker.ask([exporter.Question("f")]) == {}
+    assert asker.ask([exporter.Question("f")]) == {"b": None, "d": None}
     release.set()
     for thread in list(asker._waiting.values()):  # pyright: ignore[reportPrivateUsage]
         thread.join()
-    assert set(asker.ask(questions)) == {*"abcde"}
+    assert asker.ask(questions) == {key: {} for key in "abcde"}
 
 
 def test_a_disk_that_fails():
@@ -319,7 +320,8 @@ def test_a_disk_that_fails():
             raise OSError(errno.EIO, "Input/output error")
         return exporter.Answer()
 
-    assert set(exporter.Asker(ask).ask(map(exporter.Question, "abc"))) == {"a", "c"}
+    answers = exporter.Asker(ask).ask(map(exporter.Question, "abc"))
+    assert answers == {"a": {}, "b": None, "c": {}}
 
 
 def test_the_time_for_all(monkeypatch: pytest.MonkeyPatch):
@@ -332,21 +334,27 @@ def test_the_time_for_all(monkeypatch: pytest.MonkeyPatch):
         return exporter.Answer()
 
     asker = exporter.Asker(ask)
-    assert asker.ask([exporter.Question(str(number)) for number in range(1000)]) == {}
-    waiting = list(asker._waiting.values())  # pyright: ignore[reportPrivateUsage]
+    answers = asker.ask([exporter.Question(str(number)) for number in range(1000)])
+    waiting = asker._waiting  # pyright: ignore[reportPrivateUsage]
     assert 0 < len(waiting) < 10
+    assert answers == dict.fromkeys(waiting)  # Of the others nothing is known.
     release.set()
-    for thread in waiting:
+    for thread in waiting.values():
         thread.join()
 
 
+@pytest.mark.parametrize("is_asked", [True, False])
 def test_a_share_that_does_not_answer(
-    host: Host, collector: exporter.ServerCollector, monkeypatch: pytest.MonkeyPatch
+    host: Host,
+    collector: exporter.ServerCollector,
+    monkeypatch: pytest.MonkeyPatch,
+    is_asked: bool,
 ):
-    monkeypatch.setattr(exporter.Asker, "ask", lambda *_: {})
+    answers = {"/data": None} if is_asked else {}
+    monkeypatch.setattr(exporter.Asker, "ask", lambda *_: answers)
     found = of_share(collector)
     assert host.image.exists()
-    assert (found["answering"], found["mounted"]) == (0, 1)
+    assert (found.get("answering"), found["mounted"]) == (0 if is_asked else None, 1)
     assert "size_bytes" not in found
 
 

@@ -31,10 +31,10 @@ class NfsServerCharm(ops.CharmBase):
         framework.observe(self.on.install, self._on_install)
         framework.observe(self.on.upgrade_charm, self._on_upgrade_charm)
         framework.observe(self.on.update_status, self._on_update_status)
-        framework.observe(self.on.config_changed, self._on_config_changed)
         peers, collector = self.on["peers"], self.on[cos_agent.ENDPOINT]
         for event in (
             self.on.start,
+            self.on.config_changed,
             self.on.leader_elected,
             peers.relation_created,
             peers.relation_joined,
@@ -71,10 +71,6 @@ class NfsServerCharm(ops.CharmBase):
     def _on_update_status(self, event: ops.UpdateStatusEvent) -> None:
         if not settled.is_settled(self._reader):
             self._on_event(event)
-
-    def _on_config_changed(self, event: ops.ConfigChangedEvent) -> None:
-        self._on_event(event)
-        self._server.open_ports()
 
     def _on_storage_attached(self, event: ops.StorageAttachedEvent) -> None:
         if self._reader.directory:

@@ -57,11 +57,11 @@ def is_held(mine: Claim) -> bool:
     return _read().is_by(mine)
 
 
-def take(mine: Claim) -> bool:
-    """Claim this machine, which no other unit has; say whether that is new."""
+def take(mine: Claim) -> None:
+    """Claim this machine, which no other unit has."""
     held = _read()
     kept = replace(mine, extra=held.extra) if held.is_by(mine) else mine
-    return machine.write_atomically(CLAIM, records.dump(_RECORD.write(kept)) + "\n")
+    machine.write_atomically(CLAIM, records.dump(_RECORD.write(kept)) + "\n")
 
 
 def release(mine: Claim) -> None:

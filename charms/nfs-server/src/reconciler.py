@@ -51,17 +51,20 @@ class Reconciler:
         if outcome.has_machine and not nfs.is_installed():
             outcome = replace(outcome, not_installed=self._install())
         if outcome.has_machine:
-            outcome = replace(outcome, not_opened=self._take_machine())
+            outcome = self._take_machine(outcome)
         self.outcome = outcome
         return outcome
 
-    def _take_machine(self) -> str:
-        """Have this machine be this unit's; say why it can't be yet."""
-        if not claim.take(self.reader.claim):
-            return ""
-        if reason := self._open_ports():
-            claim.release(self.reader.claim)  # Another unit has them: the next event tries again.
-        return reason
+    def _take_machine(self, outcome: Outcome) -> Outcome:
+        """Have this machine be this unit's, if its ports are; those of NFSv3 may be refused later.
+
+        In each hook, as Juju drops what a hook declared that was killed.
+        """
+        reason = self._open_ports()
+        if not reason:
+            claim.take(self.reader.claim)
+        is_held = claim.is_held(self.reader.claim)
+        return replace(outcome, not_opened=reason, is_claimed=is_held)
 
     def _install(self) -> str:
         """Install the NFS server; why it could not be."""
@@ -75,15 +78,8 @@ class Reconciler:
         self._unit.set_workload_version(version)
         return ""
 
-    def open_ports(self) -> None:
-        """Declare to Juju the ports that are served, if this machine is this unit's."""
-        if self.outcome and not self.reader.other_unit:
-            self.outcome = replace(self.outcome, not_opened=self._open_ports())
-            if self.outcome.not_opened:
-                settled.forget()
-
     def _open_ports(self) -> str:
-        """Declare the ports; say why Juju refuses that: another unit on the machine has them."""
+        """Declare the ports that are served; say why Juju refuses: another unit here has them."""
         more = nfs.NFSV3_PORTS if self.reader.settings.nfsv3 else ()
         also = (ops.Port(protocol, port) for port in more for protocol in ("tcp", "udp"))
         try:

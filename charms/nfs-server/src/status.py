@@ -27,6 +27,8 @@ class Outcome:
     """Why the NFS server is not installed."""
     not_opened: str = ""
     """Why Juju does not open its ports: another unit on the machine has one of them."""
+    is_claimed: bool = True
+    """Whether this machine is this unit's: what else is not opened stops nothing then."""
     awaited: str = ""
     """The directory of its storage, which had shares and is not mounted yet."""
     has_storage: bool = True
@@ -53,7 +55,7 @@ class Outcome:
     @property
     def has_machine(self) -> bool:
         """Whether the NFS server of this machine is this unit's."""
-        return not (self.other_unit or self.not_installed or self.not_opened)
+        return not (self.other_unit or self.not_installed) and self.is_claimed
 
     @property
     def is_settled(self) -> bool:
@@ -65,7 +67,7 @@ class Outcome:
         if snapshot is None or plan is None:
             return False
         is_serving = self.has_machine and self.has_storage and self.is_running
-        unit = self.bad_setting, self.not_as_set, self.not_monitored
+        unit = self.not_opened, self.bad_setting, self.not_as_set, self.not_monitored
         failed = self.not_mounted, self.not_exported, self.failures, self.unexpected
         planned = plan.work, plan.missing, plan.misplaced, plan.copies, plan.unused, plan.expired
         problems = [image.problem for image in plan.images.values()]

@@ -29,7 +29,7 @@ def of(tmp_path: Path, unit: str, model: str = MODEL) -> Claim:
 def test_the_first_one_has_it(tmp_path: Path):
     first, second = of(tmp_path, "nfs-server/0"), of(tmp_path, "nfs-server/1")
     assert claim.find_other(first) == ""
-    assert claim.take(first)
+    claim.take(first)
     assert claim.find_other(first) == ""
     assert claim.find_other(second) == "nfs-server/0"
 
@@ -45,24 +45,25 @@ def test_who_was_removed_by_force_holds_nobody_up(tmp_path: Path):
     claim.take(first)
     Path(first.charm).rmdir()
     assert claim.find_other(second) == ""
-    assert claim.take(second)
+    claim.take(second)
     assert claim.find_other(first) == "nfs-server/1"
 
 
 def test_its_own_is_not_written_anew(tmp_path: Path, path: Path):
     first = of(tmp_path, "nfs-server/0")
-    assert claim.take(first)
+    claim.take(first)
     before = path.stat()
-    assert not claim.take(first)
+    claim.take(first)
     after = path.stat()  # When it was read last may differ.
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_its_own_in_another_directory_is_its_own(tmp_path: Path):
+def test_its_own_in_another_directory_is_its_own(tmp_path: Path, path: Path):
     claim.take(of(tmp_path, "nfs-server/0"))
     moved = Claim("nfs-server/0", MODEL, str(tmp_path))
     assert claim.find_other(moved) == ""
-    assert claim.take(moved)
+    claim.take(moved)
+    assert json.loads(path.read_text())["charm"] == str(tmp_path)
 
 
 def test_only_ones_own_is_released(tmp_path: Path, path: Path):
@@ -95,7 +96,7 @@ def test_what_can_not_be_read_holds_nobody_up(tmp_path: Path, path: Path, text: 
     path.write_text(text)
     mine = of(tmp_path, "nfs-server/0")
     assert claim.find_other(mine) == ""
-    assert claim.take(mine)
+    claim.take(mine)
     assert claim.find_other(of(tmp_path, "nfs-server/1")) == "nfs-server/0"
 
 

@@ -347,6 +347,19 @@ def test_a_port_of_nfsv3_that_another_has_stops_nothing(
     out = context.run(context.on.config_changed(), replace(now, config={"nfsv3": True}))
     assert isinstance(out.unit_status, ops.BlockedStatus)
     assert machine.exported
+    again = context.run(context.on.update_status(), out)
+    assert again.unit_status == out.unit_status
+    refused_ports.clear()
+    out = context.run(context.on.update_status(), again)
+    assert out.unit_status == ops.ActiveStatus()
+    assert testing.TCPPort(111) in out.opened_ports
+
+
+def test_ports_are_declared_again_after_a_killed_hook(machine: FakeMachine, context: Context):
+    """Juju drops what it declared, but the machine was taken."""
+    killed = context.run(context.on.install(), state())
+    now = context.run(context.on.start(), replace(killed, opened_ports=set()))
+    assert now.opened_ports == {testing.TCPPort(2049)}
 
 
 # -- Hooks

@@ -26,8 +26,8 @@ from charms.storage_libs.v0.nfs_interfaces import (
     sorted_networks,
 )
 from maintenance import RefusedError
-from placement import Snapshot
-from plan import Plan, too_many
+from placement import Decision, Snapshot
+from plan import Plan, decide, too_many
 from reconciler import Reconciler
 from values import (
     DeletedReport,
@@ -145,7 +145,7 @@ class Actions(ops.Object):
                 has_deleted=bool(report.restorable),
             )
             raise RefusedError(reason)
-        return self._change(name, replace(before, size=size))
+        return self._change(name, replace(before, size=size), is_size=True)
 
     def _grant_access(self, params: Params) -> Results:
         name = _parsed(parse_share_name, params["share"])
@@ -154,8 +154,8 @@ class Actions(ops.Object):
         if bool(application) == bool(params.get("allowlist", "")):
             raise RefusedError("name an allowlist or an application, one of the two")
         if application:
-            return self._change(name, _with_guest(before, application, params), is_access=True)
-        return self._change(name, _granted(before, params), is_access=True)
+            return self._change(name, _with_guest(before, application, params))
+        return self._change(name, _granted(before, params))
 
     def _revoke_access(self, params: Params) -> Results:
         snapshot, _ = self._reader.read()
@@ -170,7 +170,7 @@ class Actions(ops.Object):
                 it for it in before.readers if it not in {application, *map(str, revoked)}
             ),
         )
-        results = self._change(name, after, is_access=True)
+        results = self._change(name, after)
         still = _still_allowed(revoked, name, after, snapshot)
         return {**results, "still-allowed": "; ".join(still)}
 
@@ -178,8 +178,8 @@ class Actions(ops.Object):
         name = _confirmed(params)
         snapshot, _ = self._reader.read()
         before = _placed(name, snapshot)
-        is_there = before.unit in snapshot.present
-        if is_there and placement.held(name, before, snapshot.reports):
+        # What its unit said last may be older than the share: it has it, until it says otherwise.
+        if before.uuid and not placement.why_lost(name, snapshot):
             raise RefusedError(
                 f"share {name} is on {before.unit}: use delete-share to delete its data"
             )
@@ -227,14 +227,14 @@ class Actions(ops.Object):
         state = "clean" if is_clean else "has errors; repair=true repairs them"
         return {"name": image.name, "state": state, "e2fsck": said}
 
-    def _change(self, name: str, after: Placement, *, is_access: bool = False) -> Results:
+    def _change(self, name: str, after: Placement, *, is_size: bool = False) -> Results:
         """Decide something of a share by an action, if it can be, and make it so.
 
-        Who may mount a share has nothing to do with what was wrong with it before.
+        What was refused before, which is its size, has nothing to do with the rest.
         """
         snapshot, _ = self._reader.read()
         before = snapshot.reported(name)
-        known = {before.refusal, before.error} if is_access else set[str]()
+        known = {before.error} if is_size else {before.error, before.refusal}
         changed = {**snapshot.placements, name: after}
         wanted = placement.wanted(snapshot.requests, changed)
         count = len(wanted[name].own_networks)
@@ -242,14 +242,12 @@ class Actions(ops.Object):
         if count > max(had, exports.MAX_ENTRIES):  # Else nobody could mount it any more.
             raise RefusedError(too_many(name, count, exports.MAX_ENTRIES))
         decision = placement.decide(changed, wanted, snapshot.reports, snapshot.gone)
-        if reason := decision.refusals.get(name):
-            raise RefusedError(reason)
+        # Nothing is recorded of what is to be refused: it would be done as soon as it can be.
+        _raise_unless(known, decision.refusals.get(name, ""), _foresee(name, decision, snapshot))
         outcome = self._server.place(decision.placements)
         snapshot, plan = self._reader.read()
         report = snapshot.reported(name)
-        for reason in (report.refusal, report.error, outcome.not_exported):
-            if reason and reason not in known:
-                raise RefusedError(reason)
+        _raise_unless(known, report.refusal, report.error, outcome.not_exported)
         return self._describe(name, snapshot, plan)
 
     def _own(self, name: str) -> Image:
@@ -306,6 +304,20 @@ class Actions(ops.Object):
         }
 
 
+def _foresee(name: str, decision: Decision, snapshot: Snapshot) -> str:
+    """Say why the unit of a share will refuse what is decided; another one's word is its last."""
+    after = replace(snapshot, placements=decision.placements)
+    if after.placement(name).unit != snapshot.unit:
+        return snapshot.reported(name).refusal
+    return decide(after, exports.MAX_ENTRIES).refusals.get(name, "")
+
+
+def _raise_unless(known: Collection[str], *reasons: str) -> None:
+    for reason in reasons:
+        if reason and reason not in known:
+            raise RefusedError(reason)
+
+
 def _describe_grants(placed: Placement) -> list[str]:
     """Name who was let in by actions, as exports(5) writes who may only read."""
     granted = [(str(it), exports.host(it)) for it in placed.grants]
@@ -326,7 +338,8 @@ def _describe_deleted(name: str, unit: str, share: DeletedReport) -> Results:
 
 def _state(name: str, snapshot: Snapshot) -> str:
     report = snapshot.reported(name)
-    if reason := placement.why_lost(name, snapshot) or report.error or report.refusal:
+    refusal = report.refusal or snapshot.refusals.get(name, "")
+    if reason := placement.why_lost(name, snapshot) or report.error or refusal:
         return reason
     if not report.uuid:
         return "not made yet"
@@ -427,7 +440,7 @@ def _still_allowed(
         (it, f"by {request.application}")
         for request in snapshot.requests
         if request.share == name
-        for it in (*request.allowlist, *request.clients)
+        for it in placement.admitted(request, after)
     ]
     return [
         f"{exports.host(it)} {why}"

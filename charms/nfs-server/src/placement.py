@@ -332,13 +332,12 @@ def _wanted(placement: Placement, requests: Collection[Request]) -> Wanted:
     own += [
         (network, _is_reading(it, placement))
         for it in owners
-        for network in (*it.allowlist, *it.clients)
+        for network in admitted(it, placement)
     ]
     others = [
         (network, _is_reading(it, placement))
         for it in guests
-        if _are_few(it.clients)
-        for network in it.clients
+        for network in admitted(it, placement)
     ]
     networks, readers = divide([*own, *others])
     own_networks, own_readers = divide(own) if others else (networks, readers)
@@ -352,19 +351,26 @@ def _wanted(placement: Placement, requests: Collection[Request]) -> Wanted:
     )
 
 
+def admitted(request: Request, placement: Placement) -> tuple[Network, ...]:
+    """Find whom a request lets in; if the share is another's, its units alone, if they are few."""
+    if is_owners(request, placement):
+        return (*request.allowlist, *request.clients)
+    return request.clients if _are_few(request.clients) else ()
+
+
 def divide(
-    admitted: Collection[tuple[Network, bool]],
+    rights: Collection[tuple[Network, bool]],
 ) -> tuple[tuple[Network, ...], tuple[Network, ...]]:
     """Give each address one right, the stronger one where it has both.
 
     Args:
-        admitted: networks, and whether they may only read.
+        rights: networks, and whether they may only read.
 
     Returns:
         All of them, none in another but for anyone's; and those of them that may only read.
     """
-    writers = collapsed({network for network, is_reading in admitted if not is_reading})
-    readers = collapsed({network for network, is_reading in admitted if is_reading})
+    writers = collapsed({network for network, is_reading in rights if not is_reading})
+    readers = collapsed({network for network, is_reading in rights if is_reading})
     if not readers:
         return writers, ()
     readers = tuple(itertools.islice(without(readers, writers), _MOST_PARTS))

@@ -238,6 +238,72 @@ def test_resize_share(machine: FakeMachine, context: Context):
     assert machine.sizes() == {"/hand": None}
 
 
+def test_nothing_is_recorded_of_what_is_refused(machine: FakeMachine, context: Context):
+    """Else it would be done as soon as what stood against it is gone."""
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    more = with_answer(client(size="1000"), now)
+    now = context.run(context.on.relation_changed(more), state(more, stored=now))
+    before = placements(now)
+    said = refused(context, now, "resize-share", share="/data", size=20)
+    assert said == "share /data: 1000G requested, 88G free"
+    less = with_answer(client(size="10"), now)
+    now = context.run(context.on.relation_changed(less), state(less, stored=now))
+    assert placements(now) == before
+    assert machine.sizes() == {"/data": 10}
+
+
+def test_access_that_is_refused_is_not_granted_later(
+    machine: FakeMachine, context: Context, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(fake_machine.FakeExports, "MAX_ENTRIES", 3)
+    now = created(context, allowlist="10.9.0.1,10.9.0.3")
+    now = do(context, now, "create-share", share="/b", size=1)
+    before = now.get_relation(PEERS.id).local_app_data
+    with pytest.raises(testing.ActionFailed, match="share /b: 2 more addresses") as failure:
+        do(context, now, "grant-access", share="/b", allowlist="10.0.0.1,10.0.0.3")
+    assert failure.value.state.get_relation(PEERS.id).local_app_data == before
+
+
+def test_a_share_that_was_refused_before_can_be_taken_over(machine: FakeMachine, context: Context):
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    more = with_answer(client(size="1000"), now)
+    now = context.run(context.on.relation_changed(more), state(more, stored=now))
+    do(context, now, "create-share", share="/data", size=10)
+    assert "1000G requested" in results(context)["state"]
+
+
+def test_a_share_that_another_unit_said_can_not_grow(machine: FakeMachine, context: Context):
+    machine.goal = {"nfs-server/0": "active", OTHER: "active"}
+    there = Report(50, shares={"/hand": ShareReport("u1", Size(10), "share /hand: bad")})
+    now = with_peers(state(), {"/hand": Placement(OTHER, "u1", is_manual=True)}, there)
+    with pytest.raises(testing.ActionFailed, match="share /hand: bad") as failure:
+        do(context, now, "resize-share", share="/hand", size=20)
+    after = failure.value.state
+    assert placements(after)["/hand"].size != Size(20)
+    do(context, now, "grant-access", share="/hand", allowlist="10.9.0.1")
+
+
+def test_why_a_share_is_nowhere(machine: FakeMachine, context: Context):
+    machine.goal = {"nfs-server/0": "active", OTHER: "active"}
+    wanted = {"/hand": Placement("", is_manual=True, size=Size(500))}
+    do(context, with_peers(state(), wanted, Report(50)), "list-shares")
+    assert results(context)[share_id("/hand").replace("_", "-")]["state"] == (
+        "share /hand: 500G requested, 50G free"
+    )
+
+
+def test_a_share_that_is_another_s(machine: FakeMachine, context: Context):
+    """Whoever an application asks to let in to another's share is not let in."""
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    other = client(2, allowlist="10.9.0.1")
+    now = context.run(
+        context.on.relation_changed(other), replace(now, relations={*now.relations, other})
+    )
+    now = do(context, now, "grant-access", share="/data", allowlist="10.9.0.0/16")
+    do(context, now, "revoke-access", share="/data", allowlist="10.9.0.0/16")
+    assert results(context)["still-allowed"] == ""
+
+
 def test_a_share_that_an_action_grew_is_no_fault_of_its_client(
     machine: FakeMachine, context: Context
 ):
@@ -305,6 +371,17 @@ def test_forget_share(machine: FakeMachine, context: Context):
     assert machine.sizes() == {"/data": 10}
     said = refused(context, now, "forget-share", share="/data", confirm="/data")
     assert said == "share /data is on nfs-server/0: use delete-share to delete its data"
+
+
+def test_forget_share_whose_unit_said_nothing_of_it_yet(machine: FakeMachine, context: Context):
+    """A new leader may know a report that is older than the share."""
+    machine.goal = {"nfs-server/0": "active", OTHER: "active"}
+    now = with_peers(state(), {"/hand": Placement(OTHER, "u1", is_manual=True)}, Report(50))
+    said = refused(context, now, "forget-share", share="/hand", confirm="/hand")
+    assert said == f"share /hand is on {OTHER}: use delete-share to delete its data"
+    missing = Report(50, shares={"/hand": ShareReport()})
+    now = with_peers(state(), {"/hand": Placement(OTHER, "u1", is_manual=True)}, missing)
+    do(context, now, "forget-share", share="/hand", confirm="/hand")
 
 
 def test_delete_share(machine: FakeMachine, context: Context):

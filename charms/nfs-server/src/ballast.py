@@ -15,27 +15,26 @@ SIZE_BYTES = 8 * 2**20
 LEFT_BYTES = 2**17
 
 
-def release() -> bool:
-    """Give the room up if there is no other; say whether it was there to be given up."""
+def release() -> None:
+    """Give the room up if there is no other; the file stays, and says that it was."""
     with contextlib.suppress(OSError):  # Nothing is kept yet, or the disk can't be written to.
         if _free_bytes() < SIZE_BYTES:
-            BALLAST.unlink()
-            return True
-    return False
+            os.truncate(BALLAST, 0)
 
 
-def keep(*, is_given_up: bool = False) -> None:
+def keep() -> None:
     """Take the room, unless that would leave as little; or take back what was given up.
 
-    Else what has filled the disk takes that too, and the next hook or action finds none.
+    Else what has filled the disk takes that too, and the next hook or action finds none. It may
+    have been given up by a process that was killed.
     """
     with contextlib.suppress(OSError):
-        has = BALLAST.stat().st_size if BALLAST.exists() else 0
+        has = BALLAST.stat().st_size if BALLAST.exists() else None
         free = _free_bytes()
         size = SIZE_BYTES if free > 4 * SIZE_BYTES else 0
-        if is_given_up:
+        if has == 0:
             size = min(SIZE_BYTES, free - LEFT_BYTES)
-        if size > has:
+        if size > (has or 0):
             with BALLAST.open("ab") as file:
                 os.posix_fallocate(file.fileno(), 0, size)
 

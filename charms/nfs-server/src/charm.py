@@ -110,8 +110,8 @@ class NfsServerCharm(ops.CharmBase):
 
 
 if __name__ == "__main__":
-    is_given_up = ballast.release()
+    ballast.release()
     try:
         ops.main(NfsServerCharm)
     finally:
-        ballast.keep(is_given_up=is_given_up)
+        ballast.keep()

@@ -201,6 +201,7 @@ def keep(image: Image, placement: Placement, keep_s: int) -> str:
         if identity is None:
             raise ValueError(f"{image.path.with_suffix('.json')} can't be read")
         deletion = _Deletion(secrets.token_hex(8), image.name, keep_s, placement=placement)
+        _forget_earlier(kept, image.uuid)
         try:
             _write(kept, identity, deletion.counted())
         except OSError as error:
@@ -213,6 +214,16 @@ def keep(image: Image, placement: Placement, keep_s: int) -> str:
         image.path.with_suffix(".json").unlink(missing_ok=True)
         machine.sync(kept.parent)
     return _day(keep_s)
+
+
+def _forget_earlier(kept: Path, uuid: str) -> None:
+    """Remove what is left of earlier deletions of a share, under the names that it had.
+
+    It is a share that the leader has recorded, so each was taken back.
+    """
+    for path in _files(kept.parent, f".{uuid}.json"):
+        if path != kept.with_suffix(".json") and not os.path.lexists(path.with_suffix(".deleted")):
+            path.unlink()
 
 
 def restore(share: DeletedShare, name: str, application: str) -> None:

@@ -362,6 +362,18 @@ def test_a_killed_deletion_of_what_was_just_restored(machine: Machine):
     assert machine.clean_up().restored["/data"].placement == PLACED
 
 
+@pytest.mark.parametrize("names", [("/data", "/a"), ("/data", "/z")])
+def test_a_second_deletion_is_what_is_restored(machine: Machine, names: tuple[str, str]):
+    """Also before a hook has removed what is left of the first one, under another name."""
+    first, second = names
+    deleted.keep(machine.add(first), PLACED, DAYS_S)
+    deleted.restore(machine.read().deleted[first], second, APP)
+    deleted.keep(machine.read().images[second], PLACED, DAYS_S)
+    last = machine.read().deleted[second].deletion
+    deleted.restore(machine.read().deleted[second], second, APP)
+    assert machine.read().restored[second].deletion == last
+
+
 @pytest.mark.parametrize("name", [f"/new{number}" for number in range(16)])
 def test_a_killed_restoration_leaves_no_identity(machine: Machine, name: str):
     kept(machine)

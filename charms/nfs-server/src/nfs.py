@@ -44,6 +44,10 @@ NFSCONF = "/usr/sbin/nfsconf"
 DPKG_QUERY = "/usr/bin/dpkg-query"
 MODPROBE = "/usr/sbin/modprobe"
 FILESYSTEMS = Path("/proc/filesystems")
+# On the root disk: the package is being installed. Its files are there before it is set up.
+INSTALLING = Path("/var/lib/nfs-server-charm/installing")
+# On the root disk, also after the charm: rpcbind came with the server, nobody else had it.
+RPCBIND_IS_OURS = Path("/var/lib/nfs-server-charm/rpcbind")
 # The name of the container's manager, such as lxc, written by systemd (systemd's documentation,
 # CONTAINER_INTERFACE).
 CONTAINER = Path("/run/systemd/container")
@@ -111,10 +115,14 @@ def install(settings: Settings) -> str:
     from nfs_charms import packages
 
     write_configuration(settings)
+    with machine.failing_as(NfsError, PACKAGE):
+        machine.write_atomically(INSTALLING, "")
     try:
-        return packages.install(PACKAGE)
+        version = packages.install(PACKAGE)
     except packages.PackagesError as error:
         raise NfsError(str(error)) from error
+    INSTALLING.unlink()
+    return version
 
 
 def read_version() -> str:
@@ -146,7 +154,7 @@ def write_configuration(settings: Settings) -> bool:
         name: machine.render(TEMPLATES / template, machine.UNIT_DIRECTORY / name)
         for name, template in UNITS.items()
     }
-    if not RPCBIND.exists():  # Else somebody may be using it.
+    if RPCBIND_IS_OURS.exists() or not RPCBIND.exists():  # Else somebody may be using it.
         units |= _govern_rpcbind()
     with machine.failing_as(NfsError, "the NFS server's settings can't be written"):
         changed = machine.write_atomically(CONFIGURATION, text)
@@ -178,8 +186,8 @@ def threads(settings: Settings) -> int:
 
 
 def is_installed() -> bool:
-    """Whether the package is there."""
-    return EXPORTFS.exists()
+    """Whether the package is there, and whole: the hook that installed it may have been killed."""
+    return EXPORTFS.exists() and not INSTALLING.exists()
 
 
 def files() -> tuple[Path, ...]:
@@ -213,7 +221,7 @@ def ensure_running(settings: Settings) -> bool:
     with machine.failing_as(NfsError, f"{SERVICE} does not start"):
         if not is_running():
             logger.warning("%s did not run: starting it", SERVICE)
-            _set_lockd_ports(settings.nfsv3)
+            _prepare(settings.nfsv3)
             machine.systemctl("enable", "--now", SERVICE, timeout_s=START_TIMEOUT_S)
             # At boot it may be ending and starting the server just now; systemctl waits for it.
             machine.systemctl("start", TRACKING_SERVICE, timeout_s=START_TIMEOUT_S)
@@ -344,11 +352,19 @@ def _refuse_others_versions(is_nfsv3: bool) -> None:
 def _restart(is_nfsv3: bool) -> None:
     """Restart the server, with mountd, which listens for NFSv3 alone."""
     machine.systemctl("stop", SERVICE, MOUNTD_SERVICE)
-    is_rpcbind_ours = (machine.UNIT_DIRECTORY / NFSV3_DROP_INS[0]).exists()
-    if is_rpcbind_ours and not is_nfsv3:
+    _prepare(is_nfsv3)
+    machine.systemctl("start", SERVICE, timeout_s=START_TIMEOUT_S)
+
+
+def _prepare(is_nfsv3: bool) -> None:
+    """Have what NFSv3 needs be ready before the server starts; or not run, where it is ours."""
+    if _governs_rpcbind() and not is_nfsv3:
         machine.systemctl("stop", *NFSV3_UNITS)
     _set_lockd_ports(is_nfsv3)
-    machine.systemctl("start", SERVICE, timeout_s=START_TIMEOUT_S)
+
+
+def _governs_rpcbind() -> bool:
+    return (machine.UNIT_DIRECTORY / NFSV3_DROP_INS[0]).exists()
 
 
 def _set_lockd_ports(is_nfsv3: bool) -> None:
@@ -389,4 +405,6 @@ def remove(*, is_used_by_others: bool) -> None:
             machine.systemctl("disable", "--now", SERVICE)
         CONFIGURATION.unlink(missing_ok=True)
         LOCKD_CONFIGURATION.unlink(missing_ok=True)
+        if _governs_rpcbind():
+            machine.write_atomically(RPCBIND_IS_OURS, "")
         machine.remove_units([*UNITS, *NFSV3_DROP_INS])

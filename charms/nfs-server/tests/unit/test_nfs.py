@@ -63,8 +63,9 @@ class Host:
             self.is_active = False
         elif verb == "stop":
             self.stopped.update(units)
-            nfs.THREADS.write_text("0\n")
-            self.is_active = False
+            if "nfs-server.service" in units:
+                nfs.THREADS.write_text("0\n")
+                self.is_active = False
         elif units == ["nfs-server-tracking.service"]:
             assert verb == "start"
             if self.is_tracking:  # Its second command, which systemctl waits for.
@@ -120,6 +121,8 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
         (nfs, "RMTAB"),
         (nfs, "EXPORTFS"),
         (nfs, "RPCBIND"),
+        (nfs, "RPCBIND_IS_OURS"),
+        (nfs, "INSTALLING"),
         (machine, "UNIT_DIRECTORY"),
     ):
         monkeypatch.setattr(module, name, tmp_path / getattr(module, name).relative_to("/"))
@@ -164,6 +167,29 @@ def test_install_leaves_rpcbind_to_its_users(host: Host):
     nfs.write_configuration(DEFAULTS)
     nfs.ensure_running(DEFAULTS)
     assert not host.stopped & set(nfs.NFSV3_UNITS)
+
+
+def test_rpcbind_of_an_earlier_deployment_is_governed_again(host: Host):
+    nfs.install(DEFAULTS)
+    nfs.RPCBIND.touch()  # It came with the server, and stays with it.
+    nfs.remove(is_used_by_others=False)
+    assert governed() == set()
+    nfs.install(DEFAULTS)
+    assert governed() == {"rpcbind.service", "rpcbind.socket", "rpc-statd.service"}
+
+
+def test_an_install_that_was_killed_is_not_over(host: Host, monkeypatch: pytest.MonkeyPatch):
+    def kill(package: str) -> str:
+        host.install(package)  # Its files are there, but it is not set up.
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(packages, "install", kill)
+        with pytest.raises(KeyboardInterrupt):
+            nfs.install(DEFAULTS)
+    assert not nfs.is_installed()
+    nfs.install(DEFAULTS)
+    assert nfs.is_installed()
 
 
 def test_install_fails(host: Host):
@@ -306,6 +332,17 @@ def test_ensure_running(host: Host):
     host.commands.clear()
     assert not nfs.ensure_running(DEFAULTS)
     assert host.commands == []
+
+
+@pytest.mark.parametrize("settings", [DEFAULTS, V3])
+def test_nfsv3_ends_also_where_the_server_was_stopped_meanwhile(host: Host, settings: Settings):
+    """By a hook that was killed between the two, or by another hand."""
+    apply(V3)
+    nfs.THREADS.write_text("0\n")
+    host.is_active = False
+    nfs.write_configuration(settings)
+    nfs.ensure_running(settings)
+    assert host.stopped == ({*nfs.NFSV3_UNITS} if settings == DEFAULTS else set())
 
 
 def test_threads_that_another_hand_ended(host: Host):

@@ -40,15 +40,20 @@ class Reader:
     @property
     def settings(self) -> Settings:
         """The operator's settings if they are good, else the last that were."""
-        return self._settings[0]
+        return self._settings[0] or Settings()
 
     @property
     def bad_setting(self) -> str:
         """Which of the operator's settings is not allowed, and what is; empty: they are good."""
         return self._settings[1]
 
+    @property
+    def not_set(self) -> str:
+        """Why no settings are in force: none were good yet; empty: some are."""
+        return "" if self._settings[0] else self._settings[1]
+
     @functools.cached_property
-    def _settings(self) -> tuple[Settings, str]:
+    def _settings(self) -> tuple[Settings | None, str]:
         return settings.read(self._charm.config)
 
     @property
@@ -104,6 +109,8 @@ class Reader:
             return f"{self.unit} is not ready: see juju status"
         if other := self.other_unit:
             return f"{other} serves this machine"
+        if self.not_set:
+            return self.not_set
         if not nfs.is_installed():
             return "the NFS server is not installed: see juju status"
         awaited = self.awaited

@@ -47,7 +47,9 @@ class Reconciler:
 
     def install(self) -> Outcome:
         """Have the NFS server installed, if this machine is to be this unit's."""
-        outcome = Outcome(other_unit=self.reader.other_unit)
+        outcome = Outcome(other_unit=self.reader.other_unit, not_set=self.reader.not_set)
+        if outcome.has_machine and not nfs.is_running():
+            outcome = replace(outcome, not_installed=nfs.find_refusal())
         if outcome.has_machine and not nfs.is_installed():
             outcome = replace(outcome, not_installed=self._install())
         if outcome.has_machine:
@@ -68,8 +70,6 @@ class Reconciler:
 
     def _install(self) -> str:
         """Install the NFS server; why it could not be."""
-        if reason := nfs.find_refusal():
-            return reason
         try:
             version = nfs.install(self.reader.settings)
         except nfs.NfsError as error:
@@ -118,6 +118,8 @@ class Reconciler:
             self.outcome = Outcome(awaited=str(awaited))
             return self.outcome
         outcome = self.install()
+        if outcome.not_set:
+            return outcome
         if outcome.has_machine:
             outcome = self._ensure(outcome, leaving)
         outcome = self._say(outcome)

@@ -67,8 +67,11 @@ _RECORD = Record(
 )
 
 
-def read(config: Config) -> tuple[Settings, str]:
-    """Read the operator's settings; or the last that were good, and what is wrong with these."""
+def read(config: Config) -> tuple[Settings | None, str]:
+    """Read the operator's settings; or the last that were good, and what is wrong with these.
+
+    Where none were good yet there are none: the defaults may open what other units keep closed.
+    """
     try:
         return parse(config), ""
     except SettingsError as error:
@@ -125,15 +128,15 @@ def _read() -> Settings:
     return _RECORD.read(records.parse(machine.read_file(IN_FORCE) or b""))
 
 
-def read_in_force() -> Settings:
-    """Read the last good settings; the defaults if there were none yet, or none are left."""
+def read_in_force() -> Settings | None:
+    """Read the last good settings; None if there were none yet, or none are left."""
     settings = _read()
     try:
         _check(settings)
     except SettingsError as error:
         logger.warning("%s: %s", IN_FORCE, error)
-        return Settings()
-    return settings
+        return None
+    return settings if IN_FORCE.exists() else None
 
 
 def keep(settings: Settings) -> bool:

@@ -23,6 +23,8 @@ class Outcome:
     is_leaving: bool = False
     other_unit: str = ""
     """The unit of another nfs-server that has this machine."""
+    not_set: str = ""
+    """Why no settings are in force, by which anything could be done."""
     not_installed: str = ""
     """Why the NFS server is not installed."""
     not_opened: str = ""
@@ -55,7 +57,8 @@ class Outcome:
     @property
     def has_machine(self) -> bool:
         """Whether the NFS server of this machine is this unit's."""
-        return not (self.other_unit or self.not_installed) and self.is_claimed
+        lacks = self.other_unit or self.not_set or self.not_installed
+        return self.is_claimed and not lacks
 
     @property
     def is_settled(self) -> bool:
@@ -104,11 +107,12 @@ def _reasons(outcome: Outcome) -> Iterator[str]:
             " unit, or deploy it to another machine"
         )
         return
-    if outcome.not_installed:
-        yield outcome.not_installed
+    if reason := outcome.not_set or outcome.not_installed:
+        yield reason
         return
-    if outcome.not_opened:
-        yield f"A port is another unit's: {outcome.not_opened}: move one of the two elsewhere"
+    not_opened = f"A port is another unit's: {outcome.not_opened}: move one of the two elsewhere"
+    if not outcome.is_claimed:
+        yield not_opened
     if outcome.snapshot is None or outcome.plan is None:
         return
     if not outcome.has_storage:
@@ -124,6 +128,8 @@ def _reasons(outcome: Outcome) -> Iterator[str]:
         yield f"Not shares of this application, move them off the storage: {names}"
     if outcome.not_monitored:
         yield f"Metrics are not served: {outcome.not_monitored}"
+    if outcome.not_opened:
+        yield not_opened
 
 
 def _reasons_of_shares(outcome: Outcome, snapshot: Snapshot, plan: Plan) -> Iterator[str]:

@@ -330,6 +330,26 @@ def test_bad_setting_leaves_the_last_good_ones_in_force(machine: FakeMachine, co
     assert answers(bad) == answers(good)
 
 
+def test_nothing_is_done_by_bad_settings_where_none_were_good(
+    machine: FakeMachine, context: Context
+):
+    """As on a unit that is added meanwhile: the defaults may open what the others keep closed."""
+    machine.is_installed = machine.is_running = False
+    wanted = configured(state(client()), squash="root", threads=5000)
+    said = "threads 5000: use 1 to 1024, or 0 for a number that fits the machine"
+    for event in (context.on.install(), context.on.relation_changed(relation_in(wanted, 1))):
+        bad = context.run(event, wanted)
+        assert bad.unit_status == ops.BlockedStatus(said)
+        assert machine.changes == []
+        assert answers(bad) == {1: {}}
+    with pytest.raises(testing.ActionFailed, match="threads 5000"):
+        context.run(context.on.action("list-shares"), bad)
+    good = context.run(context.on.config_changed(), configured(bad, squash="root"))
+    assert machine.squash == "root"
+    assert machine.sizes() == {"/data": 10}
+    assert good.unit_status == ops.ActiveStatus()
+
+
 def test_overcommitted(machine: FakeMachine, context: Context):
     asking = client(1, size="100"), client(2, "/logs", "80"), client(3, "/more", "30")
     wanted = configured(state(*asking), overcommit_ratio=2.0)

@@ -373,6 +373,14 @@ def test_a_container_is_told_before_anything_is_installed(machine: FakeMachine, 
     assert machine.changes == []
 
 
+def test_a_container_that_has_the_package_draws_no_shares(machine: FakeMachine, context: Context):
+    machine.is_container, machine.is_running = True, False
+    out = context.run(context.on.relation_changed(c := client()), state(c))
+    assert out.unit_status == ops.BlockedStatus("This container can't serve NFS")
+    assert machine.changes == []
+    assert '"unable":true' in out.get_relation(PEERS.id).local_unit_data["report"]
+
+
 def test_a_package_that_can_not_be_had_is_tried_again(machine: FakeMachine, context: Context):
     machine.is_installed = machine.is_running = machine.is_configured = False
     machine.can_install = False

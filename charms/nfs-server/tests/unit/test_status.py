@@ -61,6 +61,16 @@ UNEXPECTED = (("/srv/nfs/a", "*"), ("/srv/nfs/b", "*"))
 # Each has what stands above it too, if it can.
 WRONG = [
     pytest.param(
+        replace(GOOD, not_opened="111/tcp"),
+        "A port is another unit's: 111/tcp: move one of the two elsewhere",
+        id="not opened",
+    ),
+    pytest.param(
+        replace(GOOD, not_opened="111/tcp", not_monitored="it does not start"),
+        "Metrics are not served: it does not start",
+        id="not monitored",
+    ),
+    pytest.param(
         FOREIGN,
         "Not shares of this application, move them off the storage: a\\n.img, b.img, c.img",
         id="foreign",
@@ -124,6 +134,11 @@ WRONG = [
         replace(BAD, is_running=False, has_storage=False),
         f"No storage: juju add-storage {UNIT} shares, or attach-storage",
         id="no storage",
+    ),
+    pytest.param(
+        replace(BAD, not_opened="2049/tcp", is_claimed=False, has_storage=False),
+        "A port is another unit's: 2049/tcp: move one of the two elsewhere",
+        id="not claimed",
     ),
     pytest.param(
         replace(BAD, has_storage=False, not_installed="it can't run in a container"),

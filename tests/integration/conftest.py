@@ -20,14 +20,20 @@ import jubilant
 import pytest
 
 import prometheus
+import revisions
 from machines import GivenMachines, LxdMachines, SandboxMachines, sandbox_model
 from revisions import INSTALLED, packed_charm, packed_from
 from sandbox.machines.images import host_release
 from story import APP, CLIENT, SERVER, Story
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-CONSTRAINTS = {"virt-type": "virtual-machine", "mem": "2G", "root-disk": "10G"}
+CONSTRAINTS = {"virt-type": "virtual-machine", "mem": "2G", "root-disk": "16G"}
 """Of a new machine that can serve NFS; a container of LXD can't."""
+# Juju's own pool of LXD is a directory, whose volumes have no size.
+POOL = "disks"
+POOL_ATTRIBUTES = ("driver=lvm", "lxd-pool=juju-disks", "size=60GiB")
+# What `juju ssh` uses. Juju 4 lets nobody in by it until it is added.
+JUJU_KEY = Path("~/.local/share/juju/ssh/juju_id_ed25519.pub")
 CONTROLLERS_TIMEOUT_S = 60
 PACK_TIMEOUT_S = 1200
 REPORTED_LOG_LINES = 40
@@ -92,6 +98,7 @@ def pytest_configure(config: pytest.Config):
         # In the sandbox nothing is left out: what is not there fails.
         *(["prometheus"] if is_sandbox or prometheus.find("promtool") else []),
         *(["libjuju"] if is_sandbox or version.startswith("3.") else []),
+        *(["revisions"] if is_sandbox and revisions.are_there() else []),
     }
     config.stash[FAILED] = set()
 
@@ -218,8 +225,10 @@ def model(request: pytest.FixtureRequest) -> Generator[tuple[jubilant.Juju, Mach
     else:
         context = _juju_model(config, name)
     with context as (juju, machines):
-        # Juju keeps INFO and above unless it is told otherwise.
-        juju.model_config({"logging-config": "<root>=INFO;unit=DEBUG"})
+        # Juju keeps INFO and above unless it is told otherwise; concierge lets no hook be retried.
+        juju.model_config(
+            {"logging-config": "<root>=INFO;unit=DEBUG", "automatically-retry-hooks": "true"}
+        )
         config.stash[MODEL] = juju
         yield juju, machines
         del config.stash[MODEL]
@@ -231,7 +240,11 @@ def _juju_model(
 ) -> Generator[tuple[jubilant.Juju, Machines], None, None]:
     juju = jubilant.Juju()
     juju.add_model(name, config.getoption("--cloud"), controller=config.getoption("--controller"))
-    machines = (GivenMachines if config.getoption("--machines") else LxdMachines)(juju)
+    if _controller_version().startswith("4"):
+        juju.add_ssh_key(JUJU_KEY.expanduser().read_text().strip())
+    machines = GivenMachines(juju) if config.getoption("--machines") else LxdMachines(juju)
+    if isinstance(machines, LxdMachines):
+        juju.cli("create-storage-pool", POOL, "lxd", *POOL_ATTRIBUTES)
     yield juju, machines
     machines.close()
     if not config.option.keep_models:
@@ -258,7 +271,8 @@ def story(
         assert len(free) >= count, f"{count} machines are needed, {free} are left"
         return {"to": [free.pop(0) for _ in range(count)]}
 
-    return Story(juju, machines, charms, place)
+    pool = POOL if isinstance(machines, LxdMachines) else ""
+    return Story(juju, machines, charms, place, pool)
 
 
 def _say(config: pytest.Config) -> Callable[[str], None]:

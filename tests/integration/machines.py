@@ -7,8 +7,10 @@ skipped before it begins where the machines don't offer it:
     power     power_cut, boot
     network   unplug, plug
     outsider  a machine outside the model
+    disks     storage of a size of its own, which can be attached to another machine
     hooks     the history of hooks, killing one, choosing a leader (the sandbox's alone)
     ssh       ssh itself, which can forward a port (the sandbox's alone)
+    revisions earlier commits, packed for these machines (the sandbox's alone, with git's history)
 """
 
 import asyncio
@@ -50,7 +52,7 @@ class SandboxMachines:
     """Machines of the sandbox."""
 
     directory: RunDirectory
-    offers = frozenset({"power", "network", "outsider", "hooks", "ssh"})
+    offers = frozenset({"power", "network", "outsider", "disks", "hooks", "ssh"})
 
     def reboot(self, unit: str) -> None:
         """Reboot a unit's machine in good order; it is up again afterwards."""
@@ -121,7 +123,7 @@ class LxdMachines:
     """Virtual machines of LXD, on this computer."""
 
     juju: jubilant.Juju
-    offers = frozenset({"power", "outsider"})
+    offers = frozenset({"power", "outsider", "disks"})
     outsiders: list[str] = field(default_factory=list[str])
 
     def reboot(self, unit: str) -> None:
@@ -241,4 +243,4 @@ def _wait_for_boot(name: str) -> None:
     while _in_instance(name, "true")[0]:
         assert time.monotonic() < deadline, f"{name} does not boot"
         time.sleep(POLL_S)
-    _in_instance(name, "systemctl is-system-running --wait")
+    _in_instance(name, "timeout 100 systemctl is-system-running --wait")

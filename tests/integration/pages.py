@@ -17,6 +17,7 @@ COMMAND_TIMEOUT_S = 600
 PRINTED_TIMEOUT_S = 300
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
+_LEADS = re.compile(r"(/\d+)\*")
 BLOCK = re.compile(r"(?ms)^```(sh|text)\n(.*?)^```$")
 
 
@@ -40,13 +41,16 @@ def steps(page: str) -> Iterator[Step]:
 
 
 def is_printed(expected: list[str], printed: str) -> bool:
-    """Whether lines are there in this order, others between them; "..." stands for anything."""
-    lines = iter(printed.splitlines())
+    """Whether lines are there in this order, others between them; "..." stands for anything.
+
+    Any unit may be the one that leads, which `juju status` shows by a `*`.
+    """
+    lines = iter(_LEADS.sub(r"\1", printed).splitlines())
     patterns = [
         r"\s*"
         + ".*".join(r"\s+".join(map(re.escape, it.split())) for it in line.split("..."))
         + r"\s*"
-        for line in expected
+        for line in _LEADS.sub(r"\1", "\n".join(expected)).split("\n")
         if line != "..."
     ]
     return all(any(re.fullmatch(pattern, line) for line in lines) for pattern in patterns)

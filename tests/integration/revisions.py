@@ -40,19 +40,24 @@ def packed_charm(name: str, base: str | None = None, root: Path = ROOT) -> Path:
     return found[0]
 
 
+def are_there() -> bool:
+    """Whether git has the earlier commits: a shallow clone has none."""
+    find = ["/usr/bin/git", "cat-file", "-e", BEFORE]
+    done = subprocess.run(find, cwd=ROOT, check=False, stderr=subprocess.DEVNULL)
+    return done.returncode == 0
+
+
 def packed_at(commit: str) -> dict[str, Path]:
-    """Return the charms of a commit, packed if need be; nothing where git hasn't got it."""
+    """Return the charms of a commit, packed if need be."""
     tree = ROOT / ".cache/before" / commit
     if not tree.exists():
         archive = subprocess.run(
             ["/usr/bin/git", "archive", commit],
             cwd=ROOT,
-            capture_output=True,
-            check=False,
+            stdout=subprocess.PIPE,
+            check=True,
             timeout=GIT_TIMEOUT_S,
         )
-        if archive.returncode:
-            return {}
         tree.mkdir(parents=True)
         unpack = ["/usr/bin/tar", "-x", "-C", str(tree)]
         subprocess.run(unpack, input=archive.stdout, check=True, timeout=GIT_TIMEOUT_S)

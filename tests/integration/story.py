@@ -27,6 +27,9 @@ APP = "my-app"
 DEPLOY_TIMEOUT_S = 900.0
 SETTLE_TIMEOUT_S = 300.0
 RUN_TIMEOUT_S = 120.0
+# Ubuntu's own, snaps for one, are no affair of ours.
+LOOPS = "losetup --noheadings --list --output BACK-FILE | sed '/^.var.lib.snapd/d'"
+NOTHING_FAILED = "! systemctl list-units --failed --plain --no-legend | grep -E 'nfs|[.]mount'"
 POLL_S = 0.25
 UNTIL_TRIES = 20
 STATUS_INTERVAL = "update-status-hook-interval"
@@ -47,6 +50,8 @@ class Story:
     """Packed charms by application name."""
     placement: Callable[[int], Mapping[str, Any]] = lambda _: {}
     """The options of `deploy` that give so many units machines that can serve NFS."""
+    pool: str = ""
+    """The storage pool of disks that have the size that is asked for; empty: Juju's default."""
     say: Callable[[str], None] = lambda _: None
     """Told of each command and what came back."""
 
@@ -116,10 +121,9 @@ class Story:
         return self.juju.status().apps[app].app_status.message
 
     def leader(self, app: str = SERVER) -> str:
-        """Return the unit that leads an application."""
+        """Return the unit that leads an application; empty between two leaders."""
         its = self.juju.status().get_units(app)
-        (leader,) = [name for name, unit in its.items() if unit.leader]
-        return leader
+        return next((name for name, unit in its.items() if unit.leader), "")
 
     def settle(
         self, *apps: str, status: str = "active", timeout: float = SETTLE_TIMEOUT_S
@@ -151,10 +155,27 @@ class Story:
         found = self.juju.wait(does, delay=POLL_S, timeout=timeout, successes=1)
         return units(found)[unit].workload_status.message
 
-    def deploy(self, app: str, units: int = 1, *, charm: str = "", **options: Any) -> None:
-        """Deploy a principal charm, that of the application's name or another."""
+    def deploy(
+        self, app: str, units: int = 1, *, charm: str = "", disk: str = "", **options: Any
+    ) -> None:
+        """Deploy a principal charm, that of the application's name or another.
+
+        Args:
+            app: name of the application.
+            units: how many.
+            charm: its charm, if that has another name.
+            disk: the size of a disk of its own for the shares of each unit.
+            options: of jubilant's `deploy`.
+        """
         path = self.charms[charm or app]
+        if disk:
+            options["storage"] = {"shares": f"{self.pool},{disk}" if self.pool else disk}
         self.juju.deploy(path, app, num_units=units, **{**self.placement(units), **options})
+
+    def add_unit(self, app: str, **options: Any) -> None:
+        """Add a unit, on a machine as the others' are."""
+        place = {key: it for key, it in self.placement(1).items() if key == "to"}
+        self.juju.add_unit(app, **place, **options)
 
     def deploy_client(self, app: str = CLIENT, **config: str | int) -> None:
         """Deploy nfs-client, which has the units of what it is integrated with."""

@@ -152,7 +152,7 @@ def test_the_allowlist_lets_others_in(story: Story):
 
 
 def test_exports_follow_the_units(story: Story):
-    story.juju.add_unit(APP, **story.placement(1))
+    story.add_unit(APP)
     story.until_says(f"{APP}/1", "active", timeout=DEPLOY_TIMEOUT_S)
     story.until(f"{APP}/1", f"grep -x first {MOUNT}/file", timeout=DEPLOY_TIMEOUT_S)
     story.settle(APP, CLIENT, OTHER, SERVER, timeout=DEPLOY_TIMEOUT_S)

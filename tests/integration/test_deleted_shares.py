@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from revisions import BEFORE, packed_at
-from story import APP, CLIENT, DEPLOY_TIMEOUT_S, MOUNT, SERVER, Story, together
+from story import APP, CLIENT, DEPLOY_TIMEOUT_S, LOOPS, MOUNT, SERVER, Story, together
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.needs("disks")]
 APP_UNIT, CLIENT_UNIT = f"{APP}/0", f"{CLIENT}/0"
 HAND = "/hand"
 DISK = "8G"
@@ -124,7 +124,7 @@ def _has(story: Story, digest: str) -> None:
 @pytest.fixture(scope="module")
 def digest(story: Story) -> str:
     """Of the share's files, which a client made: nobody changes them from then on."""
-    story.deploy(SERVER, storage={"shares": DISK})
+    story.deploy(SERVER, disk=DISK)
     story.deploy(APP)
     story.settle(SERVER, APP, timeout=DEPLOY_TIMEOUT_S)
     story.deploy_client(mountpoint=MOUNT, share_name=MOUNT, size=1)
@@ -148,7 +148,7 @@ def test_deleted_and_restored(story: Story, digest: str):
     assert (listed["unit"], listed["state"], listed["size"]) == (server, "deleted", "1G")
     assert listed["uuid"] in _kept(story)
     story.run(server, "! findmnt --noheadings --output TARGET | grep /srv/nfs/")
-    story.run(server, "! exportfs -s | grep . && ! losetup --list --noheadings | grep .")
+    story.run(server, f"! exportfs -s | grep . && ! {LOOPS} | grep .")
     kept = _digest_of_kept(story)
     story.rejoin()
     told = f"{SERVER}: share {MOUNT}: deleted, and kept on {server}: run restore-share"
@@ -344,7 +344,7 @@ def test_its_storage_goes_elsewhere(story: Story, digest: str):
     storage = story.juju.exec("storage-list shares", unit=server).stdout.strip()
     story.juju.remove_unit(server)
     story.gone(server)
-    story.juju.add_unit(SERVER, attach_storage=storage, **story.placement(1))
+    story.add_unit(SERVER, attach_storage=storage)
     story.settle(SERVER, timeout=DEPLOY_TIMEOUT_S)
     assert _server(story) != server
     assert _listed(story)["unit"] == _server(story)
@@ -355,11 +355,10 @@ def test_its_storage_goes_elsewhere(story: Story, digest: str):
 
 @pytest.fixture(params=[JUST_BEFORE, BEFORE])
 def before(request: pytest.FixtureRequest) -> Mapping[str, Path]:
-    if not (charms := packed_at(request.param)):
-        pytest.skip(f"git has no commit {request.param} here")
-    return charms
+    return packed_at(request.param)
 
 
+@pytest.mark.needs("revisions")
 def test_an_older_revision_knows_nothing_of_it(
     story: Story, digest: str, before: Mapping[str, Path]
 ):

@@ -23,7 +23,7 @@ from story import APP, CLIENT, DEPLOY_TIMEOUT_S, MOUNT, SERVER, Story, becomes
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.needs("prometheus", "ssh"),
+    pytest.mark.needs("prometheus", "ssh", "disks"),
     pytest.mark.incremental,
 ]
 SERVER_UNIT, OTHER_UNIT, APP_UNIT = f"{SERVER}/0", f"{SERVER}/1", f"{APP}/0"
@@ -75,7 +75,7 @@ def stays_nothing(story: Story, where: str) -> None:
 
 
 def test_deploy(story: Story, collector_charm: Path):
-    story.deploy(SERVER, storage={"shares": DISK})
+    story.deploy(SERVER, disk=DISK)
     story.deploy(APP)
     story.deploy_client(mountpoint=MOUNT, share_name=MOUNT, size=SIZE)
     story.integrate()

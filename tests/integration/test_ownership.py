@@ -17,7 +17,7 @@ import pytest
 from revisions import WITHOUT_OWNERS, packed_at
 from story import APP, CLIENT, DEPLOY_TIMEOUT_S, MOUNT, SERVER, Story, becomes
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.needs("disks")]
 READING_APP, READER, BESIDE, NEIGHBOUR = "reading-app", "reader", "beside", "neighbour"
 SERVER_UNIT, CLIENT_UNIT, READER_UNIT = f"{SERVER}/0", f"{CLIENT}/0", f"{READER}/0"
 WRITING, READING = f"{APP}/0", f"{READING_APP}/0"
@@ -68,7 +68,7 @@ def _mounted(
 
 @pytest.mark.incremental
 def test_deploy(story: Story):
-    story.deploy(SERVER, storage={"shares": "30G"})
+    story.deploy(SERVER, disk="30G")
     story.deploy(APP)
     story.deploy(READING_APP, charm=APP)
     story.deploy_client(
@@ -509,10 +509,10 @@ def test_networks_that_overlap(story: Story):
 # A revision that knows nothing of all this.
 
 
+@pytest.mark.needs("revisions")
 def test_back_and_forth(story: Story, shared: str):
     """Nobody who writes or reads notices; what was set stays, and what was decided is back."""
-    if not (before := packed_at(WITHOUT_OWNERS)):
-        pytest.skip(f"git has no commit {WITHOUT_OWNERS} here")
+    before = packed_at(WITHOUT_OWNERS)
     story.configure(_first(story)[0], owner=f"{USER}:{USER}", mode="0777")
     becomes(lambda: _share(story, SHARED)["mode"], "0777")
     story.settle(SERVER, CLIENT, READER)

@@ -18,6 +18,8 @@ pytestmark = [
     pytest.mark.bare,
     pytest.mark.needs("libjuju"),
     pytest.mark.asyncio(loop_scope="module"),
+    # python-libjuju leaves connections open.
+    pytest.mark.filterwarnings("default"),
 ]
 CONSTRAINTS = {"virt-type": "virtual-machine", "mem": 2048, "root-disk": 12288}
 DEPLOY_TIMEOUT_S = 1800

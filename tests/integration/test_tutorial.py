@@ -28,6 +28,8 @@ def test_step(story: Story, step: Step):
         ("three\none", "one\ntwo\nthree", False),
         ("...\none\n...\ntwo", "one\ntwo", True),
         ("size (GiB)", "  size (GiB)", True),
+        ("app/0*  active", "app/0   active", True),
+        ("app/0*  active", "app/1*  active", False),
     ],
 )
 def test_what_counts_as_printed(expected: str, printed: str, fits: bool):

@@ -10,6 +10,8 @@ import pytest
 
 from story import APP, CLIENT, DEPLOY_TIMEOUT_S, SERVER, Story, becomes
 
+pytestmark = pytest.mark.needs("disks")
+
 FIRST, SECOND, THIRD = f"{SERVER}/0", f"{SERVER}/1", f"{SERVER}/2"
 OTHER_CLIENT = "other-client"
 APP_UNIT = f"{APP}/0"
@@ -46,7 +48,7 @@ def _exported(story: Story, unit: str) -> str:
 
 @pytest.mark.incremental
 def test_deploy(story: Story):
-    story.deploy(SERVER, 2, storage={"shares": DISK})
+    story.deploy(SERVER, 2, disk=DISK)
     story.deploy(APP)
     story.settle(SERVER, APP, timeout=DEPLOY_TIMEOUT_S)
     for client, mountpoint in (CLIENT, DATA), (OTHER_CLIENT, LOGS):
@@ -207,7 +209,7 @@ def _remove(story: Story, unit: str) -> str:
 def _add(story: Story, storage: str) -> str:
     """Add a unit that has a storage that there was before; its name."""
     before = {*story.juju.status().get_units(SERVER)}
-    story.juju.add_unit(SERVER, attach_storage=storage, **story.placement(1))
+    story.add_unit(SERVER, attach_storage=storage)
     (added,) = {*story.juju.status().get_units(SERVER)} - before
     return added
 

@@ -26,6 +26,7 @@ CHARMS = {
 # What is for Juju alone, and why the sandbox has it not.
 ELSEWHERE = {
     "add-model": "a model is there",
+    "add-ssh-key": "whoever is at this computer is let in",
     "add-storage": "the suite attaches what is there with add-unit",
     "destroy-model": "./dev destroy does it",
     "offer": "there is one model",

@@ -25,6 +25,7 @@ from tests.integration.revisions import (
     CHARMS,
     INSTALLED,
     PACKAGES,
+    are_there,
     packed_at,
     packed_charm,
 )
@@ -75,7 +76,7 @@ def main() -> int:
     commit: str | None = options.commit
     judged = packed_at(commit) if commit else {name: packed_charm(name) for name in CHARMS}
     charms = {**judged, APP: packed_charm(APP)}
-    setting = Setting(charms, packed_at(BEFORE), options.loud)
+    setting = Setting(charms, packed_at(BEFORE) if are_there() else {}, options.loud)
     if not setting.before:
         print(f"git has no commit {BEFORE}: no history refreshes to it")
     if options.play:

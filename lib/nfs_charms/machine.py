@@ -34,6 +34,8 @@ SYSTEMCTL = "/usr/bin/systemctl"
 # Stands from before a unit file changes until systemd has read it: a hook that is killed between
 # the two finds the file as it should be, and would never tell systemd. Names the removed units.
 _RELOAD_NEEDED = Path("/run/nfs-charms-reload-needed")
+# On the root disk: a power cut may come while a package is installed.
+INSTALLING = Path("/var/lib/misc")
 _PROCESSES = Path(__file__).with_name("processes.py")
 FIND_USERS_TIMEOUT_S = 10.0
 
@@ -303,16 +305,23 @@ def systemctl(*arguments: str, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
     return run(SYSTEMCTL, *arguments, timeout_s=timeout_s)
 
 
+def installing(package: str) -> Path:
+    """Where it is noted that a package is being installed: its files are there before it is whole.
+
+    Whoever installs it may be killed.
+    """
+    return INSTALLING / f"nfs-charms-installing-{package}"
+
+
 def ensure_units(units: Mapping[str, str]) -> bool:
-    """Make unit files hold the given texts, and systemd know of it; say whether a text changed.
+    """Make unit files hold the given texts, and systemd know of it; say if that took anything.
 
     Raises:
         CommandError: systemd did not answer, or did not reload.
     """
     changed = [n for n, text in units.items() if not is_file_with(UNIT_DIRECTORY / n, text)]
     if not changed:
-        _reload_if_needed()
-        return False
+        return _reload_if_needed()
     are_new = not any(os.path.lexists(UNIT_DIRECTORY / name) for name in changed)
     may_be_read = are_new and not _RELOAD_NEEDED.exists()
     _RELOAD_NEEDED.touch()
@@ -354,10 +363,10 @@ def remove_units(names: Iterable[str]) -> bool:
     return bool(there)
 
 
-def _reload_if_needed() -> None:
+def _reload_if_needed() -> bool:
     removed = read_file(_RELOAD_NEEDED)
     if removed is None:
-        return
+        return False
     systemctl("daemon-reload")
     # A unit that failed stays in memory without its file, since CollectMode= was in that
     # (systemd.unit(5)). One that systemd doesn't know any more is an error, after all others.
@@ -365,3 +374,4 @@ def _reload_if_needed() -> None:
         if names := [name for name in removed.decode().splitlines() if "/" not in name]:
             systemctl("reset-failed", "--", *names)
     _RELOAD_NEEDED.unlink()
+    return True

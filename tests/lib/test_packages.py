@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nfs_charms import packages
+from nfs_charms import machine, packages
 
 VERSION = "1:2.6.1-2"
 HOLD = """
@@ -63,6 +63,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
     monkeypatch.setattr(packages, "DPKG", str(programs / "dpkg"))
     monkeypatch.setattr(packages, "LISTS_LOCK", tmp_path / "lock")
+    monkeypatch.setattr(machine, "INSTALLING", tmp_path / "misc")
     return tmp_path
 
 
@@ -123,9 +124,11 @@ def test_what_a_killed_apt_left_is_finished_by_the_next_one(
         with pytest.raises(packages.PackagesError, match="apt was not done after 1 s"):
             packages.install("nfs-common")
     assert (host / "interrupted").exists()
+    assert machine.installing("nfs-common").exists()
     (host / "slow").unlink()
     assert packages.install("nfs-common") == VERSION
     assert not (host / "interrupted").exists()
+    assert not machine.installing("nfs-common").exists()
 
 
 def test_dpkg_asks_nobody_anything(host: Path):

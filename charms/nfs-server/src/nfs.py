@@ -44,8 +44,6 @@ NFSCONF = "/usr/sbin/nfsconf"
 DPKG_QUERY = "/usr/bin/dpkg-query"
 MODPROBE = "/usr/sbin/modprobe"
 FILESYSTEMS = Path("/proc/filesystems")
-# On the root disk: the package is being installed. Its files are there before it is set up.
-INSTALLING = Path("/var/lib/nfs-server-charm/installing")
 # On the root disk, also after the charm: rpcbind came with the server, nobody else had it.
 RPCBIND_IS_OURS = Path("/var/lib/nfs-server-charm/rpcbind")
 # The name of the container's manager, such as lxc, written by systemd (systemd's documentation,
@@ -115,14 +113,10 @@ def install(settings: Settings) -> str:
     from nfs_charms import packages
 
     write_configuration(settings)
-    with machine.failing_as(NfsError, PACKAGE):
-        machine.write_atomically(INSTALLING, "")
     try:
-        version = packages.install(PACKAGE)
+        return packages.install(PACKAGE)
     except packages.PackagesError as error:
         raise NfsError(str(error)) from error
-    INSTALLING.unlink()
-    return version
 
 
 def read_version() -> str:
@@ -186,8 +180,8 @@ def threads(settings: Settings) -> int:
 
 
 def is_installed() -> bool:
-    """Whether the package is there, and whole: the hook that installed it may have been killed."""
-    return EXPORTFS.exists() and not INSTALLING.exists()
+    """Whether the package is there, and whole."""
+    return EXPORTFS.exists() and not machine.installing(PACKAGE).exists()
 
 
 def files() -> tuple[Path, ...]:

@@ -53,20 +53,20 @@ def install(package: str) -> str:
     """Have a package installed, without those that it recommends; return its version.
 
     Raises:
-        PackagesError: apt did not do it, or not in time.
+        PackagesError: apt did not do it, or not in time; it may be there by half (`installing`).
     """
+    mark = machine.installing(package)
     try:
         with _environment():
             with _deadline(APT_TIMEOUT_S, "apt was not done"):
-                if version := _find_version(package):
-                    return version
-            with _deadline(LOCK_TIMEOUT_S, f"{LISTS_LOCK} is still held"):
-                _wait_for_lists()
-            _finish_interrupted()
-            with _deadline(APT_TIMEOUT_S, "apt was not done"):
-                return _install(package)
-    except (apt.Error, subprocess.CalledProcessError, TimeoutError) as error:
+                version = _find_version(package)
+            if not version:
+                machine.write_atomically(mark, "")
+                version = _install(package)
+    except (apt.Error, subprocess.CalledProcessError, OSError) as error:
         raise PackagesError(f"{package} could not be installed: {error}") from error
+    mark.unlink(missing_ok=True)
+    return version
 
 
 def _find_version(package: str) -> str:
@@ -77,6 +77,14 @@ def _find_version(package: str) -> str:
 
 
 def _install(package: str) -> str:
+    with _deadline(LOCK_TIMEOUT_S, f"{LISTS_LOCK} is still held"):
+        _wait_for_lists()
+    _finish_interrupted()
+    with _deadline(APT_TIMEOUT_S, "apt was not done"):
+        return _get(package)
+
+
+def _get(package: str) -> str:
     try:
         apt.update()
     except subprocess.CalledProcessError as error:

@@ -122,8 +122,8 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
         (nfs, "EXPORTFS"),
         (nfs, "RPCBIND"),
         (nfs, "RPCBIND_IS_OURS"),
-        (nfs, "INSTALLING"),
         (machine, "UNIT_DIRECTORY"),
+        (machine, "INSTALLING"),
     ):
         monkeypatch.setattr(module, name, tmp_path / getattr(module, name).relative_to("/"))
     monkeypatch.setattr(machine, "_RELOAD_NEEDED", tmp_path / "reload-needed")
@@ -176,20 +176,6 @@ def test_rpcbind_of_an_earlier_deployment_is_governed_again(host: Host):
     assert governed() == set()
     nfs.install(DEFAULTS)
     assert governed() == {"rpcbind.service", "rpcbind.socket", "rpc-statd.service"}
-
-
-def test_an_install_that_was_killed_is_not_over(host: Host, monkeypatch: pytest.MonkeyPatch):
-    def kill(package: str) -> str:
-        host.install(package)  # Its files are there, but it is not set up.
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(packages, "install", kill)
-        with pytest.raises(KeyboardInterrupt):
-            nfs.install(DEFAULTS)
-    assert not nfs.is_installed()
-    nfs.install(DEFAULTS)
-    assert nfs.is_installed()
 
 
 def test_install_fails(host: Host):
@@ -315,6 +301,8 @@ def test_is_installed(host: Host):
     assert not nfs.is_installed()
     nfs.install(DEFAULTS)
     assert nfs.is_installed()
+    machine.write_atomically(machine.installing(nfs.PACKAGE), "")
+    assert not nfs.is_installed()
 
 
 @pytest.mark.parametrize(("threads", "runs"), [(None, False), ("0\n", False), ("8\n", True)])

@@ -38,6 +38,7 @@ class NfsClientCharm(ops.CharmBase):
         self.nfs_share = NFSRequires(self, NFS_SHARE)
         self._leaves_now = False
         self._left: list[str] = []
+        self._has_looked = True
         relation = self.on[NFS_SHARE]
         framework.observe(self.on.install, self._on_install)
         framework.observe(self.on.upgrade_charm, self._on_install)
@@ -72,8 +73,6 @@ class NfsClientCharm(ops.CharmBase):
         try:
             version = packages.install(mounts.PACKAGE)
         except packages.PackagesError as error:
-            if mounts.is_installed():
-                raise  # Half: no other event would end that, so Juju tries this one again.
             logger.error("%s", error)
             return
         self.unit.set_workload_version(version)
@@ -87,9 +86,6 @@ class NfsClientCharm(ops.CharmBase):
         self._ask(owned)  # Other units may be able to mount it.
         if mounts.is_installed():
             self._apply(self._decide(owned), owned)
-            if isinstance(event, ops.UpgradeCharmEvent):
-                for mount in records.read_owned(self.unit.name):
-                    self._try(mounts.start_umount_unit, mount)
 
     def _ask(self, owned: tuple[OwnedMount, ...]) -> None:
         config, share = parse_config(self.config), self._read_share()
@@ -120,6 +116,9 @@ class NfsClientCharm(ops.CharmBase):
 
     def _apply(self, plan: Plan, owned: tuple[OwnedMount, ...]) -> None:
         """Make it so, as far as it goes; what is in the way is a fact for the status."""
+        if plan.keep:
+            for mount in owned:
+                mounts.note_trouble(mount)
         if plan.keep or _find_obstacle(plan.wanted, owned):
             return
         others = [mount for mount in owned if not mount.serves(plan.wanted)]
@@ -153,6 +152,8 @@ class NfsClientCharm(ops.CharmBase):
         if event.departing_unit == self.unit:
             self._leaves_now = True
             self._apply(Plan(), records.read_owned(self.unit.name))
+        else:
+            self._has_looked = False
 
     def _on_stop(self, _: ops.StopEvent | ops.RemoveEvent) -> None:
         """Leave nothing behind, or what is in use."""
@@ -168,8 +169,10 @@ class NfsClientCharm(ops.CharmBase):
                 self._note_left(
                     f"{where} is in use and stays mounted; when it is free, run: umount {where}"
                 )
+        mounts.finish_removal()
 
     def _on_show_mount(self, event: ops.ActionEvent) -> None:
+        self._has_looked = False
         owned = records.read_owned(self.unit.name)
         if owned:
             event.set_results(_describe(owned[0]))
@@ -238,7 +241,8 @@ class NfsClientCharm(ops.CharmBase):
         return next(it for it in relations if it.id == share.integration_id)
 
     def _on_collect_unit_status(self, event: ops.CollectStatusEvent) -> None:
-        event.add_status(self._status())
+        if self._has_looked:  # Else what could not be done is not known: the status stays.
+            event.add_status(self._status())
 
     def _status(self) -> ops.StatusBase:
         if self._is_leaving():
@@ -260,12 +264,15 @@ class NfsClientCharm(ops.CharmBase):
         obstacle = _find_obstacle(wanted, owned)
         in_use = () if plan.keep or obstacle else self._find_in_use(plan, owned)
         is_mounted = wanted is not None and mounts.is_mounted(wanted)
-        noted = trouble.read(wanted.mountpoint) if wanted and not obstacle and not in_use else None
+        kept = next((it for it in owned if plan.keep and trouble.read(it.mountpoint)), None)
+        shown = wanted or kept
+        noted = trouble.read(shown.mountpoint) if shown and not obstacle and not in_use else None
         is_stale = noted is not None and noted.trouble is Trouble.STALE
         is_failing = not (is_mounted or obstacle or in_use or noted)
         asked = Size.of(config.size if isinstance(config, Config) else None)
         return Facts(
             unit=self.unit.name,
+            unsupported=kernel.find_refusal() if is_failing and wanted else "",
             server=self._relation(share).app.name if share else "",
             problems=config.problems if isinstance(config, InvalidConfig) else (),
             refusal=share.error if share else "",
@@ -273,12 +280,13 @@ class NfsClientCharm(ops.CharmBase):
             in_use=in_use,
             left=tuple(self._left),
             wanted=wanted,
+            kept=kept,
             is_mounted=is_mounted,
             is_there=any(
-                mount.serves(wanted) and mounts.is_still_mounted(mount) for mount in owned
+                mount.serves(shown) and mounts.is_still_mounted(mount) for mount in owned
             ),
             noted=noted,
-            stale_users=machine.find_users(wanted.mountpoint) if wanted and is_stale else (),
+            stale_users=machine.find_users(shown.mountpoint) if shown and is_stale else (),
             failure=mounts.read_failure(wanted) if wanted and is_failing else "",
             shortfall=find_shortfall(asked, share.size) if share else "",
             ungranted=(

@@ -51,8 +51,8 @@ class MountsError(Exception):
 
 
 def is_installed() -> bool:
-    """Whether the package is there; runs no command."""
-    return MOUNT_NFS.exists()
+    """Whether the package is there, and whole; runs no command."""
+    return MOUNT_NFS.exists() and not machine.installing(PACKAGE).exists()
 
 
 def ensure_mounted(wanted: WantedMount) -> bool:
@@ -66,6 +66,8 @@ def ensure_mounted(wanted: WantedMount) -> bool:
         MountsError: systemd doesn't take the units, or a program writes to what may only be read.
     """
     changed = _ensure_enabled(wanted)
+    if changed and machine.mounted_at(wanted.mountpoint):
+        _start_umount_unit(wanted.mountpoint)
     if is_held(wanted.mountpoint):
         return changed
     found = _find_trouble(wanted)
@@ -89,16 +91,10 @@ def _ensure_enabled(wanted: WantedMount) -> bool:
     return changed
 
 
-def start_umount_unit(owned: OwnedMount) -> None:
-    """Start the unit that unmounts at shutdown; where this revision mounted, the mount unit has.
-
-    Raises:
-        MountsError: it does not start.
-    """
-    name = _helper_unit_names(owned.mountpoint)[-1]
-    if is_still_mounted(owned) and (machine.UNIT_DIRECTORY / name).exists():
-        with machine.failing_as(MountsError, f"{owned.mountpoint}: can't set up the mount unit"):
-            machine.systemctl("start", name)
+def _start_umount_unit(mountpoint: str) -> None:
+    """Start the unit that unmounts at shutdown, where an earlier revision mounted, without it."""
+    with machine.failing_as(MountsError, f"{mountpoint}: can't set up the mount unit"):
+        machine.systemctl("start", _helper_unit_names(mountpoint)[-1])
 
 
 def _ensure_directory(mountpoint: str) -> None:
@@ -142,8 +138,18 @@ def _find_trouble(wanted: WantedMount) -> Trouble | None:
     """Find out whether the server answers: by what is mounted, or before it is, by TCP."""
     if machine.mounted_at(wanted.mountpoint) is None:
         return None if is_reachable(wanted.endpoint) else Trouble.SILENT
-    answer = probe.ask(wanted.mountpoint)
+    return _ask(wanted.mountpoint)
+
+
+def _ask(mountpoint: str) -> Trouble | None:
+    answer = probe.ask(mountpoint)
     return answer if isinstance(answer, Trouble) else None
+
+
+def note_trouble(owned: OwnedMount) -> None:
+    """Note what is wrong with a mount that is left as it is."""
+    if is_still_mounted(owned):
+        trouble.note(owned.mountpoint, _ask(owned.mountpoint))
 
 
 def _render_units(wanted: WantedMount) -> dict[str, str]:
@@ -175,12 +181,12 @@ def _render_units(wanted: WantedMount) -> dict[str, str]:
         "umount_unit": umount_unit,
         "trouble": str(trouble.path(wanted.mountpoint)),
     }
-    # The record comes last, so that where it is, the others are too.
+    # The record comes first: what of the others is there by then is known by it.
     return {
+        mount_unit: _render("nfs.mount.j2", mount_unit, values),
         retry_unit: _render("retry.service.j2", retry_unit, values),
         check_unit: _render("check.service.j2", check_unit, values),
         umount_unit: _render("umount.service.j2", umount_unit, values),
-        mount_unit: _render("nfs.mount.j2", mount_unit, values),
     }
 
 
@@ -394,6 +400,12 @@ def abandon(owned: OwnedMount) -> None:
         MountsError: the units can't be removed.
     """
     _forget(owned, stop_mount=False)
+
+
+def finish_removal() -> None:
+    """Have systemd forget units whose files a killed hook has removed, with their records."""
+    with contextlib.suppress(machine.CommandError):  # Nobody comes after.
+        machine.ensure_units({})
 
 
 def _forget(owned: OwnedMount, *, stop_mount: bool) -> None:

@@ -46,7 +46,7 @@ class OwnedMount:
         """Name the units that have it beside one."""
         return tuple(it for it in self.units if it != unit)
 
-    def serves(self, wanted: WantedMount | None) -> bool:
+    def serves(self, wanted: "WantedMount | OwnedMount | None") -> bool:
         """Whether this is the wanted mount, its flags aside: those can change while mounted."""
         return wanted is not None and (
             (self.mountpoint, self.endpoint) == (wanted.mountpoint, wanted.endpoint)

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 import ops
 
 from charms.storage_libs.v0.nfs_interfaces import Permissions, Size
-from plan import WantedMount
+from plan import OwnedMount, WantedMount
 from trouble import Noted, Trouble
 
 
@@ -46,6 +46,8 @@ class Facts:
     is_leaving: bool = False
     """Whether our unit is being removed."""
     wanted: WantedMount | None = None
+    kept: OwnedMount | None = None
+    """What is left as it is, with something wrong: what is wanted can't be known now."""
     is_mounted: bool = False
     """Whether what is wanted is mounted, with the wanted flags."""
     is_there: bool = False
@@ -104,6 +106,8 @@ def status(facts: Facts) -> ops.StatusBase:
         return ops.BlockedStatus("; ".join(blocked + in_use))
     if in_use:
         return ops.WaitingStatus("; ".join(in_use))
+    if facts.noted and (there := facts.wanted or facts.kept):
+        return _trouble_status(facts, facts.noted, there)
     if facts.wanted is None:
         return ops.WaitingStatus(
             f"Waiting for {facts.server} to grant the share: if it takes long, see"
@@ -119,8 +123,6 @@ def _name(users: tuple[str, ...]) -> str:
 
 
 def _mount_status(facts: Facts, wanted: WantedMount) -> ops.StatusBase:
-    if facts.noted:
-        return _trouble_status(facts, facts.noted, wanted)
     if facts.is_mounted and facts.shortfall:
         return ops.WaitingStatus(f"{facts.server}: {facts.shortfall}")
     if facts.is_mounted and facts.ungranted:
@@ -133,7 +135,9 @@ def _mount_status(facts: Facts, wanted: WantedMount) -> ops.StatusBase:
     )
 
 
-def _trouble_status(facts: Facts, noted: Noted, wanted: WantedMount) -> ops.StatusBase:
+def _trouble_status(
+    facts: Facts, noted: Noted, wanted: WantedMount | OwnedMount
+) -> ops.StatusBase:
     since = show_time(noted.since_s)
     if noted.trouble is Trouble.HELD:
         return ops.BlockedStatus(

@@ -11,6 +11,7 @@ import hypothesis
 import pytest
 import yaml
 
+import kernel
 import mounts
 import obstacles
 import probe
@@ -244,6 +245,7 @@ def put_in_place(fake: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "AGENTS", fake.root / "agents")
     for unit in "nfs-client-0", "nfs-client-1":
         (records.AGENTS / f"unit-{unit}").mkdir(parents=True)
+    monkeypatch.setattr(kernel, "find_refusal", lambda: "")
     monkeypatch.setattr(probe, "ask", fake.ask)
     monkeypatch.setattr(mounts, "is_reachable", lambda _: fake.server_answers)
     fake._write_mountinfo()

@@ -92,6 +92,11 @@ class FakeMounts:
         found = machine.Mounted(str(where), endpoint.source, "nfs4", frozenset(flags), "0:30")
         return found if is_there else None
 
+    def note_trouble(self, owned: OwnedMount) -> None:
+        self.noted.pop(owned.mountpoint, None)
+        if not self.is_server_up:
+            self.noted[owned.mountpoint] = Noted(Trouble.SILENT, 1795376400.0)
+
     def remount(self, wanted: WantedMount) -> bool:
         if wanted.mountpoint in self.busy and wanted.mountpoint in self.mounted:
             return False
@@ -583,15 +588,6 @@ def test_a_package_that_can_not_be_had_is_tried_at_each_event(
     assert out.workload_version == "1:2.6.1"
 
 
-def test_a_package_that_is_half_installed_is_an_error(
-    ctx: testing.Context[NfsClientCharm], fake: FakeMounts
-):
-    """Its files are there, so that no other event would try it again."""
-    fake.is_mirror_away = True
-    with pytest.raises(testing.errors.UncaughtCharmError, match="no candidate"):
-        ctx.run(ctx.on.install(), make_state())
-
-
 def test_mount_stays_where_others_can_change_the_way(
     ctx: testing.Context[NfsClientCharm], fake: FakeMounts
 ):
@@ -793,6 +789,34 @@ def test_nothing_is_mounted_from_a_server_that_goes(
     assert (fake.changes, fake.noted) == (changes, noted)
 
 
+def test_a_server_that_goes_and_does_not_answer_is_told(
+    ctx: testing.Context[NfsClientCharm], fake: FakeMounts
+):
+    """As its only unit, removed by force: nobody is left who would say anything else."""
+    state = ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
+    fake.is_server_up = False
+    state = dataclasses.replace(state, relations={*make_state([NOBODY]).relations})
+    out = ctx.run(ctx.on.update_status(), state)
+    said = f"nfs-server has not answered since {TIME}: what uses /data waits"
+    assert out.unit_status == testing.WaitingStatus(said)
+    fake.is_server_up = True
+    assert ctx.run(ctx.on.update_status(), out).unit_status == WAITING
+
+
+def test_what_could_not_be_done_stays_said(
+    ctx: testing.Context[NfsClientCharm], real: conftest.FakeMachine
+):
+    """By those who only look, too: whether it can be done now they don't know."""
+    real.fail = "enable"
+    state = make_state([GRANTED], mountpoint=f"{real.root}/data")
+    before = ctx.run(ctx.on.config_changed(), state)
+    assert "can't set up the mount unit" in before.unit_status.message
+    relation = before.get_relation(1)
+    departed = ctx.on.relation_departed(relation, remote_unit=1, departing_unit=1)
+    for event in ctx.on.action("show-mount"), departed:
+        assert ctx.run(event, before).unit_status == before.unit_status
+
+
 def test_a_departure_mounts_nothing(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
     departed = ctx.on.relation_departed(GRANTED, remote_unit=0, departing_unit=0)
     ctx.run(departed, make_state([GRANTED]))
@@ -956,11 +980,12 @@ def test_a_mount_of_an_earlier_revision_is_unmounted_in_order_at_shutdown(
     real.running.clear()
     ctx.run(ctx.on.update_status(), state)
     assert not real.running
-    real.fail = "start"
+    (real.units / unit).unlink()
+    real.fail = "show"
     out = ctx.run(ctx.on.upgrade_charm(), state)
     assert "can't set up the mount unit" in out.unit_status.message
     real.fail = ""
-    ctx.run(ctx.on.upgrade_charm(), state)
+    ctx.run(ctx.on.update_status(), state)  # Whichever hook it is that can.
     assert real.running == {unit}
 
 
@@ -1043,6 +1068,14 @@ def test_container_that_may_not_mount(ctx: testing.Context[NfsClientCharm], fake
     out = ctx.run(ctx.on.start(), make_state([GRANTED]))
     assert out.unit_status == testing.ActiveStatus()
     assert out.workload_version == "1:2.6.1"
+
+
+def test_container_that_has_the_package_and_may_not_mount(
+    ctx: testing.Context[NfsClientCharm], fake: FakeMounts
+):
+    fake.container, fake.is_mount_refused = "This lxc container may not mount NFS", True
+    out = ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
+    assert out.unit_status == testing.BlockedStatus("This lxc container may not mount NFS")
 
 
 def results_of(

@@ -108,7 +108,46 @@ def test_unit_files(fake: FakeMachine, monkeypatch: pytest.MonkeyPatch):
     assert "ExecStart=/usr/bin/systemctl start /my-data/x\n" in retry
     check = rendered["nfs-client-check-my\\x2ddata-x.service"]
     assert "RequiresMountsFor=/my-data\n" in check
-    assert list(rendered)[-1].endswith(".mount")
+    assert next(iter(rendered)).endswith(".mount")
+
+
+def test_a_package_that_is_half_installed_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(mounts, "MOUNT_NFS", tmp_path / "mount.nfs")
+    monkeypatch.setattr(machine, "INSTALLING", tmp_path)
+    assert not mounts.is_installed()
+    mounts.MOUNT_NFS.touch()
+    assert mounts.is_installed()
+    machine.installing(mounts.PACKAGE).touch()
+    assert not mounts.is_installed()
+
+
+def test_what_is_wrong_with_what_is_left_alone(fake: FakeMachine, wanted: WantedMount):
+    mounts.ensure_mounted(wanted)
+    for is_up, found in ((False, Trouble.SILENT), (True, None)):
+        fake.server_answers = is_up
+        mounts.note_trouble(only_owned())
+        noted = trouble.read(wanted.mountpoint)
+        assert (noted and noted.trouble) == found
+    fake.umount(wanted.mountpoint)
+    fake.server_answers = False
+    mounts.note_trouble(only_owned())
+    assert trouble.read(wanted.mountpoint) is None
+
+
+def test_removed_by_a_killed_hook(fake: FakeMachine, wanted: WantedMount):
+    mounts.ensure_mounted(wanted)
+    fake.umount(wanted.mountpoint)
+    fake.fail = "daemon-reload"
+    with pytest.raises(mounts.MountsError):
+        mounts.unmount(only_owned())
+    assert records.read_owned("nfs-client/0") == ()  # No record leads there any more.
+    mounts.finish_removal()  # Nor is it held up.
+    fake.fail = ""
+    fake.commands.clear()
+    mounts.finish_removal()
+    assert [argv[1] for argv in fake.commands][:1] == ["daemon-reload"]
 
 
 def test_mounts(fake: FakeMachine, wanted: WantedMount, where: Path):
@@ -486,7 +525,7 @@ def test_what_an_earlier_revision_mounted_is_not_touched(fake: FakeMachine, want
     assert only_owned().is_named is False
     assert mounts.ensure_mounted(wanted)
     assert path.read_text() == text
-    assert [argv[1] for argv in fake.commands] == ["daemon-reload"]
+    assert [argv[1] for argv in fake.commands] == ["daemon-reload", "start"]
     assert mounts.is_mounted(wanted)
 
 

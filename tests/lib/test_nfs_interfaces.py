@@ -313,6 +313,37 @@ def test_an_answer_on_the_wire(server: Unit, arguments: dict[str, Any], wire: di
     assert server.own() == wire
 
 
+@pytest.mark.parametrize(
+    ("name", "endpoint", "said"),
+    [
+        pytest.param("/data", ENDPOINT, f"{ENDPOINT} /data", id="granted"),
+        pytest.param("../x", ENDPOINT, "old", id="a slip: what was granted stays"),
+        pytest.param("/data", "", "", id="refused"),
+    ],
+)
+def test_an_answer_says_for_which_name_it_is(server: Unit, name: str, endpoint: str, said: str):
+    server.integrate(remote_app_data={"name": name}, local_app_data={"answers": "old"})
+    there = Endpoint.parse(endpoint) if endpoint else None
+    server.ask(lambda library: library.answer(1, endpoint=there))
+    assert server.own().get("answers", "") == said
+
+
+@pytest.mark.parametrize(
+    ("answers", "name"),
+    [
+        (f"{ENDPOINT} /data", "/data"),
+        (f"{ENDPOINT} a b", "a b"),
+        (f"{MOVED} /data", ""),  # An older server, in this one's place for a while.
+        (ENDPOINT, ""),
+        ("", ""),
+    ],
+)
+def test_a_share_has_the_name_that_it_was_granted_for(client: Unit, answers: str, name: str):
+    client.integrate(remote_app_data={"endpoint": ENDPOINT, "answers": answers})
+    (share,) = client.ask(lambda library: library.shares())
+    assert share.name == name
+
+
 def test_permissions_are_what_the_other_side_says(client: Unit, server: Unit):
     client.integrate(remote_app_data={"endpoint": ENDPOINT, **GRANTED})
     (share,) = client.ask(lambda library: library.shares())
@@ -1482,7 +1513,12 @@ def writer(examples: list[dict[str, Any]]) -> Unit:
 
 
 REQUEST = {"name": "reader", "allowlist": "127.0.0.1", "size": "1"}
-ANSWER = {"endpoint": "nfs://192.0.2.0/srv/nfs/other", "size": "1", "allowlist": "10.0.0.7/32"}
+ANSWER = {
+    "endpoint": "nfs://192.0.2.0/srv/nfs/other",
+    "answers": "nfs://192.0.2.0/srv/nfs/other reader",
+    "size": "1",
+    "allowlist": "10.0.0.7/32",
+}
 
 
 def test_the_examples_understand_one_another(reader: Unit, writer: Unit):

@@ -112,7 +112,7 @@ class NfsClientCharm(ops.CharmBase):
             said = self._relation(share).data[self.app]
             name = said.get("name", "")
             asked = "" if name == said.get(NAMED) else name
-        return name_unnamed(own, asked, share.endpoint, owned)
+        return name_unnamed(own, asked, share, owned)
 
     def _apply(self, plan: Plan, owned: tuple[OwnedMount, ...]) -> None:
         """Make it so, as far as it goes; what is in the way is a fact for the status."""

@@ -73,22 +73,21 @@ def application(unit: str) -> str:
     return unit.partition("/")[0]
 
 
-def name_unnamed(
-    own: str, asked: str, endpoint: Endpoint | None, owned: Iterable[OwnedMount]
-) -> str:
+def name_unnamed(own: str, asked: str, share: Share, owned: Iterable[OwnedMount]) -> str:
     """Name the share of an application that is given no name.
 
     Its own, or the mount point, which was the default of earlier revisions, where that was asked
-    for: the leader knows by what it asked, the others by what they have mounted.
+    for: the leader knows by what it asked, the others by what is answered, or they have mounted.
 
     Args:
         own: the default.
         asked: the name that was asked for before, unless an operator gave it; empty on a unit that
             doesn't lead.
-        endpoint: what the server granted.
+        share: what the server says.
         owned: the mounts that our unit has.
     """
-    before = asked or next((mount.share for mount in owned if mount.endpoint == endpoint), "")
+    mounted = (mount.share for mount in owned if mount.endpoint == share.endpoint)
+    before = asked or share.name or next(mounted, "")
     is_mountpoint = before.startswith("/") and not any(mount.is_named for mount in owned)
     return before if is_mountpoint else own
 
@@ -127,22 +126,20 @@ def decide(
         is_named=bool(config.share_name),
         others=frozenset(it for mount in owned for it in mount.others(unit)),
     )
-    if not share.is_admitted or _is_for_another(wanted, said, owned):
+    if not share.is_admitted or _is_for_another(wanted, share.name, owned):
         return Plan(keep=True)
     return Plan(wanted)
 
 
-def _is_for_another(
-    wanted: WantedMount, said: Mapping[str, str], owned: Iterable[OwnedMount]
-) -> bool:
+def _is_for_another(wanted: WantedMount, answered: str, owned: Iterable[OwnedMount]) -> bool:
     """Whether the endpoint is still the one granted for the name that was asked for before.
 
     Between a change of the name and the server's answer, the old share must not appear at the new
-    mount point. A server that repeats the name that it answers tells the two apart. Where it
-    repeats none, or something else, what is mounted does. The name that nobody gave never changes.
+    mount point. A server says which name it has answered; where it doesn't, what is mounted tells
+    the two apart. The name that nobody gave never changes.
     """
-    if said.get("name") == wanted.share:
-        return False
+    if answered:
+        return answered != wanted.share
     return any(
         mount.endpoint == wanted.endpoint
         and mount.share != wanted.share

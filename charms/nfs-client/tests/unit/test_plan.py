@@ -107,15 +107,13 @@ def test_unreadable_endpoint_is_not_a_withdrawn_one():
     assert decide(UNIT, CONFIG, OWN, Share(1, error="bad"), said, [OWNED]) == Plan(keep=True)
 
 
-@pytest.mark.parametrize(("name", "keep"), [("projects", True), ("other", False), ("?", True)])
-def test_a_repeated_name_tells_whose_answer_it_is(name: str, keep: bool):
+@pytest.mark.parametrize("owned", [[], [OWNED], [replace(OWNED, share="?")]])
+@pytest.mark.parametrize(("name", "keep"), [("projects", True), ("other", False)])
+def test_a_server_says_which_name_it_has_answered(name: str, keep: bool, owned: list[OwnedMount]):
+    """Also where nothing is mounted yet that would say it."""
     config = Config("/other", "other", 10, FLAGS)
-    plan = decide(UNIT, config, OWN, Share(1, ENDPOINT), {"name": name}, [OWNED])
+    plan = decide(UNIT, config, OWN, Share(1, ENDPOINT, name=name), {}, owned)
     assert plan.keep is keep
-
-
-def test_a_repeated_name_holds_up_no_first_mount():
-    assert decide(UNIT, CONFIG, OWN, Share(1, ENDPOINT), {"name": "data"}, []) == Plan(WANTED)
 
 
 OLD = replace(UNNAMED_OWNED, share="/data")
@@ -142,7 +140,21 @@ OLD = replace(UNNAMED_OWNED, share="/data")
     ],
 )
 def test_what_nobody_named(asked: str, owned: list[OwnedMount], name: str):
-    assert name_unnamed(OWN, asked, ENDPOINT, owned) == name
+    assert name_unnamed(OWN, asked, Share(1, ENDPOINT), owned) == name
+
+
+@pytest.mark.parametrize(
+    ("answered", "owned", "name"),
+    [
+        pytest.param("/data", [], "/data", id="refreshed, on a unit that was added"),
+        pytest.param("/data", [replace(OLD, endpoint=MOVED)], "/data", id="the server moved"),
+        pytest.param("/data", [UNNAMED_OWNED], "/data", id="a unit that recorded a guess"),
+        pytest.param(OWN, [OLD], OWN, id="its own, by now"),
+        pytest.param("projects", [OWNED], OWN, id="a name taken back"),
+    ],
+)
+def test_what_nobody_named_is_what_is_answered(answered: str, owned: list[OwnedMount], name: str):
+    assert name_unnamed(OWN, "", Share(1, ENDPOINT, name=answered), owned) == name
 
 
 @pytest.mark.parametrize(

@@ -214,6 +214,7 @@ def test_answers_in_the_form_of_nfs_share():
     _, state = run(lambda it: it.answer(1, ANSWER), relation)
     assert data_of(state, 1) == {
         "endpoint": "nfs://[fd00::1]/srv/nfs/a",
+        "answers": "nfs://[fd00::1]/srv/nfs/a /data",
         "size": "5",
         "error": "no more",
         "allowlist": "10.0.0.1/32",

@@ -189,6 +189,7 @@ def test_a_unit_goes_and_its_storage_comes_back(cluster: Cluster):
         gone = "share /b was on nfs-server/1, which is gone"
         assert cluster.answers[2] == {
             "endpoint": endpoint(1, "/b"),
+            "answers": f"{endpoint(1, '/b')} /b",
             "size": "10",
             "error": gone,
         }

@@ -140,7 +140,7 @@ Plain strings in the application databags. Who doesn't know a key ignores it.
 | provides | `size` | GiB granted, `-1`: no limit; no such key: not said |
 | provides | `error` | why the request as it stands is refused; an endpoint beside it is good |
 | provides | `allowlist` | who may mount by now; no such key: not said |
-| provides | `name` | the name that is answered; from servers that say it |
+| provides | `answers` | the endpoint, a blank, and the name that it was granted for |
 | provides | `owner` | of what was requested, what is granted; no such key: not said |
 | provides | `mode` | the same |
 | provides | `squash` | the same |
@@ -222,7 +222,7 @@ LIBAPI = 0
 
 # Increment this PATCH version before using `charmcraft publish-lib` or reset
 # to 0 if you are raising the major API version
-LIBPATCH = 8
+LIBPATCH = 9
 
 logger = logging.getLogger(__name__)
 
@@ -431,6 +431,9 @@ class Share:
     doesn't say whom it admits."""
     permissions: Permissions = UNSAID
     """What is granted of those that were requested, in the server's words."""
+    name: str = ""
+    """The name that the endpoint was granted for: after a change of the request, that may be the
+    one before. Empty where the server doesn't say (0.8 and before)."""
 
 
 @dataclass(frozen=True)
@@ -844,7 +847,10 @@ class NFSRequires(_Interface):
         is_admitted = not (own and admitted) or any(is_in(network, admitted) for network in own)
         # In the server's words: they are compared with what was requested, and nothing else.
         granted = Permissions(**{key: data.get(key, "") for key in PERMISSIONS})
-        return Share(relation.id, endpoint, size, error, is_admitted, granted)
+        # Beside another endpoint, written by a server of before 0.9, it says nothing.
+        answered, _, name = data.get("answers", "").partition(" ")
+        name = name if answered == data.get("endpoint") else ""
+        return Share(relation.id, endpoint, size, error, is_admitted, granted, name)
 
     def request_share(
         self,
@@ -982,10 +988,16 @@ class NFSProvides(_Interface):
                 where nothing is said they try at once.
             permissions: what is granted of those that were requested.
         """
+        relation = self._led(integration_id)
+        name = _remote_data(relation).get("name", "") if relation else ""
+        name = _try(parse_name, name, "", [])
+        answers = {"answers": f"{endpoint} {name}" if endpoint else ""}
         self._publish(
             integration_id,
             {
                 "endpoint": str(endpoint) if endpoint else "",
+                # What is answered to a name that can't be read is what was answered before.
+                **(answers if name or not endpoint else {}),
                 "size": _written(size),
                 "error": _one_line(error),
                 "allowlist": ",".join(map(str, admitted)),

@@ -170,7 +170,10 @@ class Actions(ops.Object):
                 it for it in before.readers if it not in {application, *map(str, revoked)}
             ),
         )
-        results = self._change(name, after)
+        # Whatever is refused of the share: access that is taken away is not kept for that.
+        outcome = self._server.place({**snapshot.placements, name: after})
+        _raise_unless((), outcome.not_exported)
+        results = self._describe(name, *self._reader.read())
         still = _still_allowed(revoked, name, after, snapshot)
         return {**results, "still-allowed": "; ".join(still)}
 

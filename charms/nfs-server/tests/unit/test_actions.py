@@ -272,6 +272,22 @@ def test_access_that_is_refused_is_not_granted_later(
     assert placements(after) == placements(now)
 
 
+def test_access_is_taken_away_whatever_is_refused(
+    machine: FakeMachine, context: Context, monkeypatch: pytest.MonkeyPatch
+):
+    now = created(context, allowlist="10.9.0.1,10.9.0.3")
+    monkeypatch.setattr(fake_machine.FakeExports, "MAX_ENTRIES", 1)
+    more = parse_allowlist("10.9.0.1,10.9.0.5,10.9.0.7,10.9.0.9")
+    placed = {"/hand": replace(placements(now)["/hand"], grants=more)}
+    peers = replace(now.get_relation(PEERS.id), local_app_data=plain(placed))
+    now = context.run(context.on.config_changed(), replace(now, relations={peers}))
+    assert machine.may_mount() == {"/hand": {"10.9.0.1"}}
+    now = do(context, now, "revoke-access", share="/hand", allowlist="10.9.0.9")
+    assert "2 more addresses" in results(context)["state"]
+    do(context, now, "revoke-access", share="/hand", allowlist="10.9.0.1")
+    assert machine.may_mount() == {}
+
+
 def test_a_share_that_was_refused_before_can_be_taken_over(machine: FakeMachine, context: Context):
     now = context.run(context.on.relation_changed(c := client()), state(c))
     more = with_answer(client(size="1000"), now)

@@ -73,7 +73,9 @@ def application(unit: str) -> str:
     return unit.partition("/")[0]
 
 
-def name_unnamed(own: str, asked: str, share: Share, owned: Iterable[OwnedMount]) -> str:
+def name_unnamed(
+    own: str, before: str, endpoint: Endpoint | None, owned: Iterable[OwnedMount]
+) -> str:
     """Name the share of an application that is given no name.
 
     Its own, or the mount point, which was the default of earlier revisions, where that was asked
@@ -81,13 +83,12 @@ def name_unnamed(own: str, asked: str, share: Share, owned: Iterable[OwnedMount]
 
     Args:
         own: the default.
-        asked: the name that was asked for before, unless an operator gave it; empty on a unit that
-            doesn't lead.
-        share: what the server says.
+        before: on the leader, the name that was asked for before, unless an operator gave it; on
+            the others, the name that was answered.
+        endpoint: what the server granted.
         owned: the mounts that our unit has.
     """
-    mounted = (mount.share for mount in owned if mount.endpoint == share.endpoint)
-    before = asked or share.name or next(mounted, "")
+    before = before or next((mount.share for mount in owned if mount.endpoint == endpoint), "")
     is_mountpoint = before.startswith("/") and not any(mount.is_named for mount in owned)
     return before if is_mountpoint else own
 

@@ -40,6 +40,8 @@ class Clients:
         self._charm = charm
         self._model = charm.model
         self._nfs_share = NFSProvides(charm, NFS_SHARE)
+        self._names: dict[int, str] = {}
+        """The names that were requested, by integration; none that is refused."""
 
     def requests(self, settings: Settings) -> tuple[Request, ...]:
         """Read what the clients ask for, in the order of their integrations."""
@@ -63,6 +65,7 @@ class Clients:
         share, error = self._share(relation, request.name), request.error
         if share == request.name and is_of_model(share):
             share, error = "", _refusal(share)
+        self._names[request.integration_id] = request.name if share else ""
         return Request(
             integration_id=request.integration_id,
             application=request.application,
@@ -130,6 +133,7 @@ class Clients:
                 error=answer.error,
                 admitted=answer.admitted,
                 permissions=answer.permissions,
+                name=self._names.get(integration_id, ""),
             )
         else:
             text = _format_uri(answer.endpoint) if answer.endpoint else ""

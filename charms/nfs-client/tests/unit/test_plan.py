@@ -140,7 +140,7 @@ OLD = replace(UNNAMED_OWNED, share="/data")
     ],
 )
 def test_what_nobody_named(asked: str, owned: list[OwnedMount], name: str):
-    assert name_unnamed(OWN, asked, Share(1, ENDPOINT), owned) == name
+    assert name_unnamed(OWN, asked, ENDPOINT, owned) == name
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_what_nobody_named(asked: str, owned: list[OwnedMount], name: str):
     ],
 )
 def test_what_nobody_named_is_what_is_answered(answered: str, owned: list[OwnedMount], name: str):
-    assert name_unnamed(OWN, "", Share(1, ENDPOINT, name=answered), owned) == name
+    assert name_unnamed(OWN, answered, ENDPOINT, owned) == name
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,7 @@ def test_no_limit_is_told_from_nothing_granted(said: dict[str, str], size: Size)
 
 def test_answers_in_the_form_of_nfs_share():
     relation = share(name="/data", size="5")
-    _, state = run(lambda it: it.answer(1, ANSWER), relation)
+    _, state = run(lambda it: (it.requests(Settings()), it.answer(1, ANSWER)), relation)
     assert data_of(state, 1) == {
         "endpoint": "nfs://[fd00::1]/srv/nfs/a",
         "answers": "nfs://[fd00::1]/srv/nfs/a /data",
@@ -224,6 +224,15 @@ def test_answers_in_the_form_of_nfs_share():
     assert run(lambda it: it.answered(1), told)[0] == replace(ANSWER, admitted=())
     _, state = run(lambda it: it.answer(1, Answer()), told)
     assert not any(data_of(state, 1).values())
+
+
+def test_a_refused_name_is_not_said_to_be_answered():
+    """What it had before stays its own."""
+    said = {"answers": "nfs://[fd00::1]/srv/nfs/a /data"}
+    relation = share(name=f"/data@{MODEL}", size="5")
+    relation = replace(relation, local_app_data=said)
+    _, state = run(lambda it: (it.requests(Settings()), it.answer(1, ANSWER)), relation)
+    assert data_of(state, 1)["answers"] == said["answers"]
 
 
 @pytest.mark.parametrize("size", [NO_LIMIT, Size(5)])

@@ -98,6 +98,7 @@ class WriterCharm(ops.CharmBase):
                     endpoint=self._serve(request),
                     size=request.size,
                     admitted=request.networks,
+                    name=request.name,
                 )
 
     def _serve(self, request: ShareRequest) -> Endpoint:
@@ -976,6 +977,7 @@ class NFSProvides(_Interface):
         error: str = "",
         admitted: Iterable[Network] = (),
         permissions: Permissions = UNSAID,
+        name: str = "",
     ) -> None:
         """Say all that is to be said to a client; what is not given is withdrawn. On the leader.
 
@@ -987,16 +989,14 @@ class NFSProvides(_Interface):
             admitted: who may mount by now. Units that are not among them wait until they are;
                 where nothing is said they try at once.
             permissions: what is granted of those that were requested.
+            name: for which the endpoint was granted. Empty: what was said of that stays, as for a
+                request whose name can't be read.
         """
-        relation = self._led(integration_id)
-        name = _remote_data(relation).get("name", "") if relation else ""
-        name = _try(parse_name, name, "", [])
         answers = {"answers": f"{endpoint} {name}" if endpoint else ""}
         self._publish(
             integration_id,
             {
                 "endpoint": str(endpoint) if endpoint else "",
-                # What is answered to a name that can't be read is what was answered before.
                 **(answers if name or not endpoint else {}),
                 "size": _written(size),
                 "error": _one_line(error),

@@ -38,7 +38,7 @@ class NfsClientCharm(ops.CharmBase):
         self.nfs_share = NFSRequires(self, NFS_SHARE)
         self._leaves_now = False
         self._left: list[str] = []
-        self._has_looked = True
+        self._has_looked = False
         relation = self.on[NFS_SHARE]
         framework.observe(self.on.install, self._on_install)
         framework.observe(self.on.upgrade_charm, self._on_install)
@@ -63,6 +63,7 @@ class NfsClientCharm(ops.CharmBase):
         framework.observe(self.on.collect_unit_status, self._on_collect_unit_status)
 
     def _on_install(self, _: ops.EventBase) -> None:
+        self._has_looked = True
         # Here, as only a hook that installs should take the time.
         from nfs_charms import packages
 
@@ -78,6 +79,7 @@ class NfsClientCharm(ops.CharmBase):
         self.unit.set_workload_version(version)
 
     def _reconcile(self, event: ops.EventBase) -> None:
+        self._has_looked = True
         # One has just tried, the other may be of a unit that goes.
         is_no_time = isinstance(event, ops.UpgradeCharmEvent | ops.RelationBrokenEvent)
         if not mounts.is_installed() and not is_no_time:
@@ -107,12 +109,12 @@ class NfsClientCharm(ops.CharmBase):
     def _name_unnamed(self, share: Share, owned: tuple[OwnedMount, ...]) -> str:
         own = own_share_name(self.model.name, self.app.name)
         # Juju lets nobody but the leader read what its own application says.
-        asked = ""
+        before = share.name
         if self.unit.is_leader():
             said = self._relation(share).data[self.app]
             name = said.get("name", "")
-            asked = "" if name == said.get(NAMED) else name
-        return name_unnamed(own, asked, share, owned)
+            before = "" if name == said.get(NAMED) else name
+        return name_unnamed(own, before, share.endpoint, owned)
 
     def _apply(self, plan: Plan, owned: tuple[OwnedMount, ...]) -> None:
         """Make it so, as far as it goes; what is in the way is a fact for the status."""
@@ -150,14 +152,12 @@ class NfsClientCharm(ops.CharmBase):
     def _on_departed(self, event: ops.RelationDepartedEvent) -> None:
         """Unmount if it is us who leave; what a server does that loses a unit, its data says."""
         if event.departing_unit == self.unit:
-            self._leaves_now = True
+            self._leaves_now = self._has_looked = True
             self._apply(Plan(), records.read_owned(self.unit.name))
-        else:
-            self._has_looked = False
 
     def _on_stop(self, _: ops.StopEvent | ops.RemoveEvent) -> None:
         """Leave nothing behind, or what is in use."""
-        self._leaves_now = True
+        self._leaves_now = self._has_looked = True
         for mount in records.read_owned(self.unit.name):
             is_ours_alone = not mount.others(self.unit.name)
             has_left = self._try(self._leave, mount)
@@ -172,7 +172,6 @@ class NfsClientCharm(ops.CharmBase):
         mounts.finish_removal()
 
     def _on_show_mount(self, event: ops.ActionEvent) -> None:
-        self._has_looked = False
         owned = records.read_owned(self.unit.name)
         if owned:
             event.set_results(_describe(owned[0]))
@@ -180,6 +179,7 @@ class NfsClientCharm(ops.CharmBase):
             event.fail(f"{self.unit.name} has no mount: {self._status().message}")
 
     def _on_remount(self, event: ops.ActionEvent) -> None:
+        self._has_looked = True
         try:
             self._remount(event)
         except mounts.MountsError as error:
@@ -204,6 +204,7 @@ class NfsClientCharm(ops.CharmBase):
             event.set_results({"mountpoint": wanted.mountpoint, "state": "mounted"})
 
     def _on_force_umount(self, event: ops.ActionEvent) -> None:
+        self._has_looked = True
         mountpoint = event.params["mountpoint"]
         mounted = {
             mount.mountpoint: mount
@@ -264,7 +265,8 @@ class NfsClientCharm(ops.CharmBase):
         obstacle = _find_obstacle(wanted, owned)
         in_use = () if plan.keep or obstacle else self._find_in_use(plan, owned)
         is_mounted = wanted is not None and mounts.is_mounted(wanted)
-        kept = next((it for it in owned if plan.keep and trouble.read(it.mountpoint)), None)
+        left = [it for it in owned if plan.keep and mounts.is_still_mounted(it)]
+        kept = next((it for it in left if trouble.read(it.mountpoint)), None)
         shown = wanted or kept
         noted = trouble.read(shown.mountpoint) if shown and not obstacle and not in_use else None
         is_stale = noted is not None and noted.trouble is Trouble.STALE

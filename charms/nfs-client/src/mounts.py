@@ -181,13 +181,16 @@ def _render_units(wanted: WantedMount) -> dict[str, str]:
         "umount_unit": umount_unit,
         "trouble": str(trouble.path(wanted.mountpoint)),
     }
-    # The record comes first: what of the others is there by then is known by it.
-    return {
-        mount_unit: _render("nfs.mount.j2", mount_unit, values),
+    record = {mount_unit: _render("nfs.mount.j2", mount_unit, values)}
+    others = {
         retry_unit: _render("retry.service.j2", retry_unit, values),
         check_unit: _render("check.service.j2", check_unit, values),
         umount_unit: _render("umount.service.j2", umount_unit, values),
     }
+    # First, so that what is there of the others is known by it; but one that is mounted at boot
+    # needs them.
+    is_new = records.read(records.unit_file(wanted.mountpoint)) is None
+    return {**record, **others} if is_new else {**others, **record}
 
 
 def _render(template: str, unit: str, values: Mapping[str, str]) -> str:

@@ -26,7 +26,7 @@ from charms.storage_libs.v0.nfs_interfaces import (
     sorted_networks,
 )
 from maintenance import RefusedError
-from placement import Decision, Snapshot
+from placement import Snapshot
 from plan import Plan, decide, too_many
 from reconciler import Reconciler
 from values import (
@@ -135,17 +135,19 @@ class Actions(ops.Object):
         if size < there.size:
             raise RefusedError(room.shrinking(name, size, there.size))
         report = snapshot.reports[before.unit]
-        is_short = size.is_limited and size.gib - there.size.gib > report.free
-        if is_short or room.is_unbounded(size, is_on_root=report.is_on_root):
+        # An application may request more: then that is what the share is to have.
+        most = max(size, snapshot.wanted[name].size)
+        is_short = most.is_limited and most.gib - there.size.gib > report.free
+        if is_short or room.is_unbounded(most, is_on_root=report.is_on_root):
             reason = room.refusal(
                 name,
-                size,
+                most,
                 report.free,
                 is_on_root=report.is_on_root,
                 has_deleted=bool(report.restorable),
             )
             raise RefusedError(reason)
-        return self._change(name, replace(before, size=size), is_size=True)
+        return self._change(name, replace(before, size=size))
 
     def _grant_access(self, params: Params) -> Results:
         name = _parsed(parse_share_name, params["share"])
@@ -172,7 +174,7 @@ class Actions(ops.Object):
         )
         # Whatever is refused of the share: access that is taken away is not kept for that.
         outcome = self._server.place({**snapshot.placements, name: after})
-        _raise_unless((), outcome.not_exported)
+        _refuse(outcome.not_exported)
         results = self._describe(name, *self._reader.read())
         still = _still_allowed(revoked, name, after, snapshot)
         return {**results, "still-allowed": "; ".join(still)}
@@ -182,7 +184,8 @@ class Actions(ops.Object):
         snapshot, _ = self._reader.read()
         before = _placed(name, snapshot)
         # What its unit said last may be older than the share: it has it, until it says otherwise.
-        if before.uuid and not placement.why_lost(name, snapshot):
+        is_renamed = placement.is_renamed(name, before, snapshot.reports)
+        if before.uuid and not (is_renamed or placement.why_lost(name, snapshot)):
             raise RefusedError(
                 f"share {name} is on {before.unit}: use delete-share to delete its data"
             )
@@ -230,14 +233,14 @@ class Actions(ops.Object):
         state = "clean" if is_clean else "has errors; repair=true repairs them"
         return {"name": image.name, "state": state, "e2fsck": said}
 
-    def _change(self, name: str, after: Placement, *, is_size: bool = False) -> Results:
+    def _change(self, name: str, after: Placement) -> Results:
         """Decide something of a share by an action, if it can be, and make it so.
 
-        What was refused before, which is its size, has nothing to do with the rest.
+        Nothing is recorded of what is to be refused: it would be done as soon as it can be. What
+        was wrong before has nothing to do with it.
         """
         snapshot, _ = self._reader.read()
         before = snapshot.reported(name)
-        known = {before.error} if is_size else {before.error, before.refusal}
         changed = {**snapshot.placements, name: after}
         wanted = placement.wanted(snapshot.requests, changed)
         count = len(wanted[name].own_networks)
@@ -245,12 +248,16 @@ class Actions(ops.Object):
         if count > max(had, exports.MAX_ENTRIES):  # Else nobody could mount it any more.
             raise RefusedError(too_many(name, count, exports.MAX_ENTRIES))
         decision = placement.decide(changed, wanted, snapshot.reports, snapshot.gone)
-        # Nothing is recorded of what is to be refused: it would be done as soon as it can be.
-        _raise_unless(known, decision.refusals.get(name, ""), _foresee(name, decision, snapshot))
+        _refuse(decision.refusals.get(name, ""))
+        if count > had:
+            planned = replace(snapshot, placements=decision.placements)
+            _refuse(decide(planned, exports.MAX_ENTRIES).too_many.get(name, ""))
         outcome = self._server.place(decision.placements)
         snapshot, plan = self._reader.read()
         report = snapshot.reported(name)
-        _raise_unless(known, report.refusal, report.error, outcome.not_exported)
+        _refuse("" if before.refusal else report.refusal)
+        _refuse("" if before.error else report.error)
+        _refuse(outcome.not_exported)
         return self._describe(name, snapshot, plan)
 
     def _own(self, name: str) -> Image:
@@ -307,18 +314,10 @@ class Actions(ops.Object):
         }
 
 
-def _foresee(name: str, decision: Decision, snapshot: Snapshot) -> str:
-    """Say why the unit of a share will refuse what is decided; another one's word is its last."""
-    after = replace(snapshot, placements=decision.placements)
-    if after.placement(name).unit != snapshot.unit:
-        return snapshot.reported(name).refusal
-    return decide(after, exports.MAX_ENTRIES).refusals.get(name, "")
-
-
-def _raise_unless(known: Collection[str], *reasons: str) -> None:
-    for reason in reasons:
-        if reason and reason not in known:
-            raise RefusedError(reason)
+def _refuse(reason: str) -> None:
+    """Refuse for a reason; empty: there is none."""
+    if reason:
+        raise RefusedError(reason)
 
 
 def _describe_grants(placed: Placement) -> list[str]:

@@ -587,6 +587,12 @@ def is_missing(name: str, placement: Placement, reports: Reports) -> bool:
     return bool(placement.uuid) and is_said and held(name, placement, reports) is None
 
 
+def is_renamed(name: str, placement: Placement, reports: Reports) -> bool:
+    """Whether the unit of a share says that it has its image under another name."""
+    shares = _report(reports, placement.unit).shares
+    return any(it.uuid == placement.uuid for other, it in shares.items() if other != name)
+
+
 def held(name: str, placement: Placement, reports: Reports) -> ShareReport | None:
     """Find what the unit says that has the image of a share; None if it says nothing."""
     share = _report(reports, placement.unit).shares.get(name)

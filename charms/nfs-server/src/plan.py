@@ -35,7 +35,7 @@ class Plan:
     work: tuple[Work, ...]
     """What is to be made and to be grown."""
     refusals: Mapping[str, str]
-    """Why shares of this unit can't be as they are requested by whose they are."""
+    """Why shares of this unit can't be as large as they are requested by whose they are."""
     unused: tuple[Image, ...]
     """Made here for shares that are other images for sure, and never exported."""
     misplaced: tuple[str, ...]
@@ -43,6 +43,8 @@ class Plan:
     missing: tuple[str, ...]
     """Shares that were made here, and whose images are not here any more."""
     exports: Mapping[str, Export]
+    too_many: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Why not all clients are admitted that are requested by whose shares are."""
     left_out: Mapping[str, str] = field(default_factory=dict[str, str])
     """Why not all clients are admitted that others request shares for."""
     permissions: Mapping[str, Permissions] = field(default_factory=dict[str, Permissions])
@@ -74,7 +76,8 @@ def decide(snapshot: Snapshot, max_entries: int) -> Plan:
     return Plan(
         images=images,
         work=work,
-        refusals={**refusals, **too_many},
+        refusals=refusals,
+        too_many=too_many,
         left_out=left_out,
         unused=tuple(it for it in others if _is_unused(it, snapshot)),
         misplaced=tuple(
@@ -288,7 +291,7 @@ def report(snapshot: Snapshot, plan: Plan, failures: Mapping[str, str]) -> Repor
         failures: why work on shares failed.
     """
     first = first_report(snapshot)
-    names = {*first.shares, *plan.refusals, *failures}
+    names = {*first.shares, *plan.refusals, *plan.too_many, *failures}
     return replace(
         first,
         shares={name: _share_report(name, snapshot, plan, failures) for name in sorted(names)},
@@ -300,7 +303,8 @@ def _share_report(
     name: str, snapshot: Snapshot, plan: Plan, failures: Mapping[str, str]
 ) -> ShareReport:
     image = snapshot.found.images.get(name)
-    refusal = placement.joined(plan.refusals.get(name, ""), failures.get(name, ""))
+    reasons = (it.get(name, "") for it in (plan.refusals, plan.too_many, failures))
+    refusal = placement.joined(*reasons)
     if image is None:
         return ShareReport(refusal=refusal)
     if name not in plan.images:

@@ -296,14 +296,30 @@ def test_a_share_that_was_refused_before_can_be_taken_over(machine: FakeMachine,
     assert "1000G requested" in results(context)["state"]
 
 
-def test_a_share_that_another_unit_said_can_not_grow(machine: FakeMachine, context: Context):
+def test_what_another_unit_said_is_no_reason(machine: FakeMachine, context: Context):
+    """It may be of something else; but what room it has is."""
     machine.goal = {"nfs-server/0": "active", OTHER: "active"}
-    there = Report(50, shares={"/hand": ShareReport("u1", Size(10), "share /hand: bad")})
-    now = with_peers(state(), {"/hand": Placement(OTHER, "u1", is_manual=True)}, there)
-    said, after = refused_with(context, now, "resize-share", share="/hand", size=20)
-    assert said == "share /hand: bad"
-    assert placements(after)["/hand"].size != Size(20)
-    do(context, now, "grant-access", share="/hand", allowlist="10.9.0.1")
+    there = Report(50, shares={"/data": ShareReport("u1", Size(10), "share /data: bad")})
+    placed = Placement(OTHER, "u1", "app1", is_manual=True)
+    now = with_peers(state(client()), {"/data": placed}, there)
+    after = do(context, now, "resize-share", share="/data", size=20)
+    assert placements(after)["/data"].size == Size(20)
+    do(context, now, "grant-access", share="/data", allowlist="10.9.0.1")
+    now = with_peers(state(client(size="1000")), {"/data": placed}, there)
+    said, after = refused_with(context, now, "resize-share", share="/data", size=20)
+    assert said == "share /data: 1000G requested, 50G free"
+    assert placements(after)["/data"].size != Size(20)
+
+
+def test_too_many_addresses_are_no_reason_not_to_grow(
+    machine: FakeMachine, context: Context, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(fake_machine.FakeExports, "MAX_ENTRIES", 1)
+    c = client(allowlist="10.9.0.1,10.9.0.3")
+    now = context.run(context.on.relation_changed(c), state(c))
+    assert "more addresses" in answers(now)[1]["error"]
+    do(context, now, "resize-share", share="/data", size=20)
+    assert machine.sizes() == {"/data": 20}
 
 
 def test_why_a_share_is_nowhere(machine: FakeMachine, context: Context):

@@ -235,16 +235,16 @@ def test_exports_are_limited():
         request(3, "/b", clients="10.2.0.1"),
     )
     it = snapshot(*images, placements=placements, requests=requests)
-    assert decide(it, 5).refusals == {}
+    assert decide(it, 5).too_many == {}
     made = decide(it, 4)
     # In the order of the integrations, and what still fits is exported.
     assert list(made.exports) == ["/a", "/c"]
-    assert made.refusals == {
+    assert made.too_many == {
         "/b": "share /b: 1 more addresses and networks, and nfs-server exports to 4 at most: use"
         " networks instead of addresses"
     }
     assert list(decide(it, 3).exports) == ["/b", "/c"]
-    assert plan.report(it, made, {}).shares["/b"].refusal == made.refusals["/b"]
+    assert plan.report(it, made, {}).shares["/b"].refusal == made.too_many["/b"]
 
 
 def test_what_is_exported_stays_so_whatever_others_request():
@@ -257,10 +257,10 @@ def test_what_is_exported_stays_so_whatever_others_request():
     made = decide(replace(it, requests=(more, others)), 3)
     assert made.exports["/b"].networks == others.clients
     assert made.exports["/a"].networks == parse_allowlist("10.0.0.1")
-    assert made.refusals["/a"].startswith("share /a: 2 more addresses and networks")
+    assert made.too_many["/a"].startswith("share /a: 2 more addresses and networks")
     # A revision that knew no limit may have exported more: that is refused nobody.
     made = decide(it, 1)
-    assert (len(made.exports), made.refusals) == (2, {})
+    assert (len(made.exports), made.too_many) == (2, {})
     # Of another image of that name nothing was exported.
     moved = replace(it, reports={A: Report(shares={"/b": ShareReport("u9", networks=NETWORKS)})})
     assert list(decide(replace(moved, requests=(more, others)), 3).exports) == ["/a"]
@@ -296,7 +296,7 @@ def test_what_is_exported_stays_so_in_other_words(before: str, after: str):
     more = _request_of(1, "/a", "10.1.0.1,10.1.0.3")
     made = decide(replace(it, requests=(more, _request_of(2, "/b", after))), 2)
     assert made.exports["/a"].networks == parse_allowlist("10.1.0.1")
-    assert made.refusals.keys() == {"/a"}
+    assert made.too_many.keys() == {"/a"}
     stay = parse_allowlist(after)
     assert all(is_in(each, made.exports["/b"].networks) for each in stay)
 
@@ -318,7 +318,7 @@ def test_to_say_it_in_more_words_is_to_request_more():
     many = ",".join(f"10.1.0.{n}" for n in range(0, 16, 2))
     made = decide(replace(it, requests=(_request_of(1, "/a", many),)), 3)
     assert made.exports["/a"].networks == parse_allowlist("10.1.0.0")
-    assert made.refusals["/a"].startswith("share /a: 7 more ")
+    assert made.too_many["/a"].startswith("share /a: 7 more ")
 
 
 def test_what_stays_word_for_word_comes_before_parts_of_the_rest():
@@ -327,7 +327,7 @@ def test_what_stays_word_for_word_comes_before_parts_of_the_rest():
     parts = _request_of(1, "/a", "10.1.0.0/16,10.128.0.0/9,fd00::/8")
     made = decide(replace(it, requests=(parts,)), 2)
     assert made.exports["/a"].networks == parse_allowlist("10.1.0.0/16,fd00::/8")
-    assert made.refusals["/a"].startswith("share /a: 1 more ")
+    assert made.too_many["/a"].startswith("share /a: 1 more ")
 
 
 def test_a_guest_that_grows_too_much_keeps_what_it_has_and_is_told():
@@ -639,7 +639,7 @@ def test_never_more_entries_than_allowed(
         assert sum(len(its.networks) for its in made.exports.values()) <= max_entries
         # None is left out for nothing.
         empty = {f"/{n}" for n, its in enumerate(networks) if not its}
-        assert made.exports.keys() | made.refusals.keys() | empty == placements.keys()
+        assert made.exports.keys() | made.too_many.keys() | empty == placements.keys()
         for name in exported.keys() & it.wanted.keys():
             stays = {*exported[name].networks} & {*it.wanted[name].networks}
             assert not stays or stays <= {*made.exports[name].networks}

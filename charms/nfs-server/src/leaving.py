@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 def leave_storage(reader: Reader) -> None:
     """Leave no export and no mount, when the storage goes; every image stays."""
-    if reader.other_unit:
+    if not claim.is_held(reader.claim):  # What is there is another's.
         return
     _withdraw()
     images.forget_mounted()
@@ -35,7 +35,7 @@ def leave_storage(reader: Reader) -> None:
 
 def leave_machine(reader: Reader) -> None:
     """Leave nothing of the charm behind, but for the images."""
-    if reader.other_unit:
+    if not claim.is_held(reader.claim):  # What is there is another's.
         return
     with _undoing():
         monitoring.remove()

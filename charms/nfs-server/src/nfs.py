@@ -44,7 +44,9 @@ NFSCONF = "/usr/sbin/nfsconf"
 DPKG_QUERY = "/usr/bin/dpkg-query"
 MODPROBE = "/usr/sbin/modprobe"
 FILESYSTEMS = Path("/proc/filesystems")
-# On the root disk, also after the charm: rpcbind came with the server, nobody else had it.
+# There while it listens.
+RPCBIND_SOCKET = Path("/run/rpcbind.sock")
+# On the root disk, also after the charm: rpcbind came with the server.
 RPCBIND_IS_OURS = Path("/var/lib/nfs-server-charm/rpcbind")
 # The name of the container's manager, such as lxc, written by systemd (systemd's documentation,
 # CONTAINER_INTERFACE).
@@ -148,7 +150,8 @@ def write_configuration(settings: Settings) -> bool:
         name: machine.render(TEMPLATES / template, machine.UNIT_DIRECTORY / name)
         for name, template in UNITS.items()
     }
-    if RPCBIND_IS_OURS.exists() or not RPCBIND.exists():  # Else somebody may be using it.
+    is_ours = RPCBIND_IS_OURS.exists() and not RPCBIND_SOCKET.exists()
+    if is_ours or not RPCBIND.exists():  # Else somebody may be using it.
         units |= _govern_rpcbind()
     with machine.failing_as(NfsError, "the NFS server's settings can't be written"):
         changed = machine.write_atomically(CONFIGURATION, text)
@@ -352,7 +355,7 @@ def _restart(is_nfsv3: bool) -> None:
 
 def _prepare(is_nfsv3: bool) -> None:
     """Have what NFSv3 needs be ready before the server starts; or not run, where it is ours."""
-    if _governs_rpcbind() and not is_nfsv3:
+    if _governs_rpcbind() and RPCBIND.exists() and not is_nfsv3:
         machine.systemctl("stop", *NFSV3_UNITS)
     _set_lockd_ports(is_nfsv3)
 
@@ -399,6 +402,7 @@ def remove(*, is_used_by_others: bool) -> None:
             machine.systemctl("disable", "--now", SERVICE)
         CONFIGURATION.unlink(missing_ok=True)
         LOCKD_CONFIGURATION.unlink(missing_ok=True)
-        if _governs_rpcbind():
+        if _governs_rpcbind() and RPCBIND.exists():
             machine.write_atomically(RPCBIND_IS_OURS, "")
+            machine.systemctl("stop", *NFSV3_UNITS)
         machine.remove_units([*UNITS, *NFSV3_DROP_INS])

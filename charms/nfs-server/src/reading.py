@@ -54,7 +54,9 @@ class Reader:
 
     @functools.cached_property
     def _settings(self) -> tuple[Settings | None, str]:
-        return settings.read(self._charm.config)
+        found, bad = settings.read(self._charm.config)
+        # What another unit left on this machine is in force for nobody.
+        return (None, bad) if bad and not claim.is_held(self.claim) else (found, bad)
 
     @property
     def recorded(self) -> Placements:

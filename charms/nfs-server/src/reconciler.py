@@ -48,7 +48,7 @@ class Reconciler:
     def install(self) -> Outcome:
         """Have the NFS server installed, if this machine is to be this unit's."""
         outcome = Outcome(other_unit=self.reader.other_unit, not_set=self.reader.not_set)
-        if outcome.has_machine and not nfs.is_running():
+        if outcome.has_machine and not (nfs.is_running() or claim.is_held(self.reader.claim)):
             outcome = replace(outcome, not_installed=nfs.find_refusal())
         if outcome.has_machine and not nfs.is_installed():
             outcome = replace(outcome, not_installed=self._install())

@@ -334,11 +334,17 @@ def test_bad_setting_leaves_the_last_good_ones_in_force(machine: FakeMachine, co
 def test_nothing_is_done_by_bad_settings_where_none_were_good(
     machine: FakeMachine, context: Context
 ):
-    """As on a unit that is added meanwhile: the defaults may open what the others keep closed."""
+    """As on a unit that is added meanwhile: the defaults may open what the others keep closed.
+
+    And so may what an application that had the machine before has left there.
+    """
     machine.is_installed = machine.is_running = False
+    charm_settings.keep(charm_settings.Settings(nfsv3=True))
     wanted = configured(state(client()), squash="root", threads=5000)
     said = "threads 5000: use 1 to 1024, or 0 for a number that fits the machine"
-    for event in (context.on.install(), context.on.relation_changed(relation_in(wanted, 1))):
+    changed = context.on.relation_changed(relation_in(wanted, 1))
+    bad = wanted
+    for event in (context.on.install(), changed):
         bad = context.run(event, wanted)
         assert bad.unit_status == ops.BlockedStatus(said)
         assert machine.changes == []
@@ -349,6 +355,16 @@ def test_nothing_is_done_by_bad_settings_where_none_were_good(
     assert machine.squash == "root"
     assert machine.sizes() == {"/data": 10}
     assert good.unit_status == ops.ActiveStatus()
+
+
+def test_who_never_had_the_machine_leaves_it_as_it_is(machine: FakeMachine, context: Context):
+    """The NFS server on it is an operator's."""
+    wanted = configured(state(), threads=5000)
+    for event in (context.on.config_changed(), context.on.storage_detaching(SHARES)):
+        context.run(event, wanted)
+    context.run(context.on.stop(), wanted)
+    assert machine.changes == []
+    assert machine.is_running
 
 
 def test_overcommitted(machine: FakeMachine, context: Context):

@@ -85,6 +85,7 @@ class Host:
         self.packages.add(package)
         nfs.EXPORTFS.parent.mkdir(parents=True, exist_ok=True)
         nfs.EXPORTFS.touch()
+        nfs.RPCBIND.touch()
         # As Debian's packages do, the service starts at once.
         self._start(())
         return "1:2.6.4-3ubuntu5"
@@ -122,6 +123,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
         (nfs, "EXPORTFS"),
         (nfs, "RPCBIND"),
         (nfs, "RPCBIND_IS_OURS"),
+        (nfs, "RPCBIND_SOCKET"),
         (machine, "UNIT_DIRECTORY"),
         (machine, "INSTALLING"),
     ):
@@ -169,13 +171,24 @@ def test_install_leaves_rpcbind_to_its_users(host: Host):
     assert not host.stopped & set(nfs.NFSV3_UNITS)
 
 
-def test_rpcbind_of_an_earlier_deployment_is_governed_again(host: Host):
-    nfs.install(DEFAULTS)
-    nfs.RPCBIND.touch()  # It came with the server, and stays with it.
+@pytest.mark.parametrize("is_used", [False, True])
+def test_rpcbind_of_an_earlier_deployment_is_governed_again(host: Host, is_used: bool):
+    """It came with the server, and stays with it: until somebody uses it, as after a boot."""
+    nfs.install(V3)
+    nfs.RPCBIND_SOCKET.parent.mkdir(parents=True)
+    nfs.RPCBIND_SOCKET.touch()
+    assert not nfs.write_configuration(V3)
     nfs.remove(is_used_by_others=False)
     assert governed() == set()
-    nfs.install(DEFAULTS)
-    assert governed() == {"rpcbind.service", "rpcbind.socket", "rpc-statd.service"}
+    assert host.stopped >= set(nfs.NFSV3_UNITS)
+    if not is_used:
+        nfs.RPCBIND_SOCKET.unlink()
+    host.stopped.clear()
+    nfs.write_configuration(DEFAULTS)
+    nfs.ensure_running(DEFAULTS)
+    units = {"rpcbind.service", "rpcbind.socket", "rpc-statd.service"}
+    assert governed() == (set() if is_used else units)
+    assert host.stopped == (set() if is_used else units)
 
 
 def test_install_fails(host: Host):
@@ -325,7 +338,7 @@ def test_ensure_running(host: Host):
 @pytest.mark.parametrize("settings", [DEFAULTS, V3])
 def test_nfsv3_ends_also_where_the_server_was_stopped_meanwhile(host: Host, settings: Settings):
     """By a hook that was killed between the two, or by another hand."""
-    apply(V3)
+    nfs.install(V3)
     nfs.THREADS.write_text("0\n")
     host.is_active = False
     nfs.write_configuration(settings)

@@ -277,7 +277,7 @@ async def test_a_machine_that_is_rebooted_by_hand_is_to_be_started_again(machine
     await machine.boot()
     # dbus may be ended before logind's answer has come, here as on any machine.
     said = await output_of(machine, "cat /root/said")
-    assert said in ("", "Call to Reboot failed: Connection reset by peer\n")
+    assert said == "" or said.startswith("Call to Reboot failed: ")
 
 
 async def test_power_cut_loses_what_was_not_synced(machine):

@@ -317,12 +317,12 @@ def test_an_answer_on_the_wire(server: Unit, arguments: dict[str, Any], wire: di
     ("name", "endpoint", "said"),
     [
         pytest.param("/data", ENDPOINT, f"{ENDPOINT} /data", id="granted"),
-        pytest.param("", ENDPOINT, "old", id="a slip: what was granted stays"),
+        pytest.param("", ENDPOINT, f"{ENDPOINT} /old", id="a slip: what was granted stays"),
         pytest.param("/data", "", "", id="refused"),
     ],
 )
 def test_an_answer_says_for_which_name_it_is(server: Unit, name: str, endpoint: str, said: str):
-    server.integrate(remote_app_data={"name": "/x"}, local_app_data={"answers": "old"})
+    server.integrate(remote_app_data={"name": "/x"}, local_app_data={"answers": f"{MOVED} /old"})
     there = Endpoint.parse(endpoint) if endpoint else None
     server.ask(lambda library: library.answer(1, endpoint=there, name=name))
     assert server.own().get("answers", "") == said

@@ -992,12 +992,13 @@ class NFSProvides(_Interface):
             name: for which the endpoint was granted. Empty: what was said of that stays, as for a
                 request whose name can't be read.
         """
-        answers = {"answers": f"{endpoint} {name}" if endpoint else ""}
+        if not name and (relation := self._led(integration_id)):
+            name = relation.data[self.app].get("answers", "").partition(" ")[2]
         self._publish(
             integration_id,
             {
                 "endpoint": str(endpoint) if endpoint else "",
-                **(answers if name or not endpoint else {}),
+                "answers": f"{endpoint} {name}" if endpoint and name else "",
                 "size": _written(size),
                 "error": _one_line(error),
                 "allowlist": ",".join(map(str, admitted)),

@@ -257,6 +257,8 @@ class Actions(ops.Object):
         report = snapshot.reported(name)
         _refuse("" if before.refusal else report.refusal)
         _refuse("" if before.error else report.error)
+        failure = outcome.failures.get(name, "")
+        _refuse("" if failure in before.refusal else failure)
         _refuse(outcome.not_exported)
         return self._describe(name, snapshot, plan)
 

@@ -318,8 +318,12 @@ def test_too_many_addresses_are_no_reason_not_to_grow(
     c = client(allowlist="10.9.0.1,10.9.0.3")
     now = context.run(context.on.relation_changed(c), state(c))
     assert "more addresses" in answers(now)[1]["error"]
-    do(context, now, "resize-share", share="/data", size=20)
+    now = do(context, now, "resize-share", share="/data", size=20)
     assert machine.sizes() == {"/data": 20}
+    machine.failing = {"/data"}
+    assert (
+        refused(context, now, "resize-share", share="/data", size=30) == "share /data: it failed"
+    )
 
 
 def test_why_a_share_is_nowhere(machine: FakeMachine, context: Context):

@@ -57,6 +57,11 @@ def is_held(mine: Claim) -> bool:
     return _read().is_by(mine)
 
 
+def is_free() -> bool:
+    """Whether nobody has claimed the machine: an older revision did not."""
+    return not CLAIM.exists()
+
+
 def take(mine: Claim) -> None:
     """Claim this machine, which no other unit has."""
     held = _read()

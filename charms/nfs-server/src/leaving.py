@@ -21,12 +21,12 @@ logger = logging.getLogger(__name__)
 
 def leave_storage(reader: Reader) -> None:
     """Leave no export and no mount, when the storage goes; every image stays."""
-    if not claim.is_held(reader.claim):  # What is there is another's.
+    if not reader.has_machine:
         return
     _withdraw()
     images.forget_mounted()
     if reader.is_leaving:  # Juju may run no further hook.
-        leave_machine(reader)
+        _leave_machine()
     if reader.peers.is_there:
         # The leader has to know that its shares are not here before another unit has them.
         missing = plan.report_of_missing(reader.unit, reader.peers.read_placements())
@@ -34,9 +34,13 @@ def leave_storage(reader: Reader) -> None:
 
 
 def leave_machine(reader: Reader) -> None:
-    """Leave nothing of the charm behind, but for the images."""
-    if not claim.is_held(reader.claim):  # What is there is another's.
-        return
+    """Leave nothing of the charm behind, but for the images: at last, also what failed before."""
+    if reader.has_machine:
+        _leave_machine()
+        claim.release(reader.claim)
+
+
+def _leave_machine() -> None:
     with _undoing():
         monitoring.remove()
     _withdraw()  # Already done, unless Juju didn't wait for the storage.
@@ -45,7 +49,6 @@ def leave_machine(reader: Reader) -> None:
             exports.remove()
     with _undoing():
         nfs.remove(is_used_by_others=bool(exports.read_table()))
-    claim.release(reader.claim)
 
 
 def _withdraw() -> None:

@@ -159,6 +159,11 @@ def write_configuration(settings: Settings) -> bool:
         return machine.ensure_units(units) or changed
 
 
+def is_configured() -> bool:
+    """Whether the charm's settings are there, of this unit or another."""
+    return CONFIGURATION.exists()
+
+
 def _govern_rpcbind() -> dict[str, str]:
     """Let rpcbind and statd start for NFSv3 alone. That these drop-ins exist says we may."""
     template = TEMPLATES / "nfsv3-only.conf.j2"
@@ -402,7 +407,7 @@ def remove(*, is_used_by_others: bool) -> None:
             machine.systemctl("disable", "--now", SERVICE)
         CONFIGURATION.unlink(missing_ok=True)
         LOCKD_CONFIGURATION.unlink(missing_ok=True)
-        if _governs_rpcbind() and RPCBIND.exists():
+        if _governs_rpcbind() and RPCBIND.exists() and not is_used_by_others:
             machine.write_atomically(RPCBIND_IS_OURS, "")
             machine.systemctl("stop", *NFSV3_UNITS)
         machine.remove_units([*UNITS, *NFSV3_DROP_INS])

@@ -56,7 +56,15 @@ class Reader:
     def _settings(self) -> tuple[Settings | None, str]:
         found, bad = settings.read(self._charm.config)
         # What another unit left on this machine is in force for nobody.
-        return (None, bad) if bad and not claim.is_held(self.claim) else (found, bad)
+        return (None, bad) if bad and not self.has_machine else (found, bad)
+
+    @property
+    def has_machine(self) -> bool:
+        """Whether what of an nfs-server is on this machine is this unit's.
+
+        Also where it has not claimed it: since an older revision did not, or as it could not yet.
+        """
+        return claim.is_held(self.claim) or (claim.is_free() and nfs.is_configured())
 
     @property
     def recorded(self) -> Placements:

@@ -64,6 +64,8 @@ class Reconciler:
         """
         reason = self._open_ports()
         if not reason:
+            if not claim.is_held(self.reader.claim):  # Not what another has left.
+                settings.keep(self.reader.settings)
             claim.take(self.reader.claim)
         is_held = claim.is_held(self.reader.claim)
         return replace(outcome, not_opened=reason, is_claimed=is_held)

@@ -483,6 +483,9 @@ class FakeNfs:
     def is_running(self) -> bool:
         return self._machine.is_running
 
+    def is_configured(self) -> bool:
+        return self._machine.is_configured
+
     def write_configuration(self, settings: Settings) -> bool:
         changed = not self._machine.is_configured
         self._machine.is_configured = True

@@ -338,7 +338,7 @@ def test_nothing_is_done_by_bad_settings_where_none_were_good(
 
     And so may what an application that had the machine before has left there.
     """
-    machine.is_installed = machine.is_running = False
+    machine.is_installed = machine.is_running = machine.is_configured = False
     charm_settings.keep(charm_settings.Settings(nfsv3=True))
     wanted = configured(state(client()), squash="root", threads=5000)
     said = "threads 5000: use 1 to 1024, or 0 for a number that fits the machine"
@@ -357,8 +357,22 @@ def test_nothing_is_done_by_bad_settings_where_none_were_good(
     assert good.unit_status == ops.ActiveStatus()
 
 
+def test_a_unit_of_an_older_revision_goes_on_by_its_settings(
+    machine: FakeMachine, context: Context
+):
+    """It had its machine without a claim."""
+    charm_settings.keep(charm_settings.Settings(squash="root"))
+    out = context.run(context.on.upgrade_charm(), configured(state(client()), threads=5000))
+    assert out.unit_status == ops.BlockedStatus(
+        "threads 5000: use 1 to 1024, or 0 for a number that fits the machine"
+    )
+    assert machine.squash == "root"
+    assert answers(out)[1]["endpoint"] == ENDPOINT
+
+
 def test_who_never_had_the_machine_leaves_it_as_it_is(machine: FakeMachine, context: Context):
     """The NFS server on it is an operator's."""
+    machine.is_configured = False
     wanted = configured(state(), threads=5000)
     for event in (context.on.config_changed(), context.on.storage_detaching(SHARES)):
         context.run(event, wanted)

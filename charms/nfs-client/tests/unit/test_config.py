@@ -216,14 +216,14 @@ def test_a_share_of_ones_own_is_named_readably(model: str, application: str, nam
     assert own_share_name(model, application) == name
 
 
-WORDS = st.text(min_size=1, max_size=200)
+# Juju has no slash in either.
+WORDS = st.text(st.characters(codec="utf-8", exclude_characters="/"), min_size=1, max_size=200)
 
 
 @given(st.tuples(WORDS, WORDS), st.tuples(WORDS, WORDS))
 def test_shares_of_ones_own_never_meet(one: tuple[str, str], other: tuple[str, str]):
-    # Juju has no slash in either; who chooses the words has no way to another's name.
-    names = [own_share_name(*("".join(it.split("/")) for it in pair)) for pair in (one, other)]
+    """Who chooses the words has no way to another's name."""
+    names = [own_share_name(*pair) for pair in (one, other)]
     assert parse_name(names[0]) == names[0]
     assert not names[0].startswith("/")
-    same = [tuple("".join(it.split("/")) for it in pair) for pair in (one, other)]
-    assert (names[0] == names[1]) is (same[0] == same[1])
+    assert (names[0] == names[1]) is (one == other)

@@ -43,7 +43,9 @@ def packed_charm(name: str, base: str | None = None, root: Path = ROOT) -> Path:
 def are_there() -> bool:
     """Whether git has the earlier commits: a shallow clone has none."""
     find = ["/usr/bin/git", "cat-file", "-e", BEFORE]
-    done = subprocess.run(find, cwd=ROOT, check=False, stderr=subprocess.DEVNULL)
+    done = subprocess.run(
+        find, cwd=ROOT, check=False, stderr=subprocess.DEVNULL, timeout=GIT_TIMEOUT_S
+    )
     return done.returncode == 0
 
 

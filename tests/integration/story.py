@@ -29,7 +29,7 @@ SETTLE_TIMEOUT_S = 300.0
 RUN_TIMEOUT_S = 120.0
 # Ubuntu's own, snaps for one, are no affair of ours.
 LOOPS = "losetup --noheadings --list --output BACK-FILE | sed '/^.var.lib.snapd/d'"
-NOTHING_FAILED = "! systemctl list-units --failed --plain --no-legend | grep -E 'nfs|[.]mount'"
+NOTHING_FAILED = "! systemctl list-units --failed --plain --no-legend | grep -E 'nfs|rpc|[.]mount'"
 POLL_S = 0.25
 UNTIL_TRIES = 20
 STATUS_INTERVAL = "update-status-hook-interval"

@@ -483,9 +483,8 @@ def test_a_name_taken_back_leaves_the_share(
     assert out.unit_status == WAITING
 
 
-@pytest.mark.parametrize("leader", [True, False])
 def test_a_name_taken_back_where_nothing_is_mounted(
-    ctx: testing.Context[NfsClientCharm], fake: FakeMounts, leader: bool
+    ctx: testing.Context[NfsClientCharm], fake: FakeMounts
 ):
     """As where the unit is not admitted yet: the server still says the name of before."""
     endpoint = "nfs://10.0.0.1/srv/nfs/projects"
@@ -493,11 +492,11 @@ def test_a_name_taken_back_where_nothing_is_mounted(
     said = {"name": "/projects", "named": "/projects", "size": "-1"}
     relation = dataclasses.replace(answered, local_app_data=said)
     for _ in range(2):
-        out = ctx.run(ctx.on.config_changed(), make_state([relation], leader=leader))
+        out = ctx.run(ctx.on.config_changed(), make_state([relation]))
         relation = out.get_relation(1)
-        assert asked(out)["name"] == ("model/nfs-client" if leader else "/projects")
+        assert asked(out)["name"] == "model/nfs-client"
         assert isinstance(relation, testing.Relation)
-    assert fake.owned == {} or not leader
+    assert fake.owned == {}
 
 
 @pytest.mark.parametrize("name", ["projects", "/projects"])

@@ -331,14 +331,18 @@ def test_bad_setting_leaves_the_last_good_ones_in_force(machine: FakeMachine, co
     assert answers(bad) == answers(good)
 
 
+@pytest.mark.parametrize("is_left", [False, True])
 def test_nothing_is_done_by_bad_settings_where_none_were_good(
-    machine: FakeMachine, context: Context
+    machine: FakeMachine, context: Context, is_left: bool
 ):
     """As on a unit that is added meanwhile: the defaults may open what the others keep closed.
 
-    And so may what an application that had the machine before has left there.
+    And so may what an application that had the machine before has left there: all of it, if it was
+    removed by force.
     """
-    machine.is_installed = machine.is_running = machine.is_configured = False
+    machine.is_installed = machine.is_running = machine.is_configured = is_left
+    if is_left:
+        claim.take(claim.Claim("other/0", "another model", "/nonexistent"))
     charm_settings.keep(charm_settings.Settings(nfsv3=True))
     wanted = configured(state(client()), squash="root", threads=5000)
     said = "threads 5000: use 1 to 1024, or 0 for a number that fits the machine"

@@ -271,10 +271,13 @@ def test_a_share_without_limit_leaves_no_room_for_others(machine: FakeMachine, c
 # -- One server a machine
 
 
-def test_a_second_server_touches_nothing(machine: FakeMachine, context: Context, tmp_path: Path):
+@pytest.mark.parametrize("is_running", [True, False])
+def test_a_second_server_touches_nothing(
+    machine: FakeMachine, context: Context, tmp_path: Path, is_running: bool
+):
     first = claim.Claim("other/0", "another model", str(tmp_path))
     claim.take(first)
-    machine.is_installed = machine.is_running = False
+    machine.is_installed = machine.is_running = machine.has_exports_file = is_running
     asking = client()
     for event in (
         context.on.install(),
@@ -285,6 +288,8 @@ def test_a_second_server_touches_nothing(machine: FakeMachine, context: Context,
     ):
         out = context.run(event, state(asking))
     assert machine.changes == []
+    assert machine.is_configured
+    assert (machine.is_running, machine.has_exports_file) == (is_running, is_running)
     assert out.opened_ports == frozenset()
     out = context.run(context.on.start(), state(asking))
     assert out.unit_status == ops.BlockedStatus(

@@ -406,5 +406,10 @@ OUTSIDER = "10.77.0.200"
 
 
 def _gone(timeout: float) -> str:
-    """Return the command that waits until no program writes any more."""
-    return f"timeout {timeout} sh -c 'while pgrep -f {WRITER}; do sleep 0.1; done' > /dev/null"
+    """Return the command that waits until no program writes any more.
+
+    systemd knows a program until its last file is closed, which may wait for a server; by then
+    it has no command line any more that pgrep(1) could find.
+    """
+    units = 'systemctl list-units --plain --no-legend "writer-*"'
+    return f"timeout {timeout} sh -c 'while {units} | grep -q .; do sleep 0.1; done' > /dev/null"

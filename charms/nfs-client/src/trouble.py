@@ -26,7 +26,7 @@ class Trouble(enum.Enum):
     DENIED = "denied"
     """The server answers, and doesn't let this machine in any more (EACCES)."""
     HELD = "held"
-    """Unmounted by force, and to stay so until an operator says `remount`."""
+    """Unmounted by force; stays so until `remount`, a boot, or another address from the server."""
 
     @property
     def state(self) -> str:

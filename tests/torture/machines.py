@@ -24,6 +24,7 @@ MOUNT = "/data"
 DISK = "14G"
 PROGRAMS = "/opt/torture"
 WRITER = f"{PROGRAMS}/[w]riter.py"
+PROGRAMS_LEFT = 'systemctl list-units --plain --no-legend "writer-*"'
 END_S = 170.0
 KILL_S = 5.0
 """How long a program that is killed may take to go, unless it waits for a server."""
@@ -86,6 +87,8 @@ class Machines:
         self._dispatches: dict[str, int] = {}
         self._hands_on = defaultdict[str, asyncio.Lock](asyncio.Lock)
         self._outsider = ""
+        self._stuck: dict[str, set[str]] = {}
+        """Programs that wait in the kernel for good, of a mount that was forced off, by unit."""
 
     # Deploying
 
@@ -303,8 +306,8 @@ class Machines:
         """End programs in order, or kill them; returns when they are gone."""
         await asyncio.gather(*(self._kill(it) if kill else self._end(it) for it in units))
 
-    async def _end(self, unit: str, signal: str = "TERM") -> None:
-        await self.run(unit, f"pkill -{signal} -f {WRITER}; {_gone(END_S)}", END_S + 10)
+    async def _end(self, unit: str) -> None:
+        await self.run(unit, f"pkill -TERM -f {WRITER}; {self._gone(unit, END_S)}", END_S + 10)
 
     async def _kill(self, unit: str) -> None:
         """Kill programs, as an operator has to who can't wait for a server.
@@ -313,14 +316,26 @@ class Machines:
         in the kernel's mm/filemap.c).
         """
         is_gone = await self.run(
-            unit, f"pkill -KILL -f {WRITER}; {_gone(KILL_S)} && echo gone; true"
+            unit, f"pkill -KILL -f {WRITER}; {self._gone(unit, KILL_S)} && echo gone; true"
         )
         if not is_gone:
             client = self.subordinate(unit)
             await self.act(client, "force-umount", mountpoint=MOUNT)
-            await self._end(unit, "KILL")
+            said = await self.run(unit, f"pkill -KILL -f {WRITER}; {PROGRAMS_LEFT}")
+            self._stuck[unit] = {line.split()[0] for line in said.splitlines()}
             # It says that nothing is mounted yet; but the mount is tried again from then on.
             await self.act(client, "remount")
+
+    def _gone(self, unit: str, timeout: float) -> str:
+        """Return the command that waits until no program writes any more.
+
+        systemd knows a program until its last file is closed, which may wait for a server; by then
+        it has no command line any more that pgrep(1) could find.
+        """
+        left = " | grep -v ".join([PROGRAMS_LEFT, *sorted(self._stuck.get(unit, ()))])
+        return (
+            f"timeout {timeout} sh -c 'while {left} | grep -q .; do sleep 0.1; done' > /dev/null"
+        )
 
     async def note_acknowledged(self, ledger: Ledger, unit: str) -> None:
         """Note what the programs of a unit that is to go were told."""
@@ -403,13 +418,3 @@ class Machines:
 
 OUTSIDER = "10.77.0.200"
 """The address of the machine that is in nobody's model."""
-
-
-def _gone(timeout: float) -> str:
-    """Return the command that waits until no program writes any more.
-
-    systemd knows a program until its last file is closed, which may wait for a server; by then
-    it has no command line any more that pgrep(1) could find.
-    """
-    units = 'systemctl list-units --plain --no-legend "writer-*"'
-    return f"timeout {timeout} sh -c 'while {units} | grep -q .; do sleep 0.1; done' > /dev/null"

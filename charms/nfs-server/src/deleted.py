@@ -7,9 +7,9 @@ one rename that deletes a share or restores it; what is written before is of no 
 Older revisions of the charm look at no such file. No ops.
 
 Time is counted while the machine runs, in seconds of its boots (clock_gettime(2),
-CLOCK_BOOTTIME), and not read from the clock, which may be set to any day. What nobody counted,
-because the machine was off or the storage nowhere, is kept longer: the count goes on when the
-storage is attached.
+CLOCK_MONOTONIC), and not read from the clock, which may be set to any day. What nobody counted,
+because the machine was off or suspended or the storage nowhere, is kept longer: the count goes on
+when the storage is attached.
 """
 
 import contextlib
@@ -86,8 +86,8 @@ _NEEDED = ("name", "share", "keep_s", "counted_s", "boot", "seen_s")
 
 
 def _now() -> tuple[str, int]:
-    """Tell the time: which boot it is, and the seconds since."""
-    return BOOT_ID.read_text().strip(), int(time.clock_gettime(time.CLOCK_BOOTTIME))
+    """Tell the time: which boot it is, and for how many seconds the machine has run since."""
+    return BOOT_ID.read_text().strip(), int(time.clock_gettime(time.CLOCK_MONOTONIC))
 
 
 def read(directory: Path, application: str, found: Found) -> Found:

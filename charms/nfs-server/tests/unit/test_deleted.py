@@ -44,7 +44,8 @@ class Machine:
 
     storage: Path
     boot_id: Path
-    boottime_s: float = 1000.0
+    running_s: float = 1000.0
+    suspended_s: float = 0.0
     boot: int = 0
     steps: list[str] = field(default_factory=list[str])
     """What changed the storage, in the order of its names."""
@@ -53,7 +54,7 @@ class Machine:
 
     def reboot(self) -> None:
         self.boot += 1
-        self.boottime_s = 1.0
+        self.running_s, self.suspended_s = 1.0, 0.0
         self.boot_id.write_text(f"{BOOTS[self.boot % len(BOOTS)]}\n")
         if self.attached.exists():
             os.remove(self.attached)
@@ -116,8 +117,8 @@ def new_machine(root: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setattr(deleted, "ATTACHED", machine.attached)
 
     def gettime(clock: int) -> float:
-        assert clock == time.CLOCK_BOOTTIME
-        return machine.boottime_s
+        suspended = {time.CLOCK_MONOTONIC: 0, time.CLOCK_BOOTTIME: machine.suspended_s}
+        return machine.running_s + suspended[clock]
 
     monkeypatch.setattr(time, "clock_gettime", gettime)
     for of, name in (
@@ -404,61 +405,69 @@ def test_what_is_left_of_a_deletion_stays_while_its_share_can_not_be_read(machin
 
 def test_kept_for_its_days(machine: Machine):
     kept(machine)
-    machine.boottime_s += DAYS_S - 1
+    machine.running_s += DAYS_S - 1
     assert not machine.read().deleted["/data"].is_past
-    machine.boottime_s += 1
+    machine.running_s += 1
     assert machine.read().deleted["/data"].is_past
 
 
 def test_another_boot_counts_from_its_first_look(machine: Machine):
     kept(machine)
-    machine.boottime_s += 2 * deleted.DAY_S
+    machine.running_s += 2 * deleted.DAY_S
     assert machine.read().deleted["/data"].is_count_old
     deleted.count(machine.read().deleted["/data"], APP)
     assert not machine.read().deleted["/data"].is_count_old
     machine.reboot()
-    machine.boottime_s += 100 * deleted.DAY_S  # Of which nothing is known.
+    machine.running_s += 100 * deleted.DAY_S  # Of which nothing is known.
     share = machine.read().deleted["/data"]
     assert (share.is_past, share.is_count_old) == (False, True)
     deleted.count(share, APP)
-    machine.boottime_s += 5 * deleted.DAY_S - 1
+    machine.running_s += 5 * deleted.DAY_S - 1
     assert not machine.read().deleted["/data"].is_past
-    machine.boottime_s += 1
+    machine.running_s += 1
     assert machine.read().deleted["/data"].is_past
 
 
 def test_time_stands_still_while_the_storage_is_not_attached(machine: Machine):
     """Not even the machine starts anew meanwhile."""
     record = kept(machine).path.with_suffix(".json")
-    machine.boottime_s += 2 * deleted.DAY_S
+    machine.running_s += 2 * deleted.DAY_S
     deleted.count(machine.read().deleted["/data"], APP)
-    machine.boottime_s += 8 * deleted.DAY_S  # Detached.
+    machine.running_s += 8 * deleted.DAY_S  # Detached.
     before = record.read_bytes()
     for _ in range(2):  # The hook may be killed, and come again.
         deleted.resume()
         assert not machine.read().deleted["/data"].is_past
     assert record.read_bytes() == before  # The storage may be full.
-    machine.boottime_s += 5 * deleted.DAY_S - 1
+    machine.running_s += 5 * deleted.DAY_S - 1
     assert not machine.read().deleted["/data"].is_past
-    machine.boottime_s += 1
+    machine.running_s += 1
     assert machine.read().deleted["/data"].is_past
 
 
 def test_an_hour_is_what_is_counted_without_being_written(machine: Machine):
     kept(machine)
-    machine.boottime_s += deleted.COUNT_EVERY_S - 1
+    machine.running_s += deleted.COUNT_EVERY_S - 1
     assert not machine.read().deleted["/data"].is_count_old
-    machine.boottime_s += 1
+    machine.running_s += 1
     assert machine.read().deleted["/data"].is_count_old
+
+
+def test_a_machine_that_is_suspended_counts_nothing(machine: Machine):
+    kept(machine)
+    machine.suspended_s += 100 * deleted.DAY_S
+    assert not machine.read().deleted["/data"].is_past
+    machine.running_s += DAYS_S
+    assert machine.read().deleted["/data"].is_past
 
 
 def test_a_count_from_the_future_counts_nothing(machine: Machine):
     kept(machine)
-    machine.boottime_s -= 500  # A snapshot of the machine, and not of its storage.
+    machine.running_s -= 500  # A snapshot of the machine, and not of its storage.
     share = machine.read().deleted["/data"]
     assert not share.is_past
     deleted.count(share, APP)
-    machine.boottime_s += DAYS_S - 1
+    machine.running_s += DAYS_S - 1
     assert not machine.read().deleted["/data"].is_past
 
 
@@ -489,12 +498,12 @@ def test_never_past_before_its_day(
             machine.steps.clear()
             match what:
                 case "passes":
-                    machine.boottime_s += number
+                    machine.running_s += number
                     passed_s += number
                 case "hook":
                     hook(machine)
                 case "detached":
-                    machine.boottime_s += number
+                    machine.running_s += number
                     deleted.resume()
                 case "killed":
                     machine.kill = "after", number
@@ -503,7 +512,7 @@ def test_never_past_before_its_day(
                     machine.kill = None
                 case "reboot":
                     machine.reboot()
-                    machine.boottime_s += number
+                    machine.running_s += number
                     passed_s += number
                 case "restore" if share:
                     deleted.restore(share, "/data", APP)
@@ -583,7 +592,7 @@ def test_what_can_not_be_read_is_never_past(machine: Machine, change: Callable[[
     plain = json.loads(record.read_text())
     change(plain)
     record.write_text(json.dumps(plain))
-    machine.boottime_s += 2 * DAYS_S
+    machine.running_s += 2 * DAYS_S
     found = machine.clean_up()
     assert (found.deleted, found.foreign) == ({}, (image.path,))
     assert image.path.exists()

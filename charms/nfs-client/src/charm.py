@@ -155,10 +155,13 @@ class NfsClientCharm(ops.CharmBase):
             self._leaves_now = self._has_looked = True
             self._apply(Plan(), records.read_owned(self.unit.name))
 
-    def _on_stop(self, _: ops.StopEvent | ops.RemoveEvent) -> None:
+    def _on_stop(self, event: ops.StopEvent | ops.RemoveEvent) -> None:
         """Leave nothing behind, or what is in use."""
-        self._leaves_now = self._has_looked = True
-        for mount in records.read_owned(self.unit.name):
+        owned = records.read_owned(self.unit.name)
+        self._leaves_now = True
+        # Of what `stop` left in use, `remove` knows nothing any more: what was said stays.
+        self._has_looked = bool(owned) or isinstance(event, ops.StopEvent)
+        for mount in owned:
             is_ours_alone = not mount.others(self.unit.name)
             has_left = self._try(self._leave, mount)
             if not has_left and is_ours_alone and mounts.is_still_mounted(mount):
@@ -167,7 +170,8 @@ class NfsClientCharm(ops.CharmBase):
                 self._try(mounts.abandon, mount)
                 where = mount.mountpoint
                 self._note_left(
-                    f"{where} is in use and stays mounted; when it is free, run: umount {where}"
+                    obstacles.why_left(mount)
+                    or f"{where} is in use and stays mounted; when it is free, run: umount {where}"
                 )
         mounts.finish_removal()
 
@@ -303,7 +307,7 @@ class NfsClientCharm(ops.CharmBase):
             InUse(
                 mount.mountpoint,
                 machine.find_users(mount.mountpoint),
-                bad.cause if (bad := obstacles.find_bad_way(mount.mountpoint)) else "",
+                obstacles.why_left(mount),
             )
             for mount in owned
             if not mount.serves(plan.wanted)

@@ -18,7 +18,7 @@ import obstacles
 import probe
 import records
 import trouble
-from charms.storage_libs.v0.nfs_interfaces import DEFAULT_PORT, Endpoint
+from charms.storage_libs.v0.nfs_interfaces import DEFAULT_PORT, Endpoint, parse_name
 from nfs_charms import machine
 from plan import OwnedMount, WantedMount, application
 from trouble import Trouble
@@ -166,7 +166,7 @@ def _render_units(wanted: WantedMount) -> dict[str, str]:
         "application": application(wanted.unit),
         "units": " ".join(sorted({wanted.unit, *wanted.others})),
         "is_alone": "no" if is_elsewhere else "yes",
-        "share": wanted.share,
+        "share": parse_name(wanted.share),  # Another text could be more than one line of a unit.
         "named": "yes" if wanted.is_named else "no",
         "endpoint": str(wanted.endpoint),
         "source": wanted.endpoint.source,
@@ -205,12 +205,21 @@ def _helper_unit_names(mountpoint: str) -> tuple[str, str, str]:
 
 
 def _find_made_directory(wanted: WantedMount) -> str:
-    """Find which directory has to be made for the mount point, the topmost, or has been made."""
+    """Find which directory has to be made for the mount point, the topmost, or has been made.
+
+    One above that was made for another mount counts too: who goes last of the two removes it.
+    """
     owned = records.read(records.unit_file(wanted.mountpoint))
     if owned and (owned.made_directory or machine.mounted_at(wanted.mountpoint)):
         return owned.made_directory
     way = obstacles.way_to(wanted.mountpoint)
-    return str(next((path for path in way if not os.path.lexists(path)), ""))
+    first = next((path for path in way if not os.path.lexists(path)), None)
+    if first is None:
+        return ""
+    made = {path for other in records.read_all() for path in _made_directories(other)}
+    while first.parent in made:
+        first = first.parent
+    return str(first)
 
 
 def _start(wanted: WantedMount, *, is_answering: bool) -> None:
@@ -353,7 +362,7 @@ def remount(wanted: WantedMount) -> bool:
 
 
 def force_unmount(owned: OwnedMount) -> None:
-    """Unmount a share whoever uses it, also of a dead server; it stays so until `remount`.
+    """Unmount a share whoever uses it, also of a dead server; it stays so: see `Trouble.HELD`.
 
     What was not written yet is lost, and who has files open on it gets errors (umount(8), --force
     and --lazy). Where it is mounted elsewhere on the machine too, those have nothing to do with
@@ -435,11 +444,11 @@ def _remove_made_directories(owned: OwnedMount) -> None:
     """Remove the directories that were made for a mount point, if they are empty and no mounts."""
     where = owned.mountpoint
     # A remote file system that was mounted since may be dead by now.
-    if (
-        not owned.made_directory
-        or obstacles.find_remote_parent(where)
-        or obstacles.find_bad_way(where)
-    ):
+    if not owned.made_directory or obstacles.find_remote_parent(where):
+        return
+    if bad := obstacles.find_bad_way(where):
+        said = "%s: %s stays; to remove it, run `chattr -i %s` first"
+        logger.warning(said, bad.cause, where, where)
         return
     if machine.mounted_at(where):
         # The parent once more, without what is mounted in it: /mnt is so for this command alone.

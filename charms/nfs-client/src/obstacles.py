@@ -124,6 +124,16 @@ def find_bad_way(mountpoint: str) -> BadWay | None:
     return None
 
 
+def why_left(owned: OwnedMount) -> str:
+    """Say why a mount is not even tried to be unmounted, and what to do; empty: it is tried."""
+    bad, where = find_bad_way(owned.mountpoint), owned.mountpoint
+    if bad is None:
+        return ""
+    if owned.made_directory:  # It is immutable, and stays so too.
+        return f"{bad.cause}: run `umount {where} && chattr -i {where}`"
+    return f"{bad.cause}: run `umount {where}`"
+
+
 def _find_other_kind(path: Path, mode: int) -> BadWay | None:
     if stat.S_ISLNK(mode):  # systemd refuses it, and it may lead anywhere.
         return BadWay(f"{path} is a symbolic link", ("use the path it leads to",))

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from charms.storage_libs.v0.nfs_interfaces import Endpoint, Share
+from charms.storage_libs.v0.nfs_interfaces import Endpoint, Share, parse_name
 from config import Config, InvalidConfig
 
 
@@ -80,6 +80,7 @@ def name_unnamed(
 
     Its own, or the mount point, which was the default of earlier revisions, where that was asked
     for: the leader knows by what it asked, the others by what is answered, or they have mounted.
+    Earlier revisions took what was answered for a name, whatever it was.
 
     Args:
         own: the default.
@@ -88,9 +89,18 @@ def name_unnamed(
         endpoint: what the server granted.
         owned: the mounts that our unit has.
     """
-    before = before or next((mount.share for mount in owned if mount.endpoint == endpoint), "")
+    known = [before, *(mount.share for mount in owned if mount.endpoint == endpoint)]
+    before = next(filter(_is_name, known), "")
     is_mountpoint = before.startswith("/") and not any(mount.is_named for mount in owned)
     return before if is_mountpoint else own
+
+
+def _is_name(text: str) -> bool:
+    try:
+        parse_name(text)
+    except ValueError:
+        return False
+    return True
 
 
 def decide(

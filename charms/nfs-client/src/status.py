@@ -19,7 +19,7 @@ class InUse:
     users: tuple[str, ...] = ()
     """Processes, such as "postgres (812)"; empty where they could not be found out."""
     obstacle: str = ""
-    """Why it is not even tried."""
+    """Why it is not even tried, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,7 @@ def status(facts: Facts) -> ops.StatusBase:
         for mount in facts.in_use
         if not mount.obstacle
     ]
-    left = [
-        f"{mount.obstacle}: run `umount {mount.mountpoint}`"
-        for mount in facts.in_use
-        if mount.obstacle
-    ]
+    left = [mount.obstacle for mount in facts.in_use if mount.obstacle]
     left += facts.left
     if facts.is_leaving:
         said = "; ".join([*in_use, *left])

@@ -615,9 +615,31 @@ def test_mount_stays_where_others_can_change_the_way(
     assert list(fake.mounted) == ["/data"]
     says = "/data: bob (uid 1000) can change /: run `umount /data`"
     assert out.unit_status == testing.BlockedStatus(says)
+    fake.busy.clear()
     out = ctx.run(ctx.on.stop(), state)
     assert list(fake.mounted) == ["/data"]
     assert not fake.owned
+    assert out.unit_status == testing.MaintenanceStatus(f"Leaving: {says}")
+    assert says in [log.message for log in ctx.juju_log if log.level == "WARNING"]
+
+
+@pytest.mark.parametrize("is_made", [True, False])
+def test_how_a_directory_that_the_charm_made_is_got_rid_of(
+    ctx: testing.Context[NfsClientCharm], real: conftest.FakeMachine, is_made: bool
+):
+    place = real.root / "data"
+    if not is_made:
+        place.mkdir()
+    move(ctx, real, "data")
+    real.owners[str(real.root)] = 65534
+    run = f"umount {place} && chattr -i {place}" if is_made else f"umount {place}"
+    says = f"{place}: nobody (uid 65534) can change {real.root}: run `{run}`"
+    out = ctx.run(ctx.on.config_changed(), make_state([GRANTED], mountpoint=""))
+    assert says in out.unit_status.message
+    out = ctx.run(ctx.on.stop(), make_state([GRANTED], mountpoint=""))
+    assert out.unit_status == testing.MaintenanceStatus(f"Leaving: {says}")
+    assert real.unit_files == []
+    assert (str(place) in real.immutable) is is_made
 
 
 def test_obstacle_leaves_everything_as_it_is(
@@ -859,8 +881,9 @@ def test_a_unit_that_leaves_unmounts_and_says_so(
         assert not fake.owned
         assert state.unit_status == left
     state = dataclasses.replace(state, unit_status=testing.MaintenanceStatus("stopping"))
-    for event in ctx.on.stop(), ctx.on.remove():
-        assert ctx.run(event, state).unit_status == left
+    state = ctx.run(ctx.on.stop(), state)
+    assert state.unit_status == left
+    assert ctx.run(ctx.on.remove(), state).unit_status == left
 
 
 @pytest.mark.usefixtures("we_depart")
@@ -881,6 +904,22 @@ def test_what_is_in_use_when_a_unit_leaves_stays_and_is_named(
     assert state.unit_status == testing.MaintenanceStatus(
         "Leaving: /data is in use and stays mounted; when it is free, run: umount /data"
     )
+    # Nothing is known of it any more, and the last word is true.
+    assert ctx.run(ctx.on.remove(), state).unit_status == state.unit_status
+
+
+def test_what_a_skipped_stop_left_is_undone_and_named_by_remove(
+    ctx: testing.Context[NfsClientCharm], fake: FakeMounts
+):
+    for busy, says in (
+        ((), "this unit has nothing mounted any more"),
+        (("/data",), "/data is in use and stays mounted; when it is free, run: umount /data"),
+    ):
+        state = ctx.run(ctx.on.relation_changed(GRANTED), make_state([GRANTED]))
+        fake.busy = {*busy}
+        out = ctx.run(ctx.on.remove(), state)
+        assert not fake.owned
+        assert out.unit_status == testing.MaintenanceStatus(f"Leaving: {says}")
 
 
 def test_what_can_not_be_undone_holds_up_no_hook(
@@ -1162,8 +1201,10 @@ def test_force_umount_and_remount(ctx: testing.Context[NfsClientCharm], fake: Fa
     assert results_of(ctx, "show-mount", state)["state"] == f"held since {TIME}"
     problem = failure_of(ctx, "force-umount", state, mountpoint="/data")
     assert problem == "'/data' is no mount of nfs-client/0: it has none"
-    assert results_of(ctx, "remount", state) == {"mountpoint": "/data", "state": "mounted"}
+    out = ctx.run(ctx.on.action("remount"), out)
+    assert ctx.action_results == {"mountpoint": "/data", "state": "mounted"}
     assert list(fake.mounted) == ["/data"]
+    assert isinstance(out.unit_status, testing.ActiveStatus)
 
 
 def test_remount_what_can_not_be(ctx: testing.Context[NfsClientCharm], fake: FakeMounts):
@@ -1177,6 +1218,46 @@ def test_remount_what_can_not_be(ctx: testing.Context[NfsClientCharm], fake: Fak
     assert problem.startswith(
         "Not mounted yet, it is tried until it is: nfs-server is unreachable"
     )
+
+
+HOSTILE = ["/a b", "/d\n[Mount]\nOptions=suid", "/../etc", "/%n", "/" + "x" * 128]
+
+
+def answering(name: str) -> testing.Relation:
+    """A server that answers for a name that nobody can ask for."""
+    endpoint = "nfs://10.0.0.1/srv/nfs/data"
+    return make_relation(endpoint=endpoint, answers=f"{endpoint} {name}")
+
+
+@pytest.mark.parametrize("leader", [True, False])
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_answer_of_a_server_fails_a_hook_or_gets_into_a_unit_file(
+    ctx: testing.Context[NfsClientCharm], real: conftest.FakeMachine, name: str, leader: bool
+):
+    state = make_state([answering(name)], leader, mountpoint=f"{real.root}/data")
+    for _ in range(2):
+        out = ctx.run(ctx.on.config_changed(), state)
+        assert out.unit_status.message.startswith("nfs-server: share name '/")
+        assert results_of(ctx, "remount", state)["state"] == "mounted"
+        (owned,) = records.read_owned(UNIT)
+        assert owned.share == "model/nfs-client"
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_an_earlier_revision_took_for_a_name_is_none(
+    ctx: testing.Context[NfsClientCharm], real: conftest.FakeMachine, name: str
+):
+    """It is in the leader's databag, and it may be in a record."""
+    relation = dataclasses.replace(GRANTED, local_app_data={"name": name, "size": "-1"})
+    state = make_state([relation], mountpoint=f"{real.root}/data")
+    assert asked(ctx.run(ctx.on.config_changed(), state))["name"] == "model/nfs-client"
+    path = records.unit_file(f"{real.root}/data")
+    line = name.splitlines()[0]
+    path.write_text(path.read_text().replace("Share=model/nfs-client", f"Share={line}"))
+    out = ctx.run(ctx.on.config_changed(), dataclasses.replace(state, leader=False))
+    assert out.unit_status == testing.ActiveStatus()
+    (owned,) = records.read_owned(UNIT)
+    assert owned.share in {"model/nfs-client", "/d"}
 
 
 EVENTS = ["config_changed", "start", "upgrade_charm", "leader_elected", "update_status", "stop"]
@@ -1217,7 +1298,12 @@ STEPS = st.builds(
             "error": st.text(max_size=20),
             "size": st.sampled_from(["", "10", "ten"]),
             "cache": st.just("{}"),
-            "name": st.sampled_from(["model/nfs-client", "x", ""]),
+            "answers": st.sampled_from(
+                [
+                    f"nfs://10.0.0.1/a {name}"
+                    for name in ("model/nfs-client", "x", "/y", "", *HOSTILE)
+                ]
+            ),
         },
     ),
     busy=st.frozensets(st.sampled_from(["/data", "/data/sub", "/other"])),

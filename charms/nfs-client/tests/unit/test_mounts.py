@@ -111,6 +111,14 @@ def test_unit_files(fake: FakeMachine, monkeypatch: pytest.MonkeyPatch):
     assert next(iter(rendered)).endswith(".mount")
 
 
+def test_what_is_no_name_of_a_share_gets_into_no_unit_file(fake: FakeMachine, wanted: WantedMount):
+    hostile = replace(wanted, share="/d\n[Mount]\nOptions=suid")
+    for act in mounts.ensure_mounted, mounts.remount:
+        with pytest.raises(ValueError, match=r"share name '/d\\n"):
+            act(hostile)
+    assert (fake.unit_files, fake.active) == ([], {})
+
+
 def test_a_package_that_is_half_installed_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -360,6 +368,37 @@ def test_parent_that_was_there_stays(fake: FakeMachine, wanted: WantedMount, whe
     assert mounts.unmount(only_owned())
     assert not where.exists()
     assert where.parent.is_dir()
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_parent_of_two_mounts_goes_with_the_last(
+    fake: FakeMachine, wanted: WantedMount, where: Path, first: int
+):
+    other = replace(wanted, unit="other-client/0", mountpoint=f"{where}-2")
+    for mount in wanted, other:
+        mounts.ensure_mounted(mount)
+    both = [*records.read_owned(UNIT), *records.read_owned("other-client/0")]
+    assert [owned.made_directory for owned in both] == [str(where.parent)] * 2
+    assert mounts.unmount(both[first])
+    assert where.parent.is_dir()
+    assert mounts.unmount(both[1 - first])
+    assert not where.parent.exists()
+
+
+def test_what_was_made_by_hand_among_what_was_made_stays(
+    fake: FakeMachine, wanted: WantedMount, where: Path
+):
+    mounts.ensure_mounted(wanted)
+    own = where.parent / "own"
+    (own / "there").mkdir(parents=True)
+    for name, made in ("new", str(own / "new")), ("there", ""):
+        mounts.ensure_mounted(replace(wanted, unit=f"{name}/0", mountpoint=str(own / name)))
+        (owned,) = records.read_owned(f"{name}/0")
+        assert owned.made_directory == made
+    assert fake.immutable == {str(where), str(own / "new")}
+    for owned in records.read_all():
+        assert mounts.unmount(owned)
+    assert [path.name for path in sorted(where.parent.rglob("*"))] == ["own", "there"]
 
 
 def test_directory_with_files_stays(fake: FakeMachine, wanted: WantedMount, where: Path):
@@ -750,7 +789,9 @@ def test_a_users_own_directory_is_none(fake: FakeMachine, wanted: WantedMount, w
     assert obstacles.find_obstacle(wanted) == ""
 
 
-def test_way_that_others_can_change_now(fake: FakeMachine, wanted: WantedMount, where: Path):
+def test_way_that_others_can_change_now(
+    fake: FakeMachine, wanted: WantedMount, where: Path, caplog: pytest.LogCaptureFixture
+):
     """What is mounted there stays, whatever is wanted, until root mends it."""
     mounts.ensure_mounted(wanted)
     be_owned(fake, where.parent)
@@ -762,9 +803,14 @@ def test_way_that_others_can_change_now(fake: FakeMachine, wanted: WantedMount, 
     assert str(where) in fake.active
     assert snapshot(fake.root) == before
     fake.umount(str(where))  # By an operator.
+    caplog.clear()
     assert mounts.unmount(only_owned())
     assert fake.unit_files == []
     assert where.is_dir()
+    # Nor is anything of it touched: who reads the log can.
+    assert fake.immutable == {str(where)}
+    said = f"can change {where.parent}: {where} stays; to remove it, run `chattr -i {where}` first"
+    assert said in caplog.text
 
 
 def test_what_is_beneath_a_remote_parent_is_not_looked_at(

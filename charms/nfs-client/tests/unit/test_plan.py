@@ -137,6 +137,9 @@ OLD = replace(UNNAMED_OWNED, share="/data")
             "/x", [replace(OWNED, share="/x")], OWN, id="a name like a mount point taken back"
         ),
         pytest.param("", [replace(OWNED, share="/x")], OWN, id="the same, on who doesn't lead"),
+        pytest.param("/a b", [], OWN, id="no name"),
+        pytest.param("/d\nWhere=/etc", [OLD], "/data", id="no name, and one that is mounted"),
+        pytest.param("", [replace(OLD, share="/../etc")], OWN, id="no name in a record"),
     ],
 )
 def test_what_nobody_named(asked: str, owned: list[OwnedMount], name: str):

@@ -24,7 +24,8 @@ MOUNTED = Facts("nfs-client/0", server="nfs-server", wanted=WANTED, is_mounted=T
 MISSING = replace(MOUNTED, is_mounted=False)
 ASKED = Facts("nfs-client/0", server="nfs-server")
 BUSY = InUse("/old", ("postgres (812)",))
-UNSAFE = InUse("/old/x", ("postgres (812)",), "/old/x: bob (uid 1000) can change /old")
+UNSAFE_TEXT = "/old/x: bob (uid 1000) can change /old: run `umount /old/x`"
+UNSAFE = InUse("/old/x", ("postgres (812)",), UNSAFE_TEXT)
 BUSY_TEXT = "/old is to be unmounted, in use by postgres (812)"
 BAD = "size '0': use whole gigabytes from 1, or -1 for no limit"
 SINCE, TIME = 1795376400.5, "2026-11-22 19:40 UTC"
@@ -84,14 +85,12 @@ TABLE = [
     ),
     pytest.param(
         replace(ASKED, in_use=(UNSAFE,)),
-        ops.BlockedStatus("/old/x: bob (uid 1000) can change /old: run `umount /old/x`"),
+        ops.BlockedStatus(UNSAFE_TEXT),
         id="not unmounted where others can change the way",
     ),
     pytest.param(
         Facts("nfs-client/0", is_leaving=True, in_use=(UNSAFE,)),
-        ops.MaintenanceStatus(
-            "Leaving: /old/x: bob (uid 1000) can change /old: run `umount /old/x`"
-        ),
+        ops.MaintenanceStatus(f"Leaving: {UNSAFE_TEXT}"),
         id="leaving, and others can change the way",
     ),
     pytest.param(

@@ -120,7 +120,9 @@ Or by events, on the leader:
 
 - `share_requested`: `event.name`, `event.size`, `event.allowlist` were asked for, or changed, or
   units came or went. A new leader is told of every request again: be idempotent.
-- `share_released`: the integration is gone, or asks for nothing any more.
+- `share_released`: the integration is gone, or asks for nothing any more. It does not come where
+  the leader is lost in that moment: who leads next knows of no such request. A charm that must not
+  miss it compares `requests()` with what it has.
 
 A unit that leaves an integration (it is being removed) is told as if the integration were gone.
 
@@ -140,7 +142,7 @@ Plain strings in the application databags. Who doesn't know a key ignores it.
 | provides | `endpoint` | `nfs://host[:port]/path`, or `host:/path`; IPv6 stands in brackets |
 | provides | `size` | GiB granted, `-1`: no limit; no such key: not said |
 | provides | `error` | why the request as it stands is refused; an endpoint beside it is good |
-| provides | `allowlist` | who may mount by now; no such key: not said |
+| provides | `allowlist` | who may mount by now, `127.0.0.1`: nobody; no such key: not said |
 | provides | `answers` | the endpoint, a blank, and the name that it was granted for |
 | provides | `owner` | of what was requested, what is granted; no such key: not said |
 | provides | `mode` | the same |
@@ -223,7 +225,7 @@ LIBAPI = 0
 
 # Increment this PATCH version before using `charmcraft publish-lib` or reset
 # to 0 if you are raising the major API version
-LIBPATCH = 9
+LIBPATCH = 10
 
 logger = logging.getLogger(__name__)
 
@@ -834,23 +836,20 @@ class NFSRequires(_Interface):
 
     def _read(self, relation: ops.Relation) -> Share:
         data = _remote_data(relation)
-        error = _one_line(data.get("error", ""))
-        endpoint, size = None, UNKNOWN
-        admitted: tuple[Network, ...] = ()
-        try:
-            if text := data.get("endpoint"):
-                endpoint = Endpoint.parse(text)
-            size = _parse_granted(data.get("size", ""))
-            admitted = _parse_networks(data.get("allowlist", ""))
-        except ValueError as problem:
-            error = error or str(problem)
+        problems: list[str] = []
+        text = data.get("endpoint", "")
+        endpoint = _try(Endpoint.parse, text, None, problems) if text else None
+        size = _try(_parse_granted, data.get("size", ""), UNKNOWN, problems)
+        admitted = _try(_parse_networks, data.get("allowlist", ""), (), problems)
         own = _addresses(relation.data[self.unit], self.unit.name)
         is_admitted = not (own and admitted) or any(is_in(network, admitted) for network in own)
         # In the server's words: they are compared with what was requested, and nothing else.
         granted = Permissions(**{key: data.get(key, "") for key in PERMISSIONS})
         # Beside another endpoint, written by a server of before 0.9, it says nothing.
         answered, _, name = data.get("answers", "").partition(" ")
-        name = name if answered == data.get("endpoint") else ""
+        is_named = text and answered == text
+        name = _try(parse_name, name, "", problems) if is_named else ""
+        error = _one_line(data.get("error", "")) or next(iter(problems), "")
         return Share(relation.id, endpoint, size, error, is_admitted, granted, name)
 
     def request_share(
@@ -900,8 +899,10 @@ class NFSRequires(_Interface):
 
     def _notice(self, relation: ops.Relation) -> None:
         share, before = self._read(relation), self._recall(relation)
-        endpoint, size = str(share.endpoint or ""), str(share.size)
         mounted, refused = before.get("endpoint", ""), before.get("error", "")
+        # One that can't be read is not one that was withdrawn.
+        is_said = bool(_remote_data(relation).get("endpoint"))
+        endpoint, size = str(share.endpoint or (mounted if is_said else "")), str(share.size)
         if mounted and mounted != endpoint:
             self.on.umount_share.emit(relation, app=relation.app, text=mounted)
             mounted = ""
@@ -975,7 +976,7 @@ class NFSProvides(_Interface):
         endpoint: Endpoint | None = None,
         size: Size = UNKNOWN,
         error: str = "",
-        admitted: Iterable[Network] = (),
+        admitted: Iterable[Network] | None = None,
         permissions: Permissions = UNSAID,
         name: str = "",
     ) -> None:
@@ -986,14 +987,15 @@ class NFSProvides(_Interface):
             endpoint: where the share is.
             size: what is granted.
             error: why the request as it stands is refused. An endpoint granted before may stay.
-            admitted: who may mount by now. Units that are not among them wait until they are;
-                where nothing is said they try at once.
+            admitted: who may mount by now; none in it: nobody. Units that are not among them wait
+                until they are; where nothing is said (None) they try at once.
             permissions: what is granted of those that were requested.
             name: for which the endpoint was granted. Empty: what was said of that stays, as for a
                 request whose name can't be read.
         """
         if not name and (relation := self._led(integration_id)):
             name = relation.data[self.app].get("answers", "").partition(" ")[2]
+        nobody = _NOBODY if endpoint and admitted is not None else ""
         self._publish(
             integration_id,
             {
@@ -1001,7 +1003,7 @@ class NFSProvides(_Interface):
                 "answers": f"{endpoint} {name}" if endpoint and name else "",
                 "size": _written(size),
                 "error": _one_line(error),
-                "allowlist": ",".join(map(str, admitted)),
+                "allowlist": ",".join(map(str, admitted or ())) or nobody,
                 **permissions.items(),
             },
         )

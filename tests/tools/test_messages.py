@@ -117,7 +117,9 @@ def statuses() -> Iterator[str]:
     yield from reasons(SERVER / "room.py", functions={"remark"})
     yield from reasons(SERVER / "reconciler.py", functions={"_install"})
     yield from reasons(CLIENT / "kernel.py", functions={"_explain"})
-    yield from reasons(CLIENT / "obstacles.py", functions={"find_obstacle", "find_remote_parent"})
+    yield from reasons(
+        CLIENT / "obstacles.py", functions={"find_obstacle", "find_remote_parent", "why_left"}
+    )
 
 
 # A part of a status, or of what stands behind one.
@@ -132,6 +134,7 @@ PARTS = {
     "…: …",
     "……; for the rest see list-shares and the clients' statuses",
     "…: run `umount …`",
+    "…: run `umount … && chattr -i …`",
     "Root here",
     "or choose another mountpoint",
     "take it out and `systemctl reload autofs`",

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import ops
 
+import deleted
 import exports
 import images
 import maintenance
@@ -151,12 +152,13 @@ class Actions(ops.Object):
 
     def _grant_access(self, params: Params) -> Results:
         name = _parsed(parse_share_name, params["share"])
-        before = _placed(name, self._reader.read()[0])
+        snapshot, _ = self._reader.read()
+        before = _placed(name, snapshot)
         application = params.get("application", "")
         if bool(application) == bool(params.get("allowlist", "")):
             raise RefusedError("name an allowlist or an application, one of the two")
         if application:
-            return self._change(name, _with_guest(before, application, params))
+            return self._change(name, _with_guest(before, application, params, snapshot))
         return self._change(name, _granted(before, params))
 
     def _revoke_access(self, params: Params) -> Results:
@@ -239,7 +241,7 @@ class Actions(ops.Object):
         Nothing is recorded of what is to be refused: it would be done as soon as it can be. What
         was wrong before has nothing to do with it.
         """
-        snapshot, _ = self._reader.read()
+        snapshot, plan = self._reader.read()
         before = snapshot.reported(name)
         changed = {**snapshot.placements, name: after}
         wanted = placement.wanted(snapshot.requests, changed)
@@ -249,9 +251,11 @@ class Actions(ops.Object):
             raise RefusedError(too_many(name, count, exports.MAX_ENTRIES))
         decision = placement.decide(changed, wanted, snapshot.reports, snapshot.gone)
         _refuse(decision.refusals.get(name, ""))
+        planned = decide(replace(snapshot, placements=decision.placements), exports.MAX_ENTRIES)
+        refusal = planned.refusals.get(name, "")
+        _refuse("" if refusal == plan.refusals.get(name) else refusal)
         if count > had:
-            planned = replace(snapshot, placements=decision.placements)
-            _refuse(decide(planned, exports.MAX_ENTRIES).too_many.get(name, ""))
+            _refuse(planned.too_many.get(name, ""))
         outcome = self._server.place(decision.placements)
         snapshot, plan = self._reader.read()
         report = snapshot.reported(name)
@@ -273,7 +277,12 @@ class Actions(ops.Object):
 
     def _own_deleted(self, name: str) -> DeletedShare:
         """Find a deleted share, which has to be kept on this unit."""
-        snapshot, _ = self._reader.read()
+        snapshot, plan = self._reader.read()
+        for image in plan.returned:
+            if image.name == name:  # It is a deleted share as others, once it is kept as one.
+                deleted.keep(image, Placement(), deleted.MAX_KEEP_S)
+                self._reader.forget()
+                snapshot, _ = self._reader.read()
         if name in snapshot.found.deleted:
             return snapshot.found.deleted[name]
         for unit, report in sorted(snapshot.reports.items()):
@@ -342,6 +351,8 @@ def _describe_deleted(name: str, unit: str, share: DeletedReport) -> Results:
 
 def _state(name: str, snapshot: Snapshot) -> str:
     report = snapshot.reported(name)
+    if not snapshot.placement(name).unit:
+        report = snapshot.own_report.shares.get(name, ShareReport())
     refusal = report.refusal or snapshot.refusals.get(name, "")
     if reason := placement.why_lost(name, snapshot) or report.error or refusal:
         return reason
@@ -426,9 +437,12 @@ def _granted(before: Placement, params: Params) -> Placement:
     return _with_readers(after, [*map(str, networks)], params)
 
 
-def _with_guest(before: Placement, application: str, params: Params) -> Placement:
+def _with_guest(
+    before: Placement, application: str, params: Params, snapshot: Snapshot
+) -> Placement:
     """Let an application of another model have this share under the name that it requests."""
-    if not is_remote(application):
+    others = {it.application for it in snapshot.requests if it.model}
+    if not (is_remote(application) or application in others):
         raise RefusedError(
             f"application {application[:60]!a}: name one of another model, as list-shares does"
         )

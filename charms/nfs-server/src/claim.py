@@ -49,7 +49,9 @@ def _read() -> Claim:
 def find_other(mine: Claim) -> str:
     """Find the unit that has this machine, if it is another one; empty: it may be claimed."""
     held = _read()
-    return held.unit if not held.is_by(mine) and os.path.exists(held.charm) else ""
+    # The same place is this unit's: the other one's model is gone, and this one came after it.
+    is_other = not held.is_by(mine) and held.charm != mine.charm
+    return held.unit if is_other and os.path.exists(held.charm) else ""
 
 
 def is_held(mine: Claim) -> bool:
@@ -71,5 +73,5 @@ def take(mine: Claim) -> None:
 
 def release(mine: Claim) -> None:
     """Give this machine up, if it is claimed by this unit."""
-    if not find_other(mine):
-        CLAIM.unlink(missing_ok=True)
+    if is_held(mine):
+        CLAIM.unlink()

@@ -11,6 +11,7 @@ stands in parentheses percent-encoded: its reader takes a bare `:` or `[` there 
 import contextlib
 import functools
 import re
+from dataclasses import replace
 from urllib.parse import quote, unquote
 
 import ops
@@ -25,7 +26,7 @@ from charms.storage_libs.v0.nfs_interfaces import (
     client_networks,
 )
 from settings import Settings
-from values import Answer, Request, is_of_model, is_remote, share_name_of
+from values import Answer, Request, is_of_model, share_name_of
 
 NFS_SHARE = "nfs-share"
 FILESYSTEM = "filesystem"
@@ -42,6 +43,8 @@ class Clients:
         self._nfs_share = NFSProvides(charm, NFS_SHARE)
         self._names: dict[int, str] = {}
         """The names that were requested, by integration; none that is refused."""
+        self._models: dict[str, str] = {}
+        """The models of applications, as far as they were asked for."""
 
     def requests(self, settings: Settings) -> tuple[Request, ...]:
         """Read what the clients ask for, in the order of their integrations."""
@@ -50,6 +53,7 @@ class Clients:
             Request(
                 integration_id=relation.id,
                 application=relation.app.name,
+                model=self._other_model(relation),
                 share=self._share(relation, settings.filesystem_share),
                 size=settings.filesystem_size,
                 clients=client_networks(relation),
@@ -63,12 +67,14 @@ class Clients:
     def _request(self, request: ShareRequest) -> Request:
         relation = self._relations[request.integration_id]
         share, error = self._share(relation, request.name), request.error
+        asked = request.permissions
         if share == request.name and is_of_model(share):
             share, error = "", _refusal(share)
         self._names[request.integration_id] = request.name if share else ""
         return Request(
             integration_id=request.integration_id,
             application=request.application,
+            model=self._other_model(relation),
             share=share,
             # Another part of it that can't be read may be meant to change what this one means.
             size=UNKNOWN if error else request.size,
@@ -76,8 +82,18 @@ class Clients:
             clients=request.clients,
             error=error,
             remark=self._remark_library(relation),
-            permissions=UNSAID if error else request.permissions,
+            permissions=replace(UNSAID, access=asked.access) if error else asked,
         )
+
+    def released(self) -> list[int]:
+        """Find who requests nothing any more, and was told where a share is. On the leader."""
+        requesting = {it.integration_id for it in self._nfs_share.requests()}
+        return [
+            relation.id
+            for relation in self._model.relations[NFS_SHARE]
+            if relation.active and relation.id not in requesting
+            if self.answered(relation.id).endpoint
+        ]
 
     def _remark_autofs(self, application: str) -> str:
         # autofs(5) asks rpcbind which server answers first, before it mounts.
@@ -98,10 +114,19 @@ class Clients:
 
     def _share(self, relation: ops.Relation, name: str) -> str:
         """Name the share of a client that asks for a name."""
-        if not is_remote(relation.app.name):
-            return name
-        model = relation.remote_model.uuid
-        return name if model == self._model.uuid else share_name_of(model, name)
+        model = self._other_model(relation)
+        return share_name_of(model, name) if model else name
+
+    def _other_model(self, relation: ops.Relation) -> str:
+        """Find the UUID of the model of a client's application; empty: it is of this one.
+
+        What the application is called says nothing: whose offer was consumed chose the name.
+        """
+        name = relation.app.name
+        if name not in self._models:
+            self._models[name] = relation.remote_model.uuid
+        model = self._models[name]
+        return model if model != self._model.uuid else ""
 
     @functools.cached_property
     def _relations(self) -> dict[int, ops.Relation]:
@@ -146,7 +171,7 @@ class Clients:
         another model may be another one.
         """
         relation = self._relations[integration_id]
-        return self._ingress(relation if is_remote(relation.app.name) else relation.name)
+        return self._ingress(relation if self._other_model(relation) else relation.name)
 
     def address_for_others(self) -> str:
         """Find where clients outside Juju reach this unit; empty if Juju doesn't know."""

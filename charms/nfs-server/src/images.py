@@ -137,6 +137,16 @@ def is_awaited(directory: Path) -> bool:
     return noted and machine.mounted_at(directory) is None
 
 
+def find_fault(directory: Path) -> str:
+    """Say why a storage can't be read, as one whose disk is gone; empty: it can."""
+    try:
+        os.listdir(directory)
+        os.statvfs(directory)
+    except OSError as error:
+        return f"{directory} can't be read ({error.strerror}): see dmesg, and mend or detach it"
+    return ""
+
+
 def forget_mounted() -> None:
     """Await no storage any more: it was detached."""
     MOUNTED.unlink(missing_ok=True)
@@ -200,7 +210,8 @@ def _with_mount(
     mount = mounts.get(str(share_directory(image.name)))
     if mount and backing_files.get(mount.source) == str(image.path):
         image = replace(image, is_mounted=True, permissions=_read_permissions(image.name))
-    return replace(image, problem=_find_problem(image, mount))
+    is_covered = mount is not None and not image.is_mounted
+    return replace(image, is_covered=is_covered, problem=_find_problem(image, mount))
 
 
 def _read_permissions(name: str) -> Permissions:

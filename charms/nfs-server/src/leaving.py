@@ -23,36 +23,39 @@ def leave_storage(reader: Reader) -> None:
     """Leave no export and no mount, when the storage goes; every image stays."""
     if not reader.has_machine:
         return
-    _withdraw()
+    withdraw()
     images.forget_mounted()
     if reader.is_leaving:  # Juju may run no further hook.
-        _leave_machine()
+        _leave_machine(reader)
     if reader.peers.is_there:
-        # The leader has to know that its shares are not here before another unit has them.
-        missing = plan.report_of_missing(reader.unit, reader.peers.read_placements())
-        reader.peers.write_report(Report(shares=missing))
+        # The leader has to know that its shares are not here before another unit has them; and
+        # which it has deleted, if it has not heard that yet.
+        deleted = reader.peers.read_reports()[reader.unit].deleted
+        placements = reader.peers.read_placements()
+        missing = plan.report_of_missing(reader.unit, placements, deleted)
+        reader.peers.write_report(Report(shares=missing, deleted=deleted))
 
 
 def leave_machine(reader: Reader) -> None:
     """Leave nothing of the charm behind, but for the images: at last, also what failed before."""
     if reader.has_machine:
-        _leave_machine()
-        claim.release(reader.claim)
+        _leave_machine(reader)
 
 
-def _leave_machine() -> None:
+def _leave_machine(reader: Reader) -> None:
     with _undoing():
         monitoring.remove()
-    _withdraw()  # Already done, unless Juju didn't wait for the storage.
+    withdraw()  # Already done, unless Juju didn't wait for the storage.
     if nfs.is_installed():
         with _undoing():
             exports.remove()
     with _undoing():
         nfs.remove(is_used_by_others=bool(exports.read_table()))
+    claim.release(reader.claim)
 
 
-def _withdraw() -> None:
-    """Leave no export and no mount; clients get the time to unmount before."""
+def withdraw() -> None:
+    """Leave no export and no mount of anybody's; clients get the time to unmount before."""
     settled.forget()
     mounted = mounts.mounted()
     if mounted:

@@ -18,6 +18,7 @@ import room
 from charms.storage_libs.v0.nfs_interfaces import (
     READ_ONLY,
     UNKNOWN,
+    UNSAID,
     Endpoint,
     Network,
     Permissions,
@@ -38,6 +39,7 @@ from values import (
     Wanted,
     is_open,
     share_directory,
+    share_name_of,
 )
 
 NOT_HERE = "its image is not here; attach the storage that holds it"
@@ -130,8 +132,8 @@ def lead(
     placements = without_deleted(snapshot.committed, reports)
     gone = note_gone(snapshot.gone, snapshot.committed, placements)
     placements, gone = take_back(placements, reports, gone)
-    placements = note_unreadable(placements, snapshot.requests, answered)
     placements = note_guests(placements, snapshot.requests, answered)
+    placements = note_unreadable(placements, snapshot.requests, answered)
     requests = resolve(snapshot.requests, placements)
     placements = assign(requests, placements)
     decision = decide(placements, wanted(requests, placements), reports, gone)
@@ -202,15 +204,28 @@ def note_unreadable(
 
     The leader knows it from the endpoint that they were given; the other units can't read that.
     """
-    unreadable: dict[str, list[int]] = {}
+    unreadable: dict[str, list[Request]] = {}
     for request in requests:
         endpoint = answered[request.integration_id].endpoint
         if endpoint and not request.share:
-            unreadable.setdefault(endpoint.path, []).append(request.integration_id)
+            unreadable.setdefault(endpoint.path, []).append(request)
     return {
-        name: replace(it, unreadable=tuple(unreadable.get(str(share_directory(name)), ())))
+        name: replace(
+            it,
+            unreadable=tuple(
+                request.integration_id
+                for request in unreadable.get(str(share_directory(name)), ())
+                if _may_keep(request, name, it)
+            ),
+        )
         for name, it in placements.items()
     }
+
+
+def _may_keep(request: Request, name: str, placement: Placement) -> bool:
+    """Whether a share is of an application's model, or has been granted to the application."""
+    is_of_model = not request.model or name.endswith(f"@{request.model}")
+    return is_of_model or request.application in placement.guests
 
 
 def note_guests(
@@ -221,11 +236,12 @@ def note_guests(
     It knew no models. Since this one does, what an operator takes back stays taken back.
     """
     after = dict(placements)
+    older = {str(share_directory(name)): name for name in after if not after[name].knows_models}
     for request in requests:
-        name = request.share.rpartition("@")[0]
         endpoint = answered[request.integration_id].endpoint
-        is_older = name in placements and not placements[name].knows_models
-        if is_older and endpoint and endpoint.path == str(share_directory(name)):
+        name = older.get(endpoint.path, "") if endpoint else ""
+        # Whose request can't be read keeps what it has.
+        if name and request.model and request.share in {"", share_name_of(request.model, name)}:
             guests = {*after[name].guests, request.application}
             after[name] = replace(after[name], guests=tuple(sorted(guests)))
     return after
@@ -274,13 +290,15 @@ def assign(requests: Iterable[Request], placements: Placements) -> dict[str, Pla
 def _find_heir(placement: Placement, applications: Collection[str]) -> str:
     """Find whose a share becomes, of those that request it; empty: it stays whose it is.
 
-    What another model has by an action's word is never its own.
+    What another model has by an action's word is never its own: but of an older revision, which
+    noted neither, somebody has to have it.
     """
     if placement.application in applications or (
         placement.is_manual and not placement.application
     ):
         return ""
-    guests = placement.guests if placement.application else ()
+    is_older = not (placement.application or placement.knows_models)
+    guests = () if is_older else placement.guests
     return next((it for it in applications if it not in guests), "")
 
 
@@ -295,9 +313,10 @@ def _is_reading(request: Request, placement: Placement) -> bool:
 
 
 def _asks_to_read(request: Request, placement: Placement) -> bool:
+    is_said = request.permissions.access == READ_ONLY
     if request.error:  # It may say so, and can't be read: it stays as it was.
-        return request.integration_id in placement.reading
-    return request.permissions.access == READ_ONLY
+        return is_said or request.integration_id in placement.reading
+    return is_said
 
 
 def wanted(requests: Iterable[Request], placements: Placements) -> dict[str, Wanted]:
@@ -462,7 +481,7 @@ def decide(
         elif not placement.uuid:
             placement, refusals[name] = _place(name, size, placement, free, reports)
         _allocate(name, size, placement, reports, free)
-        if placement.unit or placement.is_manual:
+        if placement.unit or placement.is_manual or placement.grants or placement.guests:
             after[name] = placement
     return Decision(after, {name: reason for name, reason in refusals.items() if reason})
 
@@ -496,10 +515,11 @@ def _holders(
 def _names_not_free(reports: Reports, gone: Collection[str]) -> dict[str, str]:
     """Find the names under which no share is to be made now, and why; empty: wait.
 
-    A unit that reports an image of a deleted share has more to say: whether it keeps that.
+    A unit that reports an image of a deleted share has more to say: whether it keeps that, or
+    that it came back.
     """
     late = {
-        name: ""
+        name: share.refusal
         for report in reports.values()
         for name, share in report.shares.items()
         if share.uuid in gone
@@ -634,7 +654,9 @@ def _granted_permissions(
     request: Request, wanted: Wanted | None, share: ShareReport
 ) -> Permissions:
     """Find what is in force of the permissions that a client requests."""
-    asked, there = request.permissions.items(), share.permissions.items()
+    # What else it says may be meant for what can't be read: it isn't answered.
+    asked = (UNSAID if request.error else request.permissions).items()
+    there = share.permissions.items()
     if asked["access"] and wanted and share.readers == wanted.readers:
         writers = {*wanted.networks} - {*wanted.readers}
         is_writing = any(
@@ -650,11 +672,11 @@ def _granted(request: Request, share: ShareReport, before: Answer) -> tuple[Size
     """Find the size that a client has been granted, and why not the one that it requests.
 
     To request less than the share has is no fault: another may have requested more. To request
-    less than oneself was granted is.
+    less than oneself was granted is, unless that share is lost and this is another one.
     """
     has = before.size if before.size.is_known else share.size
     requested = request.size if request.size.is_known else has
-    if before.size.is_known and requested < before.size:
+    if before.size.is_known and requested < min(before.size, share.size):
         reason = room.shrinking(request.share, requested, share.size)
         return min(share.size, before.size), reason
     return min(share.size, requested), ""

@@ -51,6 +51,8 @@ class Plan:
     """Owner and mode of shares that are asked for and were not set so before."""
     copies: tuple[Image, ...] = ()
     """Copies of images that are shares, which are on this storage or another."""
+    returned: tuple[Image, ...] = ()
+    """Images of shares that were deleted, come back from elsewhere."""
     expired: tuple[DeletedShare, ...] = ()
     """Deleted shares that were kept for as long as they were to be."""
 
@@ -63,6 +65,7 @@ def decide(snapshot: Snapshot, max_entries: int) -> Plan:
         name: image
         for name, image in found.items()
         if placement.is_placed(placements.get(name), unit, image.uuid)
+        and not _why_returned(image, snapshot)
     }
     others = [image for name, image in sorted(found.items()) if name not in images]
     own = {
@@ -86,6 +89,7 @@ def decide(snapshot: Snapshot, max_entries: int) -> Plan:
             if placement.is_misplaced(placements.get(it.name), unit, it.uuid)
         ),
         copies=tuple(it for it in others if _is_copy(it, snapshot)),
+        returned=tuple(it for it in others if _why_returned(it, snapshot)),
         missing=tuple(
             name
             for name, it in sorted(placements.items())
@@ -116,6 +120,17 @@ def _is_share(image: Image, snapshot: Snapshot) -> bool:
     """Whether an image is a share by any word of the leader's."""
     shares = (*snapshot.placements.values(), *snapshot.committed.values())
     return any(it.uuid == image.uuid for it in shares)
+
+
+def _why_returned(image: Image, snapshot: Snapshot) -> str:
+    """Say that the share of an image was deleted, and not restored since; empty: it was not."""
+    is_restored = image.name in snapshot.found.restored
+    if image.uuid not in snapshot.gone or is_restored or _is_share(image, snapshot):
+        return ""
+    return (
+        f"share {image.name}: deleted, and its image is on {snapshot.unit} again: run"
+        " restore-share or purge-share there"
+    )
 
 
 def _is_copy(image: Image, snapshot: Snapshot) -> bool:
@@ -150,7 +165,7 @@ def _exports(
     wanted = {
         name: share
         for name, share in snapshot.wanted.items()
-        if name in images and _is_committed(images[name], snapshot) and share.networks
+        if name in images and _may_be_exported(images[name], snapshot) and share.networks
     }
     kept = {name: _kept(snapshot, images[name], share) for name, share in wanted.items()}
     # Of an older revision, which knew no limit, there may be more.
@@ -208,8 +223,10 @@ def _is_within(network: Network, others: Collection[Network]) -> bool:
     return any(network.supernet(new_prefix=length) in others for length in lengths)
 
 
-def _is_committed(image: Image, snapshot: Snapshot) -> bool:
-    return snapshot.committed.get(image.name, Placement()).uuid == image.uuid
+def _may_be_exported(image: Image, snapshot: Snapshot) -> bool:
+    """Whether the leader has recorded an image, and nothing else is where it is exported."""
+    is_committed = snapshot.committed.get(image.name, Placement()).uuid == image.uuid
+    return is_committed and not image.is_covered
 
 
 def too_many(name: str, count: int, max_entries: int) -> str:
@@ -308,7 +325,7 @@ def _share_report(
     if image is None:
         return ShareReport(refusal=refusal)
     if name not in plan.images:
-        return ShareReport(image.uuid, image.size)
+        return ShareReport(image.uuid, image.size, _why_returned(image, snapshot))
     error = f"share {name}: {image.problem}" if image.problem else ""
     there = ShareReport(
         image.uuid,
@@ -327,15 +344,30 @@ def _share_report(
     return replace(there, networks=networks, readers=export.readers, permissions=permissions)
 
 
+def not_exported(report: Report, before: Report, reason: str) -> Report:
+    """Say of shares whose exports could not be changed what was said before, and why."""
+    shares: dict[str, ShareReport] = {}
+    for name, share in report.shares.items():
+        said = before.shares.get(name, ShareReport())
+        had = replace(share, networks=said.networks, readers=said.readers)
+        if said.uuid != share.uuid:
+            had = replace(share, networks=(), readers=())
+        if had != share:
+            refusal = placement.joined(share.refusal, f"share {name}: {reason}")
+            had = replace(had, refusal=refusal)
+        shares[name] = had
+    return replace(report, shares=shares)
+
+
 def first_report(snapshot: Snapshot) -> Report:
     """Say what a unit has, before it is decided what it is to have."""
     images = snapshot.found.images
-    shares = {name: ShareReport(image.uuid, image.size) for name, image in images.items()}
-    placed = report_of_missing(snapshot.unit, snapshot.committed)
-    known = {*snapshot.deleted, *(image.uuid for image in images.values())}
-    missing = {
-        name: it for name, it in placed.items() if snapshot.committed[name].uuid not in known
+    shares = {
+        name: ShareReport(image.uuid, image.size, _why_returned(image, snapshot))
+        for name, image in images.items()
     }
+    known = {*snapshot.deleted, *(image.uuid for image in images.values())}
+    missing = report_of_missing(snapshot.unit, snapshot.committed, known)
     return Report(
         free=room.free_gib(snapshot.storage, snapshot.found.all_images),
         is_on_root=snapshot.storage.is_root,
@@ -350,6 +382,18 @@ def first_report(snapshot: Snapshot) -> Report:
     )
 
 
-def report_of_missing(unit: str, placements: Placements) -> dict[str, ShareReport]:
-    """Say of all shares that were made on a unit that their images are not here."""
-    return {name: ShareReport() for name, it in placements.items() if it.unit == unit and it.uuid}
+def report_of_missing(
+    unit: str, placements: Placements, known: Collection[str]
+) -> dict[str, ShareReport]:
+    """Say of the shares that were made on a unit that their images are not here.
+
+    Args:
+        unit: whose shares.
+        placements: what the leader has decided.
+        known: UUIDs of those of which something else is said.
+    """
+    return {
+        name: ShareReport()
+        for name, it in placements.items()
+        if it.unit == unit and it.uuid not in {"", *known}
+    }

@@ -109,6 +109,11 @@ class Reader:
         return directory if directory and images.is_awaited(directory) else None
 
     @property
+    def unreadable(self) -> str:
+        """Why this unit's storage can't be read, if it can't: what is on it is not known then."""
+        return images.find_fault(self.directory) if self.directory else ""
+
+    @property
     def application(self) -> str:
         """What stands beside each image as its application: no other has the same."""
         return f"{self._model.uuid}/{self._charm.app.name}"
@@ -123,8 +128,9 @@ class Reader:
             return self.not_set
         if not nfs.is_installed():
             return "the NFS server is not installed: see juju status"
-        awaited = self.awaited
-        return f"{awaited} is not mounted yet: see juju status" if awaited else ""
+        if awaited := self.awaited:
+            return f"{awaited} is not mounted yet: see juju status"
+        return self.unreadable
 
     def read(self, *, anew: bool = False) -> tuple[Snapshot, Plan]:
         """Read what is asked, decided and here, anew after work; as the leader, decide."""

@@ -24,6 +24,7 @@ import settings
 import settled
 from charms.storage_libs.v0.nfs_interfaces import Network
 from cos_agent import CosAgent
+from leaving import withdraw
 from monitoring import Facts, ShareFacts
 from placement import Snapshot
 from plan import Plan
@@ -65,6 +66,8 @@ class Reconciler:
         reason = self._open_ports()
         if not reason:
             if not claim.is_held(self.reader.claim):  # Not what another has left.
+                if not claim.is_free():
+                    withdraw()  # Its unit is gone, and would be served to others' clients.
                 settings.keep(self.reader.settings)
             claim.take(self.reader.claim)
         is_held = claim.is_held(self.reader.claim)
@@ -115,9 +118,12 @@ class Reconciler:
         self.outcome = Outcome(is_leaving=self.reader.is_leaving)
         if self.outcome.is_leaving or not self.reader.peers.is_there:
             return self.outcome
+        # What is exported stays so: clients wait for what is not mounted (exports(5)).
         if awaited := self.reader.awaited:
-            # What is exported stays so: clients wait for what is not mounted (exports(5)).
             self.outcome = Outcome(awaited=str(awaited))
+            return self.outcome
+        if reason := self.reader.unreadable:
+            self.outcome = Outcome(unreadable=reason)
             return self.outcome
         outcome = self.install()
         if outcome.not_set:
@@ -188,6 +194,9 @@ class Reconciler:
             and (address := reader.clients.address(it.integration_id))
         }
         report = replace(plan.report(snapshot, decided, outcome.failures), addresses=addresses)
+        if outcome.not_exported:
+            said = reader.peers.read_reports()[reader.unit]
+            report = plan.not_exported(report, said, outcome.not_exported)
         reader.peers.write_report(report)
         snapshot = snapshot.with_report(report)
         reader.keep(snapshot, decided)
@@ -196,6 +205,8 @@ class Reconciler:
             reader.peers.write_placements(snapshot.placements)
             reader.peers.write_gone(snapshot.gone)
             answers = tuple((it, self._answer(it, snapshot)) for it in snapshot.requests)
+            for integration_id in reader.clients.released():
+                reader.clients.answer(integration_id, Answer())
         return replace(outcome, snapshot=snapshot, plan=decided, answers=answers)
 
     def _ensure_monitoring(self, outcome: Outcome) -> str:

@@ -33,6 +33,8 @@ def note(reader: Reader) -> None:
 
 def is_settled(reader: Reader) -> bool:
     """Whether the machine is as it was when all was done."""
+    if reader.unreadable:
+        return False
     return machine.read_file(SETTLED) == _fingerprint(reader).encode()
 
 

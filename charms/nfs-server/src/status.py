@@ -33,6 +33,8 @@ class Outcome:
     """Whether this machine is this unit's: what else is not opened stops nothing then."""
     awaited: str = ""
     """The directory of its storage, which had shares and is not mounted yet."""
+    unreadable: str = ""
+    """Why its storage can't be read."""
     has_storage: bool = True
     is_running: bool = True
     not_as_set: str = ""
@@ -76,7 +78,8 @@ class Outcome:
         problems = [image.problem for image in plan.images.values()]
         found = snapshot.found
         uncounted = [it for it in found.deleted.values() if it.is_count_old]
-        left = *unit, *failed, *planned, *problems, uncounted, found.restored, found.foreign
+        there = uncounted, found.restored, found.foreign, plan.returned
+        left = *unit, *failed, *planned, *problems, *there
         return is_serving and not any(left)
 
 
@@ -101,6 +104,9 @@ def unit_status(outcome: Outcome) -> ops.StatusBase:
 
 def _reasons(outcome: Outcome) -> Iterator[str]:
     """Say what an operator has to see to, the gravest first."""
+    if outcome.unreadable:
+        yield outcome.unreadable
+        return
     if outcome.other_unit:
         yield (
             f"{outcome.other_unit} serves this machine, which can have one nfs-server: remove this"
@@ -150,6 +156,8 @@ def _reasons_of_shares(outcome: Outcome, snapshot: Snapshot, plan: Plan) -> Iter
     for name in plan.misplaced:
         unit = snapshot.placements[name].unit
         yield f"share {name} is on {unit}, another image of it is here: move it off the storage"
+    for image in plan.returned:
+        yield snapshot.own_report.shares[image.name].refusal
     for image in plan.copies:
         yield f"{image.path.name} is a copy of a share's image: move it off the storage"
 

@@ -30,7 +30,7 @@ _OF_MODEL = re.compile(r"(?P<name>.+)@(?P<model>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-
 
 
 def is_remote(application: str) -> bool:
-    """Whether an application may be of another model."""
+    """Whether an application is called as those are that consume an offer of this model."""
     return _REMOTE_APPLICATION.fullmatch(application) is not None
 
 
@@ -98,7 +98,9 @@ class Request:
     remark: str = ""
     """What this application can't do, and an operator should know."""
     permissions: Permissions = UNSAID
-    """Nothing if the request can't be read whole."""
+    """Nothing but a wish to read if the request can't be read whole."""
+    model: str = ""
+    """UUID of the application's model, where that is another one."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,8 @@ class Answer:
     endpoint: Endpoint | None = None
     size: Size = UNKNOWN
     error: str = ""
-    admitted: tuple[Network, ...] = ()
-    """Who may mount by now."""
+    admitted: tuple[Network, ...] | None = None
+    """Who may mount by now. None: it is not known."""
     permissions: Permissions = UNSAID
     """What is in force of those that it requested."""
 
@@ -244,6 +246,8 @@ class Image:
     is_mounted: bool = False
     is_served: bool = True
     """Whether a client may ever have written to it: it was exported, or is of unknown past."""
+    is_covered: bool = False
+    """Whether something else is mounted at its place."""
     problem: str = ""
     """What is wrong with it, for the operator; empty when nothing is."""
     permissions: Permissions = UNSAID

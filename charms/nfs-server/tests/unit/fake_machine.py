@@ -58,6 +58,8 @@ class FakeMachine:
     can_start: bool = True
     can_install: bool = True
     is_container: bool = False
+    is_unreadable: bool = False
+    """Its storage gives errors."""
     unexpected: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     """Who may mount our shares by exports that the charm did not make."""
     holders: dict[str, tuple[real_nfs.Holder, ...]] = field(
@@ -177,6 +179,7 @@ class FakeImages:
 
     def read(self, directory: Path, application: str) -> Found:
         assert directory.is_dir()
+        assert not self._machine.is_unreadable
         found = {name: self._seen(image) for name, image in self._machine.on_storage.items()}
         return Found(found, self._machine.foreign)
 
@@ -195,6 +198,9 @@ class FakeImages:
 
     def forget_mounted(self) -> None:
         self._machine.is_storage_noted = False
+
+    def find_fault(self, directory: Path) -> str:
+        return "/ can't be read (Input/output error)" if self._machine.is_unreadable else ""
 
     def read_storage(self, directory: Path, overcommit_ratio: float) -> Storage:
         free = (self._machine.free_gib + RESERVE) * GIB
@@ -302,6 +308,7 @@ class FakeDeleted:
     """For `deleted`."""
 
     DAY_S = real_deleted.DAY_S
+    MAX_KEEP_S = real_deleted.MAX_KEEP_S
 
     def __init__(self, machine: FakeMachine):
         self._machine = machine

@@ -16,6 +16,7 @@ from test_charm import (
     Context,
     answers,
     client,
+    configured,
     network,
     relation_in,
     state,
@@ -288,12 +289,43 @@ def test_access_is_taken_away_whatever_is_refused(
     assert machine.may_mount() == {}
 
 
+def test_access_is_taken_away_before_there_is_room(machine: FakeMachine, context: Context):
+    waiting = Placement(is_manual=True, size=Size(1000), grants=parse_allowlist("10.9.0.1"))
+    now = with_peers(state(), {"/hand": waiting}, Report())
+    after = do(context, now, "revoke-access", share="/hand", allowlist="10.9.0.1")
+    assert placements(after)["/hand"].grants == ()
+    assert "1000G requested" in results(context)["state"]
+
+
+def test_a_limit_on_addresses_holds_also_where_the_share_is_elsewhere(
+    machine: FakeMachine, context: Context, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(fake_machine.FakeExports, "MAX_ENTRIES", 3)
+    there = Report(50, shares={"/hand": ShareReport("u1", Size(10))})
+    placed = {"/hand": Placement(OTHER, "u1", "app1", is_manual=True)}
+    now = with_peers(state(), placed, there)
+    many = "10.0.0.1,10.0.0.3,10.0.0.5,10.0.0.7"
+    said, after = refused_with(context, now, "grant-access", share="/hand", allowlist=many)
+    assert said.startswith("share /hand: 4 more addresses")
+    assert placements(after) == placed
+
+
 def test_a_share_that_was_refused_before_can_be_taken_over(machine: FakeMachine, context: Context):
     now = context.run(context.on.relation_changed(c := client()), state(c))
     more = with_answer(client(size="1000"), now)
     now = context.run(context.on.relation_changed(more), state(more, stored=now))
     do(context, now, "create-share", share="/data", size=10)
     assert "1000G requested" in results(context)["state"]
+
+
+def test_a_reserved_share_grows_by_what_is_really_free(machine: FakeMachine, context: Context):
+    """However much may be allocated to those that are made now."""
+    now = do(context, state(), "create-share", share="/hand", size=60, allowlist="10.9.0.1")
+    now = configured(now, overcommit_ratio=2.0)
+    said, after = refused_with(context, now, "resize-share", share="/hand", size=150)
+    assert said == "share /hand: 150G requested, 38G free"
+    assert placements(after) == placements(now)
+    do(context, after, "grant-access", share="/hand", allowlist="10.9.0.3")
 
 
 def test_what_another_unit_said_is_no_reason(machine: FakeMachine, context: Context):
@@ -652,6 +684,41 @@ def test_killed_before_the_deletion_is_recorded(machine: FakeMachine, context: C
     assert machine.decided != {}  # Until the next hook finds that recorded.
     now = context.run(context.on.config_changed(), now)
     assert machine.decided == {}
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_a_purged_share_that_comes_back_is_restored_by_its_operator(
+    machine: FakeMachine, context: Context, is_alone: bool
+):
+    """As from a backup of the storage: no event takes a deletion back, nor hides the image."""
+    c = client(name="/hand")
+    now = context.run(context.on.relation_changed(c), state(c))
+    image = machine.on_storage["/hand"]
+    now = replace(now, relations={it for it in now.relations if it.id != c.id})
+    now = do(context, now, "delete-share", share="/hand", confirm="/hand")
+    now = do(context, now, "purge-share", share="/hand", confirm="/hand")
+    now = context.run(context.on.update_status(), now)
+    assert now.unit_status == testing.ActiveStatus()
+    machine.on_storage["/hand"] = image
+    if not is_alone:
+        machine.goal = {"nfs-server/0": "active", OTHER: "active"}
+    now = context.run(context.on.update_status(), replace(now, relations={*now.relations, c}))
+    said = (
+        "share /hand: deleted, and its image is on nfs-server/0 again: run restore-share or"
+        " purge-share there"
+    )
+    assert now.unit_status == testing.BlockedStatus(said)
+    assert answers(now)[1] == {"error": said}
+    do(context, now, "list-shares")
+    assert results(context)[share_id("/hand").replace("_", "-")]["state"] == said
+    assert machine.exported == {}
+    now = do(context, now, "restore-share", share="/hand")
+    for _ in range(2):
+        now = context.run(context.on.update_status(), now)
+    assert now.unit_status == testing.ActiveStatus()
+    assert machine.on_storage["/hand"].uuid == image.uuid
+    assert machine.exported.keys() == {"/hand"}
+    assert answers(now)[1]["endpoint"]
 
 
 def test_purged_before_the_deletion_is_recorded(machine: FakeMachine, context: Context):

@@ -66,6 +66,16 @@ def test_its_own_in_another_directory_is_its_own(tmp_path: Path, path: Path):
     assert json.loads(path.read_text())["charm"] == str(tmp_path)
 
 
+def test_the_directory_of_two_units_is_the_later_ones(tmp_path: Path, path: Path):
+    """As on a machine that is used for one model after another: Juju calls both units the same."""
+    first = of(tmp_path, "nfs-server/0")
+    claim.take(first)
+    later = Claim("nfs-server/0", "another model", first.charm)
+    assert claim.find_other(later) == ""
+    claim.take(later)
+    assert claim.is_held(later)
+
+
 def test_only_ones_own_is_released(tmp_path: Path, path: Path):
     first, second = of(tmp_path, "nfs-server/0"), of(tmp_path, "nfs-server/1")
     claim.take(first)

@@ -16,6 +16,7 @@ from charms.storage_libs.v0.nfs_interfaces import (
     NO_LIMIT,
     UNKNOWN,
     Endpoint,
+    Permissions,
     Size,
     parse_allowlist,
 )
@@ -150,6 +151,7 @@ def test_a_request_that_can_not_be_read_whole_asks_for_nothing_new(
         pytest.param("web", MODEL, f"data@{OTHER_MODEL}", "", id="another's, by name"),
         pytest.param(REMOTE, MODEL, f"data@{OTHER_MODEL}", "", id="another's, by an offer"),
         pytest.param(REMOTE, OTHER_MODEL, "data", f"data@{OTHER_MODEL}", id="of another"),
+        pytest.param("web", OTHER_MODEL, "data", f"data@{OTHER_MODEL}", id="by another's offer"),
         pytest.param(
             REMOTE, OTHER_MODEL, f"a@{MODEL}", f"a@{MODEL}@{OTHER_MODEL}", id="in disguise"
         ),
@@ -160,6 +162,13 @@ def test_a_request_that_can_not_be_read_whole_asks_for_nothing_new(
 def test_names_of_other_models(application: str, model: str, requested: str, name: str):
     (asked,) = requests(share(1, application, model, name=requested, size="5"))
     assert asked.share == name
+
+
+def test_who_may_only_want_to_read_is_known_by_that():
+    """Whatever else of the request is of a later library."""
+    (asked,) = requests(share(name="/data", size="5", access="ro", squash="some"))
+    assert asked.error
+    assert asked.permissions == Permissions(access="ro")
 
 
 def test_with_nfsv3_autofs_can_mount():
@@ -221,7 +230,7 @@ def test_answers_in_the_form_of_nfs_share():
     }
     told = state.get_relation(1)
     assert isinstance(told, testing.Relation)
-    assert run(lambda it: it.answered(1), told)[0] == replace(ANSWER, admitted=())
+    assert run(lambda it: it.answered(1), told)[0] == replace(ANSWER, admitted=None)
     _, state = run(lambda it: it.answer(1, Answer()), told)
     assert not any(data_of(state, 1).values())
 

@@ -550,6 +550,19 @@ def test_read_what_is_no_file(host: Host, monkeypatch: pytest.MonkeyPatch, kind:
     assert names(host) == before
 
 
+def test_a_storage_that_gives_errors_is_told(host: Host, monkeypatch: pytest.MonkeyPatch):
+    assert images.find_fault(host.storage) == ""
+
+    def fail(_: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    for name in "listdir", "statvfs":
+        with monkeypatch.context() as broken:
+            broken.setattr(os, name, fail)
+            said = images.find_fault(host.storage)
+        assert said.startswith(f"{host.storage} can't be read (Input/output error): see dmesg")
+
+
 def test_a_storage_that_was_mounted_is_awaited(host: Host, monkeypatch: pytest.MonkeyPatch):
     mountinfo = host.root / "mountinfo-of-the-storage"
     monkeypatch.setattr(machine, "MOUNTINFO", mountinfo)
@@ -845,7 +858,9 @@ def test_read_problems(host: Host, monkeypatch: pytest.MonkeyPatch):
     other = path.with_name("other.img")
     shutil.copy(path, other)
     host.mount(where, str(other))
-    assert read(host)["/data"].problem == f"/dev/loop0 is mounted at {where}"
+    there = read(host)["/data"]
+    assert there.problem == f"/dev/loop0 is mounted at {where}"
+    assert there.is_covered
     assert not read(host)["/data"].is_mounted
 
 

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -771,6 +772,10 @@ def test_a_guest_is_never_the_owner():
     # But of an older revision, which did not note whose it is, somebody has to have it.
     older = {"/data": replace(placed["/data"], application="")}
     assert placement.assign(asked, older)["/data"].application == REMOTE
+    # And one that came with its storage is nobody's until somebody else asks for it.
+    found = {"/data": replace(older["/data"], knows_models=True)}
+    assert placement.assign(asked[:1], found)["/data"].application == ""
+    assert placement.assign(asked, found)["/data"].application == "app3"
 
 
 def test_a_guest_may_have_another_models_share():
@@ -814,6 +819,18 @@ def test_an_unreadable_name_keeps_the_share():
     assert names == ["/data", "", ""]
     right = [request(1), request(2), request(3)]
     assert placement.note_unreadable(noted, right, answered) == {"/data": Placement(A, "u1")}
+
+
+@pytest.mark.parametrize(
+    "granted",
+    [{"grants": parse_allowlist("10.9.0.1")}, {"guests": (REMOTE,), "readers": (REMOTE,)}],
+)
+def test_what_was_granted_waits_for_room(granted: dict[str, Any]):
+    """Else who was let in would be left out, or have a share of its own, when it is made."""
+    before = {"/data": Placement(A, application="app1", **granted)}
+    assert decide(before, {B: report(free=5)}, data=10).placements == {
+        "/data": replace(before["/data"], unit="")
+    }
 
 
 # What is kept that another revision wrote.
@@ -947,6 +964,14 @@ BROKEN = replace(SERVED, error="share /data: not mounted", networks=())
             id="it still has more",
         ),
         pytest.param(
+            request(size=5),
+            MADE,
+            replace(SERVED, size=Size(5)),
+            TOLD,
+            (ENDPOINT, Size(5), ""),
+            id="made anew with less",
+        ),
+        pytest.param(
             request(size=20),
             MADE,
             replace(SERVED, refusal="share /data: 20G requested, 5G free"),
@@ -972,7 +997,8 @@ def test_answer(
     answer: tuple[Endpoint | None, Size, str],
 ):
     made = tell(asked, placed, there, answered)
-    admitted = there.networks if there and placed and asked.share == "/data" else ()
+    is_known = there and there.uuid and placed and placed.uuid == there.uuid
+    admitted = there.networks if there and is_known and asked.share == "/data" else None
     assert made == Answer(*answer, admitted)
 
 

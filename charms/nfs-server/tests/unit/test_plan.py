@@ -157,6 +157,12 @@ def test_a_share_that_came_with_its_storage_is_exported_at_once():
     assert list(decide(it).exports) == ["/data"]
 
 
+def test_what_is_mounted_in_a_shares_place_is_not_exported():
+    """It is served by its path, so another's files would be."""
+    there = replace(image(), is_covered=True, is_mounted=False)
+    assert decide(snapshot(there, placements=MADE, requests=(request(),))).exports == {}
+
+
 def test_what_nobody_may_mount_is_not_exported():
     assert decide(snapshot(image(), placements=MADE)).exports == {}
 

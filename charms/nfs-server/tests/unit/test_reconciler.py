@@ -13,14 +13,16 @@ import ops
 import pytest
 from fake_machine import FakeMachine
 from ops import testing
-from test_actions import do, placements, plain, refused, results
+from test_actions import do, placements, plain, refused, results, with_peers
 from test_charm import (
     ENDPOINT,
     PEERS,
     SHARES,
     Context,
+    admitted,
     answers,
     client,
+    configured,
     relation_in,
     state,
     with_answer,
@@ -30,7 +32,7 @@ import charm
 import claim
 import nfs
 from charms.storage_libs.v0.nfs_interfaces import Size, parse_allowlist
-from values import Placement
+from values import Placement, Report
 
 OTHER = "nfs-server/1"
 REMOTE = "remote-" + "ab" * 16
@@ -118,6 +120,27 @@ def test_a_hook_before_the_storage_is_mounted_changes_nothing(
     assert now.unit_status == ops.ActiveStatus()
 
 
+@pytest.mark.parametrize("leader", [True, False])
+def test_a_storage_that_can_not_be_read_fails_no_hook(
+    machine: FakeMachine, context: Context, leader: bool
+):
+    """As where its disk is gone: what is on it is not known, and nothing is decided by that."""
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    c = with_answer(c, now)
+    peer = now.get_relation(PEERS.id)
+    machine.is_unreadable = True
+    machine.changes.clear()
+    for event in context.on.relation_changed(c), context.on.update_status():
+        out = context.run(event, replace(state(c, stored=now), leader=leader))
+        assert out.unit_status == ops.BlockedStatus("/ can't be read (Input/output error)")
+        assert machine.changes == []
+        assert answers(out) == answers(now)
+        assert out.get_relation(PEERS.id).local_app_data == peer.local_app_data
+    assert refused(context, out, "list-shares") == "/ can't be read (Input/output error)"
+    context.run(context.on.storage_detaching(SHARES), out)
+    assert machine.mounted == set()
+
+
 def test_a_storage_without_shares_is_waited_for_too(machine: FakeMachine, context: Context):
     now = context.run(context.on.config_changed(), state())
     machine.is_storage_mounted = False
@@ -167,7 +190,8 @@ def test_who_comes_later_changes_nothing_of_the_first(
 
 
 def test_another_model_never_meets_the_data(machine: FakeMachine, context: Context):
-    asking = client(1), remote(client(2)), remote(client(3, f"/data@{MODEL}"), "9" + MODEL[1:])
+    others = replace(client(3, f"/data@{MODEL}"), remote_model_uuid="9" + MODEL[1:])
+    asking = client(1), remote(client(2)), others
     now = context.run(context.on.config_changed(), state(*asking))
     named = {"/data", f"/data@{MODEL}", f"/data@{MODEL}@9{MODEL[1:]}"}
     assert set(machine.on_storage) == named
@@ -213,6 +237,41 @@ def test_another_model_keeps_what_it_had_of_an_older_revision(
     assert set(machine.on_storage) == {"/data"}
     now = do(context, now, "revoke-access", share="/data", application=REMOTE)
     assert answers(now)[2]["endpoint"] != ENDPOINT
+
+
+def test_another_model_whose_offer_was_consumed_may_be_let_in(
+    machine: FakeMachine, context: Context
+):
+    """Its application is called here as who consumed it wants."""
+    asking = client(1), replace(client(2), remote_model_uuid=MODEL)
+    now = context.run(context.on.config_changed(), state(*asking))
+    assert set(machine.on_storage) == {"/data", f"/data@{MODEL}"}
+    now = do(context, now, "grant-access", share="/data", application="app2")
+    assert answers(now)[2]["endpoint"] == ENDPOINT
+
+
+@pytest.mark.parametrize("is_older", [False, True])
+def test_what_was_taken_back_stays_so_whatever_is_requested(
+    machine: FakeMachine, context: Context, is_older: bool
+):
+    """What was granted may be kept by who writes no name that can be read; but not without."""
+    asking = client(1), remote(client(2))
+    now = context.run(context.on.config_changed(), state(*asking))
+    now = do(context, now, "grant-access", share="/data", application=REMOTE)
+    if is_older:
+        placed = replace(placements(now)["/data"], guests=(), knows_models=False)
+        placed = {**placements(now), "/data": placed}
+        peer = replace(now.get_relation(PEERS.id), local_app_data=plain(placed))
+        now = replace(now, relations={now.get_relation(1), now.get_relation(2), peer})
+    wrong = with_answer(remote(client(2, "!!")), now)
+    relations = {now.get_relation(1), wrong, now.get_relation(PEERS.id)}
+    now = context.run(context.on.config_changed(), replace(now, relations=relations))
+    assert answers(now)[2]["endpoint"] == ENDPOINT
+    assert machine.may_mount()["/data"] == {"10.0.1.1", "10.0.2.1"}
+    now = do(context, now, "revoke-access", share="/data", application=REMOTE)
+    now = context.run(context.on.config_changed(), now)
+    assert "endpoint" not in answers(now)[2]
+    assert machine.may_mount()["/data"] == {"10.0.1.1"}
 
 
 @pytest.mark.parametrize("is_older", [False, True])
@@ -268,6 +327,22 @@ def test_a_share_without_limit_leaves_no_room_for_others(machine: FakeMachine, c
     assert machine.sizes() == {"/data": None}
 
 
+def test_who_requests_nothing_any_more_is_told_nothing(machine: FakeMachine, context: Context):
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    nothing = replace(with_answer(c, now), remote_app_data={})
+    now = context.run(context.on.relation_changed(nothing), state(nothing, stored=now))
+    assert machine.may_mount() == {}
+    assert answers(now)[1] == {}
+
+
+def test_a_leader_without_good_settings_decides_nothing(machine: FakeMachine, context: Context):
+    machine.is_installed = machine.is_running = machine.is_configured = False
+    now = with_peers(state(client()), {}, Report(50))
+    out = context.run(context.on.config_changed(), configured(now, threads=5000))
+    assert out.get_relation(PEERS.id).local_app_data == plain({})
+    assert answers(out) == {1: {}}
+
+
 # -- One server a machine
 
 
@@ -304,6 +379,16 @@ def test_the_machine_of_a_server_that_is_gone_is_taken(machine: FakeMachine, con
     out = context.run(context.on.config_changed(), state())
     assert out.unit_status == ops.ActiveStatus()
     assert out.opened_ports == {testing.TCPPort(2049)}
+
+
+def test_what_a_unit_left_that_was_removed_by_force_is_served_to_nobody(
+    machine: FakeMachine, context: Context
+):
+    """A share of the same name would be exported where that one's is still mounted."""
+    claim.take(claim.Claim("other/0", "another model", "/nonexistent"))
+    machine.mounted = {"/data", "/left"}
+    context.run(context.on.config_changed(), state())
+    assert machine.mounted == set()
 
 
 CONFLICT = (
@@ -352,6 +437,11 @@ def test_a_port_of_nfsv3_that_another_has_stops_nothing(
     out = context.run(context.on.config_changed(), replace(now, config={"nfsv3": True}))
     assert isinstance(out.unit_status, ops.BlockedStatus)
     assert machine.exported
+    c = with_answer(client(size="20"), out)
+    out = context.run(
+        context.on.relation_changed(c), replace(out, relations={c, out.get_relation(PEERS.id)})
+    )
+    assert machine.sizes() == {"/data": 20}
     again = context.run(context.on.update_status(), out)
     assert again.unit_status == out.unit_status
     refused_ports.clear()
@@ -386,6 +476,15 @@ def test_a_container_that_has_the_package_draws_no_shares(machine: FakeMachine, 
     assert '"unable":true' in out.get_relation(PEERS.id).local_unit_data["report"]
 
 
+def test_a_container_that_serves_goes_on(machine: FakeMachine, context: Context):
+    """What is asked of the kernel before is asked once: it says it is none that can serve."""
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    machine.is_container, machine.is_running = True, False
+    out = context.run(context.on.config_changed(), now)
+    assert machine.is_running
+    assert out.unit_status == ops.ActiveStatus()
+
+
 def test_a_package_that_can_not_be_had_is_tried_again(machine: FakeMachine, context: Context):
     machine.is_installed = machine.is_running = machine.is_configured = False
     machine.can_install = False
@@ -411,6 +510,23 @@ def test_exports_that_fail_fail_no_hook(machine: FakeMachine, context: Context):
         "The exports could not be changed: exportfs: it failed"
     )
     assert refused(context, out, "create-share", share="/x", size=1)
+    assert answers(out)[1] == {"size": "10", "error": "share /data: exportfs: it failed"}
+
+
+def test_nobody_is_told_of_an_access_that_could_not_be_given(
+    machine: FakeMachine, context: Context
+):
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    before = admitted(now)
+    machine.can_export = False
+    more = with_answer(client(units={0: "10.0.1.1/32", 1: "10.0.1.2/32"}), now)
+    now = context.run(context.on.relation_changed(more), state(more, stored=now))
+    assert admitted(now) == before == {"10.0.1.1"}
+    assert answers(now)[1]["error"] == "share /data: exportfs: it failed"
+    machine.can_export = True
+    now = context.run(context.on.update_status(), now)
+    assert admitted(now) == {"10.0.1.1", "10.0.1.2"}
+    assert "error" not in answers(now)[1]
 
 
 def test_a_share_that_can_not_be_noted_is_not_exported(machine: FakeMachine, context: Context):

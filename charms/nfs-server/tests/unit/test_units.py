@@ -304,6 +304,20 @@ def test_detached_storage_is_reported(cluster: Cluster):
     assert records.REPORT.read(records.parse(said)) == missing
 
 
+def test_a_deletion_is_not_forgotten_with_its_storage(cluster: Cluster):
+    cluster.hook(0, action="create-share", share="/a", size=10)
+    cluster.settle()
+    cluster.leader = 1
+    cluster.hook(0, action="delete-share", share="/a", confirm="/a")
+    put_in(cluster.machines[0], cluster.monkeypatch)
+    context = new_context("nfs-server/0")
+    out = context.run(context.on.storage_detaching(SHARES), cluster.state(0))
+    cluster.unit_bags[0] = dict(out.get_relation(PEERS.id).local_unit_data)  # pyright: ignore
+    cluster.no_storage = {0}
+    cluster.settle()
+    assert cluster.placed() == {}
+
+
 def test_a_new_leader_heard_nothing_of_a_deletion(monkeypatch: pytest.MonkeyPatch):
     """Juju shows a unit's databag as it was at its last event: leader-elected may come before."""
     cluster = Cluster(monkeypatch, 3)

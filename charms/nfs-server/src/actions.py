@@ -152,13 +152,12 @@ class Actions(ops.Object):
 
     def _grant_access(self, params: Params) -> Results:
         name = _parsed(parse_share_name, params["share"])
-        snapshot, _ = self._reader.read()
-        before = _placed(name, snapshot)
+        before = _placed(name, self._reader.read()[0])
         application = params.get("application", "")
         if bool(application) == bool(params.get("allowlist", "")):
             raise RefusedError("name an allowlist or an application, one of the two")
         if application:
-            return self._change(name, _with_guest(before, application, params, snapshot))
+            return self._change(name, _with_guest(before, application, params))
         return self._change(name, _granted(before, params))
 
     def _revoke_access(self, params: Params) -> Results:
@@ -278,11 +277,11 @@ class Actions(ops.Object):
     def _own_deleted(self, name: str) -> DeletedShare:
         """Find a deleted share, which has to be kept on this unit."""
         snapshot, plan = self._reader.read()
-        for image in plan.returned:
-            if image.name == name:  # It is a deleted share as others, once it is kept as one.
-                deleted.keep(image, Placement(), deleted.MAX_KEEP_S)
-                self._reader.forget()
-                snapshot, _ = self._reader.read()
+        if name in plan.returned and name not in snapshot.found.deleted:
+            # It is a deleted share as others, once it is kept as one.
+            deleted.keep(snapshot.found.images[name], Placement(), deleted.MAX_KEEP_S)
+            self._reader.forget()
+            snapshot, _ = self._reader.read()
         if name in snapshot.found.deleted:
             return snapshot.found.deleted[name]
         for unit, report in sorted(snapshot.reports.items()):
@@ -298,7 +297,7 @@ class Actions(ops.Object):
             "name": name,
             "unit": placed.unit,
             "applications": ", ".join(snapshot.applications(name)),
-            "state": _state(name, snapshot),
+            "state": plan.returned.get(name) or _state(name, snapshot),
             "size": str(report.size),
             "path": str(share_directory(name)),
             "allowlist": " ".join(exports.hosts(report.networks)),
@@ -351,8 +350,6 @@ def _describe_deleted(name: str, unit: str, share: DeletedReport) -> Results:
 
 def _state(name: str, snapshot: Snapshot) -> str:
     report = snapshot.reported(name)
-    if not snapshot.placement(name).unit:
-        report = snapshot.own_report.shares.get(name, ShareReport())
     refusal = report.refusal or snapshot.refusals.get(name, "")
     if reason := placement.why_lost(name, snapshot) or report.error or refusal:
         return reason
@@ -437,12 +434,9 @@ def _granted(before: Placement, params: Params) -> Placement:
     return _with_readers(after, [*map(str, networks)], params)
 
 
-def _with_guest(
-    before: Placement, application: str, params: Params, snapshot: Snapshot
-) -> Placement:
+def _with_guest(before: Placement, application: str, params: Params) -> Placement:
     """Let an application of another model have this share under the name that it requests."""
-    others = {it.application for it in snapshot.requests if it.model}
-    if not (is_remote(application) or application in others):
+    if not is_remote(application):
         raise RefusedError(
             f"application {application[:60]!a}: name one of another model, as list-shares does"
         )

@@ -11,6 +11,7 @@ stands in parentheses percent-encoded: its reader takes a bare `:` or `[` there 
 import contextlib
 import functools
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from urllib.parse import quote, unquote
 
@@ -26,7 +27,7 @@ from charms.storage_libs.v0.nfs_interfaces import (
     client_networks,
 )
 from settings import Settings
-from values import Answer, Request, is_of_model, share_name_of
+from values import Answer, Request, is_of_model, is_remote, share_name_of
 
 NFS_SHARE = "nfs-share"
 FILESYSTEM = "filesystem"
@@ -43,8 +44,6 @@ class Clients:
         self._nfs_share = NFSProvides(charm, NFS_SHARE)
         self._names: dict[int, str] = {}
         """The names that were requested, by integration; none that is refused."""
-        self._models: dict[str, str] = {}
-        """The models of applications, as far as they were asked for."""
 
     def requests(self, settings: Settings) -> tuple[Request, ...]:
         """Read what the clients ask for, in the order of their integrations."""
@@ -52,7 +51,7 @@ class Clients:
         asked += [
             Request(
                 integration_id=relation.id,
-                application=relation.app.name,
+                application=self._application(relation),
                 model=self._other_model(relation),
                 share=self._share(relation, settings.filesystem_share),
                 size=settings.filesystem_size,
@@ -73,7 +72,7 @@ class Clients:
         self._names[request.integration_id] = request.name if share else ""
         return Request(
             integration_id=request.integration_id,
-            application=request.application,
+            application=self._application(relation),
             model=self._other_model(relation),
             share=share,
             # Another part of it that can't be read may be meant to change what this one means.
@@ -85,14 +84,14 @@ class Clients:
             permissions=replace(UNSAID, access=asked.access) if error else asked,
         )
 
-    def released(self) -> list[int]:
-        """Find who requests nothing any more, and was told where a share is. On the leader."""
-        requesting = {it.integration_id for it in self._nfs_share.requests()}
+    def released(self, requests: Iterable[Request]) -> list[int]:
+        """Find who was told something, and is not among those who request. On the leader."""
+        requesting = {it.integration_id for it in requests}
         return [
             relation.id
             for relation in self._model.relations[NFS_SHARE]
             if relation.active and relation.id not in requesting
-            if self.answered(relation.id).endpoint
+            if self.answered(relation.id) != Answer()
         ]
 
     def _remark_autofs(self, application: str) -> str:
@@ -122,11 +121,12 @@ class Clients:
 
         What the application is called says nothing: whose offer was consumed chose the name.
         """
-        name = relation.app.name
-        if name not in self._models:
-            self._models[name] = relation.remote_model.uuid
-        model = self._models[name]
+        model = relation.remote_model.uuid
         return model if model != self._model.uuid else ""
+
+    def _application(self, relation: ops.Relation) -> str:
+        name, model = relation.app.name, self._other_model(relation)
+        return share_name_of(model, name) if model and not is_remote(name) else name
 
     @functools.cached_property
     def _relations(self) -> dict[int, ops.Relation]:
@@ -171,7 +171,8 @@ class Clients:
         another model may be another one.
         """
         relation = self._relations[integration_id]
-        return self._ingress(relation if self._other_model(relation) else relation.name)
+        is_apart = is_remote(self._application(relation))
+        return self._ingress(relation if is_apart else relation.name)
 
     def address_for_others(self) -> str:
         """Find where clients outside Juju reach this unit; empty if Juju doesn't know."""

@@ -9,6 +9,7 @@ deleted share. No ops.
 """
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -138,13 +139,27 @@ def is_awaited(directory: Path) -> bool:
 
 
 def find_fault(directory: Path) -> str:
-    """Say why a storage can't be read, as one whose disk is gone; empty: it can."""
+    """Say why a storage can't be read, as one whose disk is gone; empty: it can.
+
+    A directory may be in the kernel's cache, and nothing of the files.
+    """
     try:
-        os.listdir(directory)
+        for name in os.listdir(directory):
+            if name.endswith((".img", ".json", ".deleted")):
+                _fail_if_broken(directory / name)
         os.statvfs(directory)
     except OSError as error:
         return f"{directory} can't be read ({error.strerror}): see dmesg, and mend or detach it"
     return ""
+
+
+def _fail_if_broken(path: Path) -> None:
+    """Fail if the disk gives errors of a file; that it is no file says nothing of the disk."""
+    try:
+        _read_superblock_bytes(path)
+    except OSError as error:
+        if error.errno in {errno.EIO, errno.EUCLEAN}:
+            raise
 
 
 def forget_mounted() -> None:

@@ -24,13 +24,12 @@ def leave_storage(reader: Reader) -> None:
     if not reader.has_machine:
         return
     withdraw()
-    images.forget_mounted()
     if reader.is_leaving:  # Juju may run no further hook.
-        _leave_machine(reader)
+        _leave_machine()
     if reader.peers.is_there:
         # The leader has to know that its shares are not here before another unit has them; and
         # which it has deleted, if it has not heard that yet.
-        deleted = reader.peers.read_reports()[reader.unit].deleted
+        deleted = reader.said.deleted
         placements = reader.peers.read_placements()
         missing = plan.report_of_missing(reader.unit, placements, deleted)
         reader.peers.write_report(Report(shares=missing, deleted=deleted))
@@ -39,10 +38,11 @@ def leave_storage(reader: Reader) -> None:
 def leave_machine(reader: Reader) -> None:
     """Leave nothing of the charm behind, but for the images: at last, also what failed before."""
     if reader.has_machine:
-        _leave_machine(reader)
+        _leave_machine()
+        claim.release(reader.claim)
 
 
-def _leave_machine(reader: Reader) -> None:
+def _leave_machine() -> None:
     with _undoing():
         monitoring.remove()
     withdraw()  # Already done, unless Juju didn't wait for the storage.
@@ -51,7 +51,6 @@ def _leave_machine(reader: Reader) -> None:
             exports.remove()
     with _undoing():
         nfs.remove(is_used_by_others=bool(exports.read_table()))
-    claim.release(reader.claim)
 
 
 def withdraw() -> None:
@@ -67,6 +66,7 @@ def withdraw() -> None:
         nfs.expire(nfs.holders(where))
     for failure in mounts.unmount_all(exports.flush):
         logger.warning("%s", failure)
+    images.forget_mounted()
 
 
 @contextlib.contextmanager

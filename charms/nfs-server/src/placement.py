@@ -481,7 +481,8 @@ def decide(
         elif not placement.uuid:
             placement, refusals[name] = _place(name, size, placement, free, reports)
         _allocate(name, size, placement, reports, free)
-        if placement.unit or placement.is_manual or placement.grants or placement.guests:
+        is_awaited = size.is_known and bool(placement.grants or placement.guests)
+        if placement.unit or placement.is_manual or is_awaited:
             after[name] = placement
     return Decision(after, {name: reason for name, reason in refusals.items() if reason})
 

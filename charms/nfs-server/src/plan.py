@@ -25,6 +25,9 @@ from values import (
     Work,
 )
 
+Access = tuple[tuple[Network, ...], tuple[Network, ...], str]
+"""Who may mount a share, who of them may only read, and whose files they write."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -51,8 +54,8 @@ class Plan:
     """Owner and mode of shares that are asked for and were not set so before."""
     copies: tuple[Image, ...] = ()
     """Copies of images that are shares, which are on this storage or another."""
-    returned: tuple[Image, ...] = ()
-    """Images of shares that were deleted, come back from elsewhere."""
+    returned: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Shares that were deleted, and whose images have come back from elsewhere: what to do."""
     expired: tuple[DeletedShare, ...] = ()
     """Deleted shares that were kept for as long as they were to be."""
 
@@ -61,11 +64,11 @@ def decide(snapshot: Snapshot, max_entries: int) -> Plan:
     """Decide what a unit has to do, exporting to so many clients and networks at most."""
     unit, placements, found = snapshot.unit, snapshot.placements, snapshot.found.images
     wanted = snapshot.wanted
+    returned = _returned(snapshot)
     images = {
         name: image
         for name, image in found.items()
-        if placement.is_placed(placements.get(name), unit, image.uuid)
-        and not _why_returned(image, snapshot)
+        if placement.is_placed(placements.get(name), unit, image.uuid) and name not in returned
     }
     others = [image for name, image in sorted(found.items()) if name not in images]
     own = {
@@ -89,7 +92,7 @@ def decide(snapshot: Snapshot, max_entries: int) -> Plan:
             if placement.is_misplaced(placements.get(it.name), unit, it.uuid)
         ),
         copies=tuple(it for it in others if _is_copy(it, snapshot)),
-        returned=tuple(it for it in others if _why_returned(it, snapshot)),
+        returned=returned,
         missing=tuple(
             name
             for name, it in sorted(placements.items())
@@ -122,15 +125,16 @@ def _is_share(image: Image, snapshot: Snapshot) -> bool:
     return any(it.uuid == image.uuid for it in shares)
 
 
-def _why_returned(image: Image, snapshot: Snapshot) -> str:
-    """Say that the share of an image was deleted, and not restored since; empty: it was not."""
-    is_restored = image.name in snapshot.found.restored
-    if image.uuid not in snapshot.gone or is_restored or _is_share(image, snapshot):
-        return ""
-    return (
-        f"share {image.name}: deleted, and its image is on {snapshot.unit} again: run"
+def _returned(snapshot: Snapshot) -> dict[str, str]:
+    """Find the images of shares that were deleted and not restored since, and say what to do."""
+    found, gone = snapshot.found, snapshot.gone
+    return {
+        name: f"share {name}: deleted, and its image is on {snapshot.unit} again: run"
         " restore-share or purge-share there"
-    )
+        for name, image in found.images.items()
+        if image.uuid in gone and not _is_share(image, snapshot)
+        if not (name in found.restored and found.restored[name].deletion not in gone)
+    }
 
 
 def _is_copy(image: Image, snapshot: Snapshot) -> bool:
@@ -165,7 +169,7 @@ def _exports(
     wanted = {
         name: share
         for name, share in snapshot.wanted.items()
-        if name in images and _may_be_exported(images[name], snapshot) and share.networks
+        if name in images and _is_committed(images[name], snapshot) and share.networks
     }
     kept = {name: _kept(snapshot, images[name], share) for name, share in wanted.items()}
     # Of an older revision, which knew no limit, there may be more.
@@ -223,10 +227,8 @@ def _is_within(network: Network, others: Collection[Network]) -> bool:
     return any(network.supernet(new_prefix=length) in others for length in lengths)
 
 
-def _may_be_exported(image: Image, snapshot: Snapshot) -> bool:
-    """Whether the leader has recorded an image, and nothing else is where it is exported."""
-    is_committed = snapshot.committed.get(image.name, Placement()).uuid == image.uuid
-    return is_committed and not image.is_covered
+def _is_committed(image: Image, snapshot: Snapshot) -> bool:
+    return snapshot.committed.get(image.name, Placement()).uuid == image.uuid
 
 
 def too_many(name: str, count: int, max_entries: int) -> str:
@@ -299,21 +301,32 @@ def failed_before(snapshot: Snapshot, plan: Plan) -> dict[str, str]:
     return {name: said[name].refusal for name in left if name in said and said[name].refusal}
 
 
-def report(snapshot: Snapshot, plan: Plan, failures: Mapping[str, str]) -> Report:
+def report(
+    snapshot: Snapshot,
+    plan: Plan,
+    failures: Mapping[str, str],
+    exported: Mapping[str, Export] | None,
+    not_exported: str = "",
+) -> Report:
     """Say what this unit has, but for its addresses.
 
     Args:
         snapshot: what the unit read, after it did its work.
         plan: what followed from it.
         failures: why work on shares failed.
+        exported: what is exported for sure. None: what this unit said last.
+        not_exported: why that is not what was planned.
     """
     first = first_report(snapshot)
     names = {*first.shares, *plan.refusals, *plan.too_many, *failures}
-    return replace(
-        first,
-        shares={name: _share_report(name, snapshot, plan, failures) for name in sorted(names)},
-        foreign=snapshot.found.foreign_names,
-    )
+    shares = {name: _share_report(name, snapshot, plan, failures) for name in sorted(names)}
+    for name, share in shares.items():
+        if name in plan.images and plan.images[name].is_mounted:
+            access = _said(share, snapshot) if exported is None else _access(exported.get(name))
+            is_planned = not not_exported or access == _access(plan.exports.get(name))
+            error = "" if is_planned else f"share {name}: {not_exported}"
+            shares[name] = _with_access(share, access, error)
+    return replace(first, shares=shares, foreign=snapshot.found.foreign_names)
 
 
 def _share_report(
@@ -325,45 +338,49 @@ def _share_report(
     if image is None:
         return ShareReport(refusal=refusal)
     if name not in plan.images:
-        return ShareReport(image.uuid, image.size, _why_returned(image, snapshot))
-    error = f"share {name}: {image.problem}" if image.problem else ""
-    there = ShareReport(
+        return ShareReport(image.uuid, image.size, plan.returned.get(name, ""))
+    return ShareReport(
         image.uuid,
         image.size,
         refusal,
-        error,
+        f"share {name}: {image.problem}" if image.problem else "",
         permissions=image.permissions,
         left_out=plan.left_out.get(name, ""),
     )
-    export = plan.exports.get(name)
-    if export is None or not image.is_mounted:
-        return there
-    # Who may mount it, in as few words as it takes: not each by what it may do.
-    networks = placement.collapsed(export.networks)
-    permissions = replace(image.permissions, squash=export.permissions.squash)
-    return replace(there, networks=networks, readers=export.readers, permissions=permissions)
 
 
-def not_exported(report: Report, before: Report, reason: str) -> Report:
-    """Say of shares whose exports could not be changed what was said before, and why."""
-    shares: dict[str, ShareReport] = {}
-    for name, share in report.shares.items():
-        said = before.shares.get(name, ShareReport())
-        had = replace(share, networks=said.networks, readers=said.readers)
-        if said.uuid != share.uuid:
-            had = replace(share, networks=(), readers=())
-        if had != share:
-            refusal = placement.joined(share.refusal, f"share {name}: {reason}")
-            had = replace(had, refusal=refusal)
-        shares[name] = had
-    return replace(report, shares=shares)
+def _access(export: Export | None) -> Access:
+    """Say who may mount a share, in as few words as it takes: not each by what it may do."""
+    if export is None:
+        return (), (), ""
+    return placement.collapsed(export.networks), export.readers, export.permissions.squash
+
+
+def _said(share: ShareReport, snapshot: Snapshot) -> Access:
+    """Find what this unit said last of who may mount a share."""
+    for said in snapshot.own_report.shares.values():
+        if said.uuid == share.uuid:
+            return said.networks, said.readers, said.permissions.squash
+    return (), (), ""
+
+
+def _with_access(share: ShareReport, access: Access, error: str) -> ShareReport:
+    networks, readers, squash = access
+    return replace(
+        share,
+        networks=networks,
+        readers=readers,
+        permissions=replace(share.permissions, squash=squash),
+        error=placement.joined(share.error, error),
+    )
 
 
 def first_report(snapshot: Snapshot) -> Report:
     """Say what a unit has, before it is decided what it is to have."""
     images = snapshot.found.images
+    returned = _returned(snapshot)
     shares = {
-        name: ShareReport(image.uuid, image.size, _why_returned(image, snapshot))
+        name: ShareReport(image.uuid, image.size, returned.get(name, ""))
         for name, image in images.items()
     }
     known = {*snapshot.deleted, *(image.uuid for image in images.values())}

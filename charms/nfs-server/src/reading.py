@@ -20,7 +20,7 @@ from clients import Clients
 from placement import Snapshot
 from plan import Plan
 from settings import Settings
-from values import Found, Placements, Storage
+from values import Found, Placements, Report, Storage
 
 
 class Reader:
@@ -105,7 +105,7 @@ class Reader:
         After a boot hooks may come before it (juju/juju#21135). What is beneath the mount is on
         the root disk.
         """
-        directory = self.directory
+        directory = self.directory if self.has_machine else None
         return directory if directory and images.is_awaited(directory) else None
 
     @property
@@ -139,7 +139,7 @@ class Reader:
         if self._read is None:
             snapshot = self._take_snapshot()
             decided = plan.decide(snapshot, exports.MAX_ENTRIES)
-            report = plan.report(snapshot, decided, plan.failed_before(snapshot, decided))
+            report = plan.report(snapshot, decided, plan.failed_before(snapshot, decided), None)
             report = replace(report, addresses=snapshot.own_report.addresses)
             self._read = snapshot.with_report(report), decided
         return self._read
@@ -155,6 +155,11 @@ class Reader:
     def forget_decisions(self) -> None:
         """Decide anew next time, of the same machine."""
         self._read = None
+
+    @property
+    def said(self) -> Report:
+        """What this unit has said last."""
+        return self.peers.read_reports()[self.unit]
 
     def read_storage(self) -> tuple[Storage, Found]:
         """Look at this unit's storage, and at the shares on it; nothing while it has none."""

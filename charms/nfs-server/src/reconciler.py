@@ -123,6 +123,7 @@ class Reconciler:
             self.outcome = Outcome(awaited=str(awaited))
             return self.outcome
         if reason := self.reader.unreadable:
+            self.reader.peers.write_report(replace(self.reader.said, is_unable=True))
             self.outcome = Outcome(unreadable=reason)
             return self.outcome
         outcome = self.install()
@@ -157,6 +158,7 @@ class Reconciler:
             outcome,
             failures=failures,
             not_mounted=not_mounted,
+            exported=None if not_exported else {it.name: it for it in served},
             not_exported=not_exported,
             unexpected=tuple(exports.unexpected(served)),
         )
@@ -176,8 +178,11 @@ class Reconciler:
         """Export shares, to nobody else; say why that failed."""
         if leaving and exports.unexpected(served):
             nfs.wait_for_clients_to_leave(leaving)
+        there = self.reader.read()[1].images
+        # A share is served by its path: what else is mounted there would be.
+        covered = [name for name, image in there.items() if image.is_covered]
         try:
-            exports.ensure(served, self.reader.settings.squash)
+            exports.ensure(served, self.reader.settings.squash, paused=covered)
         except exports.ExportsError as error:
             logger.error("%s", error)
             return str(error)
@@ -193,10 +198,10 @@ class Reconciler:
             if it.share in decided.images
             and (address := reader.clients.address(it.integration_id))
         }
-        report = replace(plan.report(snapshot, decided, outcome.failures), addresses=addresses)
-        if outcome.not_exported:
-            said = reader.peers.read_reports()[reader.unit]
-            report = plan.not_exported(report, said, outcome.not_exported)
+        report = plan.report(
+            snapshot, decided, outcome.failures, outcome.exported, outcome.not_exported
+        )
+        report = replace(report, addresses=addresses)
         reader.peers.write_report(report)
         snapshot = snapshot.with_report(report)
         reader.keep(snapshot, decided)
@@ -205,7 +210,7 @@ class Reconciler:
             reader.peers.write_placements(snapshot.placements)
             reader.peers.write_gone(snapshot.gone)
             answers = tuple((it, self._answer(it, snapshot)) for it in snapshot.requests)
-            for integration_id in reader.clients.released():
+            for integration_id in reader.clients.released(snapshot.requests):
                 reader.clients.answer(integration_id, Answer())
         return replace(outcome, snapshot=snapshot, plan=decided, answers=answers)
 

@@ -9,7 +9,7 @@ import ops
 import room
 from placement import NOT_HERE, Snapshot
 from plan import Plan
-from values import Answer, Request, is_open, share_id
+from values import Answer, Export, Request, is_open, share_id
 
 # status-set takes it as one argument, of 128 KiB at most (MAX_ARG_STRLEN of execve(2)); else the
 # hook fails. An argument is in UTF-8, and nobody reads as much.
@@ -43,6 +43,8 @@ class Outcome:
     """Which option is not allowed, and what is."""
     not_mounted: str = ""
     """Why the machine takes no mounts of shares."""
+    exported: Mapping[str, Export] | None = None
+    """What is exported for sure. None: what was so before."""
     not_exported: str = ""
     """Why the exports could not be put in place."""
     not_monitored: str = ""
@@ -156,8 +158,7 @@ def _reasons_of_shares(outcome: Outcome, snapshot: Snapshot, plan: Plan) -> Iter
     for name in plan.misplaced:
         unit = snapshot.placements[name].unit
         yield f"share {name} is on {unit}, another image of it is here: move it off the storage"
-    for image in plan.returned:
-        yield snapshot.own_report.shares[image.name].refusal
+    yield from plan.returned.values()
     for image in plan.copies:
         yield f"{image.path.name} is a copy of a share's image: move it off the storage"
 

@@ -24,14 +24,14 @@ GIB = 2**30
 EXPORT_ROOT = Path("/srv/nfs")
 """Where shares are mounted on the server, one directory each."""
 
-# What Juju calls an application of another model (cross-model relations).
+# What Juju calls an application of another model that consumed an offer (cross-model relations).
 _REMOTE_APPLICATION = re.compile(r"remote-[0-9a-f]{32}")
 _OF_MODEL = re.compile(r"(?P<name>.+)@(?P<model>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 
 
 def is_remote(application: str) -> bool:
-    """Whether an application is called as those are that consume an offer of this model."""
-    return _REMOTE_APPLICATION.fullmatch(application) is not None
+    """Whether an application is of another model: Juju calls it so, or `Request.application`."""
+    return _REMOTE_APPLICATION.fullmatch(application) is not None or is_of_model(application)
 
 
 def share_name_of(model: str, name: str) -> str:
@@ -43,7 +43,7 @@ def share_name_of(model: str, name: str) -> str:
 
 
 def is_of_model(name: str) -> bool:
-    """Whether a share's name is one that `share_name_of` makes."""
+    """Whether a name is one that `share_name_of` makes."""
     return _OF_MODEL.fullmatch(name) is not None
 
 
@@ -85,6 +85,8 @@ class Request:
 
     integration_id: int
     application: str
+    """Its name. `NAME@MODEL` where it is of another model by that one's offer: such a name may be
+    another application's one day."""
     share: str
     """Name of the share, see `share_name_of`; empty if it can't be read."""
     size: Size

@@ -58,6 +58,8 @@ class FakeMachine:
     can_start: bool = True
     can_install: bool = True
     is_container: bool = False
+    covered: set[str] = field(default_factory=set[str])
+    """Shares in whose place something else is mounted."""
     is_unreadable: bool = False
     """Its storage gives errors."""
     unexpected: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
@@ -188,7 +190,8 @@ class FakeImages:
         problem = "" if is_mounted else "not mounted"
         if is_mounted and _is_short(image):
             problem = "its space is not reserved, the storage is full"
-        return replace(image, is_mounted=is_mounted, problem=problem)
+        is_covered = image.name in self._machine.covered
+        return replace(image, is_mounted=is_mounted, is_covered=is_covered, problem=problem)
 
     def note_mounted(self, directory: Path) -> None:
         self._machine.is_storage_noted |= self._machine.is_storage_mounted

@@ -721,6 +721,24 @@ def test_a_purged_share_that_comes_back_is_restored_by_its_operator(
     assert answers(now)[1]["endpoint"]
 
 
+def test_a_share_that_comes_back_is_behind_one_that_is_kept(
+    machine: FakeMachine, context: Context
+):
+    now = created(context)
+    first = machine.on_storage["/hand"]
+    for action in "delete-share", "purge-share":
+        now = do(context, now, action, share="/hand", confirm="/hand")
+    now = do(context, now, "create-share", share="/hand", size=10)
+    second = machine.on_storage["/hand"]
+    now = do(context, now, "delete-share", share="/hand", confirm="/hand")
+    machine.on_storage["/hand"] = first
+    now = do(context, now, "purge-share", share="/hand", confirm="/hand")
+    assert results(context)["uuid"] == second.uuid
+    now = do(context, now, "purge-share", share="/hand", confirm="/hand")
+    assert results(context)["uuid"] == first.uuid
+    assert (machine.on_storage, machine.deleted) == ({}, {})
+
+
 def test_purged_before_the_deletion_is_recorded(machine: FakeMachine, context: Context):
     now = created(context)
     do(context, now, "delete-share", share="/hand", confirm="/hand")  # Killed.

@@ -561,6 +561,14 @@ def test_a_storage_that_gives_errors_is_told(host: Host, monkeypatch: pytest.Mon
             broken.setattr(os, name, fail)
             said = images.find_fault(host.storage)
         assert said.startswith(f"{host.storage} can't be read (Input/output error): see dmesg")
+    # The directory may be in the kernel's cache. What is there that is no file is no fault.
+    os.mkfifo(host.storage / "x.img")
+    (host.storage / "x.json").mkdir()
+    assert images.find_fault(host.storage) == ""
+    (host.storage / "y.json").touch()
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "pread", lambda *_: fail(host.storage))
+        assert images.find_fault(host.storage) == said
 
 
 def test_a_storage_that_was_mounted_is_awaited(host: Host, monkeypatch: pytest.MonkeyPatch):

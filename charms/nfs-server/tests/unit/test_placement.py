@@ -831,6 +831,8 @@ def test_what_was_granted_waits_for_room(granted: dict[str, Any]):
     assert decide(before, {B: report(free=5)}, data=10).placements == {
         "/data": replace(before["/data"], unit="")
     }
+    # But not where nobody requests it whose it would be.
+    assert decide(before, {B: report(free=5)}).placements == {}
 
 
 # What is kept that another revision wrote.
@@ -1218,7 +1220,8 @@ class Cluster:
         if killed_at == "exporting":
             return
         snapshot = self._read(name)
-        unit.said = plan.report(snapshot, plan.decide(snapshot, 1000), {})
+        made = plan.decide(snapshot, 1000)
+        unit.said = plan.report(snapshot, made, {}, made.exports)
         if name == self.leader:
             self.committed = dict(snapshot.placements)
 

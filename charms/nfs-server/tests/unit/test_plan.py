@@ -34,6 +34,7 @@ from values import (
     Placement,
     Report,
     Request,
+    Restored,
     ShareReport,
     Storage,
     Work,
@@ -157,10 +158,13 @@ def test_a_share_that_came_with_its_storage_is_exported_at_once():
     assert list(decide(it).exports) == ["/data"]
 
 
-def test_what_is_mounted_in_a_shares_place_is_not_exported():
-    """It is served by its path, so another's files would be."""
-    there = replace(image(), is_covered=True, is_mounted=False)
-    assert decide(snapshot(there, placements=MADE, requests=(request(),))).exports == {}
+@pytest.mark.parametrize("is_restored", [True, False])
+def test_what_came_back_is_told_from_what_was_restored(is_restored: bool):
+    """What stands beside an image may be older than the last deletion."""
+    taken_back = Restored("u1", "new" if is_restored else "old", Placement())
+    it = replace(snapshot(image()), gone=("u1", "old"))
+    it = replace(it, found=replace(it.found, restored={"/data": taken_back}))
+    assert list(decide(it).returned) == ([] if is_restored else ["/data"])
 
 
 def test_what_nobody_may_mount_is_not_exported():
@@ -207,7 +211,7 @@ def test_what_is_exported_has_its_squash_and_is_reported():
     made = decide(it)
     both = parse_allowlist("10.0.0.1,10.0.0.2")
     assert made.exports == {"/data": Export("/data", "u1", both, both[1:], ASKED)}
-    said = plan.report(it, made, {}).shares["/data"]
+    said = plan.report(it, made, {}, made.exports).shares["/data"]
     assert said == ShareReport("u1", Size(10), networks=both, readers=both[1:], permissions=ASKED)
 
 
@@ -217,7 +221,7 @@ def test_whom_it_is_exported_to_is_said_whole():
     reader = replace(request(), clients=parse_allowlist("10.0.0.0/30"))
     reader = replace(reader, permissions=Permissions(access="ro"))
     it = snapshot(image(), placements=placed, requests=(reader,))
-    said = plan.report(it, decide(it), {}).shares["/data"]
+    said = plan.report(it, decide(it), {}, decide(it).exports).shares["/data"]
     assert said.networks == parse_allowlist("10.0.0.0/30")
     assert said.readers == parse_allowlist("10.0.0.0,10.0.0.2/31")
 
@@ -250,7 +254,7 @@ def test_exports_are_limited():
         " networks instead of addresses"
     }
     assert list(decide(it, 3).exports) == ["/b", "/c"]
-    assert plan.report(it, made, {}).shares["/b"].refusal == made.too_many["/b"]
+    assert plan.report(it, made, {}, made.exports).shares["/b"].refusal == made.too_many["/b"]
 
 
 def test_what_is_exported_stays_so_whatever_others_request():
@@ -258,7 +262,7 @@ def test_what_is_exported_stays_so_whatever_others_request():
     placements = {"/a": Placement(A, "u/a", "app1"), "/b": Placement(A, "u/b", "app2")}
     its, others = request(1, "/a", clients="10.0.0.1,10.0.0.3"), request(2, "/b")
     it = snapshot(*images, placements=placements, requests=(its, others))
-    it = replace(it, reports={A: plan.report(it, decide(it, 3), {})})
+    it = replace(it, reports={A: plan.report(it, decide(it, 3), {}, decide(it, 3).exports)})
     more = request(1, "/a", clients="10.0.0.1,10.0.0.5,10.0.0.7")
     made = decide(replace(it, requests=(more, others)), 3)
     assert made.exports["/b"].networks == others.clients
@@ -276,7 +280,10 @@ def _exported(images: list[Image], requests: list[Request], max_entries: int) ->
     """What a unit reads next that exports what is requested."""
     placements = {it.name: Placement(A, it.uuid, f"app{it.name}") for it in images}
     it = snapshot(*images, placements=placements, requests=tuple(requests))
-    return replace(it, reports={A: plan.report(it, decide(it, max_entries), {})})
+    return replace(
+        it,
+        reports={A: plan.report(it, decide(it, max_entries), {}, decide(it, max_entries).exports)},
+    )
 
 
 def _request_of(integration_id: int, name: str, clients: str, access: str = "") -> Request:
@@ -344,7 +351,7 @@ def test_a_guest_that_grows_too_much_keeps_what_it_has_and_is_told():
     it = replace(it, requests=(owner, more))
     made = decide(it, 3)
     assert made.exports["/a"].networks == (*owner.clients, *guest.clients)
-    it = replace(it, reports={A: plan.report(it, made, {})})
+    it = replace(it, reports={A: plan.report(it, made, {}, made.exports)})
     why = "share /a: 1 more addresses and networks, and nfs-server exports to 3 at most: "
     told = [placement.answer(each, it, Answer()).error for each in (owner, more)]
     assert told == ["", f"{why}use networks instead of addresses"]
@@ -559,7 +566,8 @@ def test_a_copy_of_an_image_beside_it():
 
 
 def report(it: Snapshot, failures: Mapping[str, str] | None = None) -> Report:
-    return plan.report(it, decide(it), failures or {})
+    made = decide(it)
+    return plan.report(it, made, failures or {}, made.exports)
 
 
 def test_report():
@@ -650,4 +658,4 @@ def test_never_more_entries_than_allowed(
             stays = {*exported[name].networks} & {*it.wanted[name].networks}
             assert not stays or stays <= {*made.exports[name].networks}
         exported = {**made.exports}
-        it = replace(it, reports={A: plan.report(it, made, {})})
+        it = replace(it, reports={A: plan.report(it, made, {}, made.exports)})

@@ -24,6 +24,7 @@ from test_charm import (
     client,
     configured,
     relation_in,
+    saying,
     state,
     with_answer,
 )
@@ -32,7 +33,7 @@ import charm
 import claim
 import nfs
 from charms.storage_libs.v0.nfs_interfaces import Size, parse_allowlist
-from values import Placement, Report
+from values import Placement, Report, share_id
 
 OTHER = "nfs-server/1"
 REMOTE = "remote-" + "ab" * 16
@@ -136,6 +137,9 @@ def test_a_storage_that_can_not_be_read_fails_no_hook(
         assert machine.changes == []
         assert answers(out) == answers(now)
         assert out.get_relation(PEERS.id).local_app_data == peer.local_app_data
+        said = out.get_relation(PEERS.id).local_unit_data["report"]
+        assert '"unable":true' in said  # It draws no shares.
+        assert '"/data":{' in said
     assert refused(context, out, "list-shares") == "/ can't be read (Input/output error)"
     context.run(context.on.storage_detaching(SHARES), out)
     assert machine.mounted == set()
@@ -246,8 +250,18 @@ def test_another_model_whose_offer_was_consumed_may_be_let_in(
     asking = client(1), replace(client(2), remote_model_uuid=MODEL)
     now = context.run(context.on.config_changed(), state(*asking))
     assert set(machine.on_storage) == {"/data", f"/data@{MODEL}"}
-    now = do(context, now, "grant-access", share="/data", application="app2")
+    said = refused(context, now, "grant-access", share="/data", application="app2")
+    assert said == "application 'app2': name one of another model, as list-shares does"
+    do(context, now, "list-shares")
+    listed = results(context)[share_id(f"/data@{MODEL}").replace("_", "-")]
+    assert listed["applications"] == f"app2@{MODEL}"
+    now = do(context, now, "grant-access", share="/data", application=f"app2@{MODEL}")
     assert answers(now)[2]["endpoint"] == ENDPOINT
+    # Another one of that name is another one.
+    other = replace(with_answer(asking[1], now), remote_model_uuid="9" + MODEL[1:])
+    relations = {now.get_relation(1), other, now.get_relation(PEERS.id)}
+    now = context.run(context.on.config_changed(), replace(now, relations=relations))
+    assert answers(now)[2]["endpoint"] != ENDPOINT
 
 
 @pytest.mark.parametrize("is_older", [False, True])
@@ -391,6 +405,19 @@ def test_what_a_unit_left_that_was_removed_by_force_is_served_to_nobody(
     assert machine.mounted == set()
 
 
+def test_what_is_mounted_in_a_shares_place_is_served_to_nobody(
+    machine: FakeMachine, context: Context
+):
+    """A share is served by its path: its clients wait until it is there again."""
+    now = context.run(context.on.relation_changed(c := client()), state(c))
+    machine.covered = {"/data"}
+    now = context.run(context.on.update_status(), now)
+    assert (machine.paused, machine.exported.keys()) == ({"/data"}, {"/data"})
+    machine.covered.clear()
+    context.run(context.on.update_status(), now)
+    assert machine.paused == set()
+
+
 CONFLICT = (
     'cannot open 2049/tcp (unit "nfs-server/0"): port range conflicts with 2049/tcp (unit "old/0")'
 )
@@ -523,10 +550,23 @@ def test_nobody_is_told_of_an_access_that_could_not_be_given(
     now = context.run(context.on.relation_changed(more), state(more, stored=now))
     assert admitted(now) == before == {"10.0.1.1"}
     assert answers(now)[1]["error"] == "share /data: exportfs: it failed"
+    do(context, now, "list-shares")
+    (listed,) = (it for it in results(context).values() if isinstance(it, dict))
+    assert listed["allowlist"] == "10.0.1.1"
     machine.can_export = True
     now = context.run(context.on.update_status(), now)
     assert admitted(now) == {"10.0.1.1", "10.0.1.2"}
     assert "error" not in answers(now)[1]
+
+
+def test_nobody_is_told_of_a_squash_that_is_not_in_force(machine: FakeMachine, context: Context):
+    asked = {"name": "/data", "size": "10", "squash": "none"}
+    now = context.run(context.on.relation_changed(c := saying(asked)), state(c))
+    machine.can_export = False
+    more = with_answer(saying({**asked, "squash": "root"}), now)
+    now = context.run(context.on.relation_changed(more), state(more, stored=now))
+    assert answers(now)[1]["squash"] == "none"
+    assert answers(now)[1]["error"] == "share /data: exportfs: it failed"
 
 
 def test_a_share_that_can_not_be_noted_is_not_exported(machine: FakeMachine, context: Context):

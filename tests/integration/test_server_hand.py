@@ -378,6 +378,33 @@ READ_BACK = (
 )
 
 
+# A client asks for the share right after two flushes, and mountd answers.
+ASKED = """
+set -e
+exportfs -f
+exportfs -f
+until=$(($(date +%s) + 600))
+echo "nfsd 192.0.2.9 $until -test-" > /proc/net/rpc/auth.unix.ip/channel
+echo "-test- {path} $until 1024 65534 65534 0" > /proc/net/rpc/nfsd.export/channel
+grep -q {path} /proc/net/rpc/nfsd.export/content
+cd /var/lib/juju/agents/unit-nfs-server-0/charm
+PYTHONPATH=src:lib venv/bin/python -c 'import exports; exports.flush()'
+! grep {path} /proc/net/rpc/nfsd.export/content
+"""
+
+
+def test_a_flush_after_another_one_frees_what_is_cached(story: Story):
+    """Else a share that nobody has any more would stay busy: the kernel takes two for none."""
+    made = story.act(SERVER_UNIT, "create-share", share="/asked", size=1)
+    assert made.success, made
+    path = made.results["path"]
+    story.run(SERVER_UNIT, ASKED.format(path=path))
+    story.run(SERVER_UNIT, f"umount {path}")
+    for action in "delete-share", "purge-share":
+        done = story.act(SERVER_UNIT, action, share="/asked", confirm="/asked")
+        assert done.success, done
+
+
 def test_exportfs_reads_what_was_meant(story: Story):
     """A corpus of injections, and a thousand names that are allowed: no other path, host, option.
 

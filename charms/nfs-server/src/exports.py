@@ -30,6 +30,7 @@ TEMPLATE = Path(__file__).parent / "templates/exports.j2"
 NEVER_A_MOUNT_POINT = "/dev/null/nfs-server"
 
 HANDLES = Path("/proc/net/rpc/nfsd.fh")
+PATHS = Path("/proc/net/rpc/nfsd.export")
 FSID_UUID16 = 6
 _QUESTION = re.compile(rf"^# (\S+) {FSID_UUID16} 0x([0-9a-f]{{32}})$", re.MULTILINE)
 # As long as mountd's own answers (DEFAULT_TTL in nfs-utils' support/export/cache.c).
@@ -37,6 +38,8 @@ ANSWER_VALID_S = 1800
 
 # exportfs asks no DNS for addresses, so this is for a slow machine with very many of them.
 EXPORTFS_TIMEOUT_S = 60.0
+FLUSH_TIMEOUT_S = 5.0
+FLUSH_POLL_S = 0.1
 
 # Hosts of all shares together. exportfs takes quadratic time: on a machine of the sandbox (one
 # processor, kernel 6.1, nfs-utils 2.6.2; one share, and 200) its dry run and `exportfs -ra` took
@@ -303,9 +306,20 @@ def remove() -> None:
 def flush() -> None:
     """Have the kernel forget what it has cached of exports, which keeps file systems busy.
 
-    It asks mountd anew. If that fails, only what is busy stays so.
+    It asks mountd anew. If that fails, only what is busy stays so. A flush that comes in the
+    second of another one frees nothing, and puts off when the next one can (write_flush() and
+    cache_clean() in net/sunrpc/cache.c): so that is waited for.
     """
+    deadline = time.monotonic() + FLUSH_TIMEOUT_S
+    while time.time() < _flushed() + 1 and time.monotonic() < deadline:
+        time.sleep(FLUSH_POLL_S)
     try:
         machine.run(EXPORTFS, "-f")
     except machine.CommandError as error:
         logger.warning("%s", error)
+
+
+def _flushed() -> int:
+    """Read until when the kernel has flushed what it has cached, in seconds of its clock."""
+    caches = [it / "flush" for it in (HANDLES, PATHS)]
+    return max((int(it.read_text()) for it in caches if it.exists()), default=0)

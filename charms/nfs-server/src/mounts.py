@@ -278,8 +278,8 @@ def _unmount(places: Collection[Path], flush: Callable[[], None]) -> dict[Path, 
     left = list(places)
     for attempt in range(UMOUNT_TRIES):
         if attempt:
-            flush()
             time.sleep(UMOUNT_PAUSE_S)
+            flush()
         failures = {where: reason for where in left if (reason := _try_to_unmount(where))}
         if not attempt:
             users = {where: _find_users(where) for where in failures}

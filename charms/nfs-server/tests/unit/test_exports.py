@@ -109,7 +109,7 @@ class Exportfs:
 
 @pytest.fixture
 def exportfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Exportfs:
-    for name in ("EXPORTS", "EXPORTS_D", "ETAB", "HANDLES"):
+    for name in ("EXPORTS", "EXPORTS_D", "ETAB", "HANDLES", "PATHS"):
         path = tmp_path / getattr(exports, name).relative_to("/")
         path.parent.mkdir(parents=True, exist_ok=True)
         monkeypatch.setattr(exports, name, path)
@@ -515,6 +515,29 @@ def test_a_disk_that_takes_nothing(
     with pytest.raises(exports.ExportsError, match=os.strerror(number)):
         exports.remove()
     assert exports.read_table() == {}
+
+
+@pytest.mark.parametrize("clock_goes", [True, False])
+def test_flush_waits_until_one_can_free_anything(
+    exportfs: Exportfs, monkeypatch: pytest.MonkeyPatch, clock_goes: bool
+):
+    """After two in one second the kernel says that it has flushed what comes in the next one."""
+    now, waited = [1000.5], [0.0]
+
+    def sleep(seconds: float) -> None:
+        waited[0] += seconds
+        now[0] += seconds if clock_goes else 0
+
+    monkeypatch.setattr(exports.time, "time", lambda: now[0])
+    monkeypatch.setattr(exports.time, "monotonic", lambda: waited[0])
+    monkeypatch.setattr(exports.time, "sleep", sleep)
+    for path, flushed in (exports.HANDLES, 999), (exports.PATHS, 1001):
+        path.mkdir(parents=True)
+        (path / "flush").write_text(f"{flushed}\n")
+    exports.flush()
+    assert exportfs.commands == [exports.EXPORTFS]
+    wanted = 1.5 if clock_goes else exports.FLUSH_TIMEOUT_S
+    assert waited[0] == pytest.approx(wanted, abs=2 * exports.FLUSH_POLL_S)
 
 
 def test_flush_that_fails_is_no_error(exportfs: Exportfs):

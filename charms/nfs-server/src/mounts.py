@@ -6,6 +6,7 @@ images from others.
 """
 
 import contextlib
+import fcntl
 import functools
 import logging
 import os
@@ -36,6 +37,9 @@ WRITTEN = b"# Written by the nfs-server charm"
 # nfs-utils' support/export/v4root.c, exports(5) on anonuid).
 ANONYMOUS = 65534
 EXPORT_ROOT_MODE = 0o710
+
+LOOP_CONTROL = Path("/dev/loop-control")
+LOOP_CTL_REMOVE = 0x4C81
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -75,12 +79,28 @@ def ensure_mounted(directory: Path, images: Collection[Image]) -> bool:
         if image.problem != BEING_CHECKED and not (image.is_mounted and _is_enabled(_unit(image)))
     ]
     if missing:
+        _remove_untrimmable()
         try:
             options = ("--now", "--no-reload")
             machine.systemctl("enable", *options, *missing, timeout_s=MOUNT_TIMEOUT_S)
         except machine.CommandError as error:
             logger.error("not every image could be mounted: %s", error)
     return changed or bool(missing)
+
+
+def _remove_untrimmable() -> None:
+    """Remove free loop devices that reserved shares had, as sparse ones may get them.
+
+    That they trim nothing stays set since Linux 6.9, and the kernel takes no other value. The next
+    mount makes a new device (loop(4), LOOP_CTL_GET_FREE).
+    """
+    for device in kernel.LOOP_DEVICES.glob("loop*"):
+        queue = device / "queue"
+        could = int(kernel.read(queue / "discard_max_hw_bytes") or 0)
+        does = int(kernel.read(queue / "discard_max_bytes") or 0)
+        if could and not does and not (device / "loop").exists():
+            with contextlib.suppress(OSError), LOOP_CONTROL.open("rb") as control:  # Used again.
+                fcntl.ioctl(control, LOOP_CTL_REMOVE, int(device.name.removeprefix("loop")))
 
 
 def _ensure_closed() -> bool:

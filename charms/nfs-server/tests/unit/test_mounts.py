@@ -3,6 +3,7 @@
 
 import errno
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from test_images import APP, ID, Host, host, is_whole, made, names, pytestmark, read, still, work
 
 import images
+import kernel
 import mounts
 from mounts import MountsError
 from nfs_charms import machine
@@ -75,6 +77,29 @@ def test_discard_only_where_no_space_is_reserved(host: Host):
     ]
     unit = (machine.UNIT_DIRECTORY / f"srv-nfs-{share_id('/sparse')}.mount").read_text()
     assert "errors=remount-ro,discard\n" in unit
+
+
+def test_a_device_that_trims_nothing_any_more_is_not_used_again(
+    host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    made(host)
+    machine.run(mounts.UMOUNT, str(share_directory("/data")))
+    for name, could, does in ("loop3", 4096, 0), ("loop4", 4096, 4096), ("loop5", 0, 0):
+        queue = kernel.LOOP_DEVICES / name / "queue"
+        queue.mkdir(parents=True)
+        (queue / "discard_max_hw_bytes").write_text(f"{could}\n")
+        (queue / "discard_max_bytes").write_text(f"{does}\n")
+    used = kernel.LOOP_DEVICES / "loop6"
+    shutil.copytree(kernel.LOOP_DEVICES / "loop3", used)
+    (used / "loop").mkdir()
+    monkeypatch.setattr(mounts, "LOOP_CONTROL", tmp_path / "loop-control")
+    mounts.LOOP_CONTROL.touch()
+    removed: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        mounts.fcntl, "ioctl", lambda _, request, number: removed.append((request, number))
+    )
+    assert mounts.ensure_mounted(host.storage, read(host).values())
+    assert removed == [(mounts.LOOP_CTL_REMOVE, 3)]
 
 
 @pytest.mark.parametrize("hand", ["edit", "remove", "unmount", "rules"])

@@ -149,17 +149,21 @@ def find_fault(directory: Path) -> str:
                 _fail_if_broken(directory / name)
         os.statvfs(directory)
     except OSError as error:
-        return f"{directory} can't be read ({error.strerror}): see dmesg, and mend or detach it"
+        what = error.filename or directory
+        return f"{what} can't be read ({error.strerror}): see dmesg, and mend or remove it"
     return ""
 
 
 def _fail_if_broken(path: Path) -> None:
     """Fail if the disk gives errors of a file; that it is no file says nothing of the disk."""
     try:
-        _read_superblock_bytes(path)
+        if path.suffix == ".json":
+            machine.read_file(path)
+        else:
+            _read_superblock_bytes(path)
     except OSError as error:
-        if error.errno in {errno.EIO, errno.EUCLEAN}:
-            raise
+        if error.errno in {errno.EIO, errno.EUCLEAN, errno.EBADMSG}:
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def forget_mounted() -> None:

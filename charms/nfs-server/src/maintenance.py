@@ -52,7 +52,7 @@ def delete_share(server: Reconciler, image: Image, *, ignore_nfsv3: bool) -> str
     _refuse_if_used_here(image)
     others = [it for it in decided.exports.values() if it.name != image.name]
     try:
-        exports.ensure(others, reader.settings.squash)
+        exports.ensure(others, reader.settings.squash, paused=decided.covered)
         nfs.expire(filter(_is_gone, nfs.holders(share_directory(image.name))))
         # An operator confirmed it, and nobody has it any more.
         mounts.unmount(image, exports.flush)
@@ -127,7 +127,8 @@ def check_share(server: Reconciler, image: Image, *, repair: bool) -> tuple[bool
     _find_holders(image)
     squash = server.reader.settings.squash
     try:
-        exports.ensure(decided.exports.values(), squash, paused={image.name})
+        paused = image.name, *decided.covered
+        exports.ensure(decided.exports.values(), squash, paused=paused)
         # Until then they could lock more. They come back, wait, and get back what they had open.
         nfs.expire(_find_holders(image))
         mounts.unmount(image, exports.flush)

@@ -244,6 +244,9 @@ def note_guests(
         if name and request.model and request.share in {"", share_name_of(request.model, name)}:
             guests = {*after[name].guests, request.application}
             after[name] = replace(after[name], guests=tuple(sorted(guests)))
+            own = request.application.rpartition("@")[0]
+            if own and own == after[name].application:  # As it was called by that one.
+                after[name] = replace(after[name], application=request.application)
     return after
 
 

@@ -59,6 +59,11 @@ class Plan:
     expired: tuple[DeletedShare, ...] = ()
     """Deleted shares that were kept for as long as they were to be."""
 
+    @property
+    def covered(self) -> tuple[str, ...]:
+        """Shares in whose place something else is mounted, which would be served instead."""
+        return tuple(name for name, image in self.images.items() if image.is_covered)
+
 
 def decide(snapshot: Snapshot, max_entries: int) -> Plan:
     """Decide what a unit has to do, exporting to so many clients and networks at most."""
@@ -127,13 +132,14 @@ def _is_share(image: Image, snapshot: Snapshot) -> bool:
 
 def _returned(snapshot: Snapshot) -> dict[str, str]:
     """Find the images of shares that were deleted and not restored since, and say what to do."""
-    found, gone = snapshot.found, snapshot.gone
+    found, gone, placements = snapshot.found, snapshot.gone, snapshot.placements
     return {
         name: f"share {name}: deleted, and its image is on {snapshot.unit} again: run"
         " restore-share or purge-share there"
         for name, image in found.images.items()
         if image.uuid in gone and not _is_share(image, snapshot)
         if not (name in found.restored and found.restored[name].deletion not in gone)
+        if not placement.is_misplaced(placements.get(name), snapshot.unit, image.uuid)
     }
 
 
@@ -322,7 +328,8 @@ def report(
     shares = {name: _share_report(name, snapshot, plan, failures) for name in sorted(names)}
     for name, share in shares.items():
         if name in plan.images and plan.images[name].is_mounted:
-            access = _said(share, snapshot) if exported is None else _access(exported.get(name))
+            said = _said(name, share, snapshot)
+            access = said if exported is None else _access(exported.get(name))
             is_planned = not not_exported or access == _access(plan.exports.get(name))
             error = "" if is_planned else f"share {name}: {not_exported}"
             shares[name] = _with_access(share, access, error)
@@ -356,9 +363,10 @@ def _access(export: Export | None) -> Access:
     return placement.collapsed(export.networks), export.readers, export.permissions.squash
 
 
-def _said(share: ShareReport, snapshot: Snapshot) -> Access:
-    """Find what this unit said last of who may mount a share."""
-    for said in snapshot.own_report.shares.values():
+def _said(name: str, share: ShareReport, snapshot: Snapshot) -> Access:
+    """Find what this unit said last of who may mount a share, perhaps under another name."""
+    shares = snapshot.own_report.shares
+    for said in (shares.get(name, ShareReport()), *shares.values()):
         if said.uuid == share.uuid:
             return said.networks, said.readers, said.permissions.squash
     return (), (), ""

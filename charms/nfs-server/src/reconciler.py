@@ -121,10 +121,10 @@ class Reconciler:
         # What is exported stays so: clients wait for what is not mounted (exports(5)).
         if awaited := self.reader.awaited:
             self.outcome = Outcome(awaited=str(awaited))
-            return self.outcome
-        if reason := self.reader.unreadable:
-            self.reader.peers.write_report(replace(self.reader.said, is_unable=True))
+        elif reason := self.reader.unreadable:
             self.outcome = Outcome(unreadable=reason)
+        if self.outcome.awaited or self.outcome.unreadable:
+            self.reader.peers.write_report(replace(self.reader.said, is_unable=True))
             return self.outcome
         outcome = self.install()
         if outcome.not_set:
@@ -178,9 +178,7 @@ class Reconciler:
         """Export shares, to nobody else; say why that failed."""
         if leaving and exports.unexpected(served):
             nfs.wait_for_clients_to_leave(leaving)
-        there = self.reader.read()[1].images
-        # A share is served by its path: what else is mounted there would be.
-        covered = [name for name, image in there.items() if image.is_covered]
+        covered = self.reader.read()[1].covered
         try:
             exports.ensure(served, self.reader.settings.squash, paused=covered)
         except exports.ExportsError as error:

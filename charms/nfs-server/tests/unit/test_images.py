@@ -565,10 +565,14 @@ def test_a_storage_that_gives_errors_is_told(host: Host, monkeypatch: pytest.Mon
     os.mkfifo(host.storage / "x.img")
     (host.storage / "x.json").mkdir()
     assert images.find_fault(host.storage) == ""
+    (host.storage / "x.img").unlink()
+    (host.storage / "x.json").rmdir()
     (host.storage / "y.json").touch()
-    with monkeypatch.context() as broken:
-        broken.setattr(os, "pread", lambda *_: fail(host.storage))
-        assert images.find_fault(host.storage) == said
+    (host.storage / "y.img").touch()
+    for of, name, file in (os, "pread", "y.img"), (machine, "read_file", "y.json"):
+        with monkeypatch.context() as broken:
+            broken.setattr(of, name, lambda *_: fail(host.storage))
+            assert images.find_fault(host.storage).startswith(f"{host.storage}/{file} can't be")
 
 
 def test_a_storage_that_was_mounted_is_awaited(host: Host, monkeypatch: pytest.MonkeyPatch):

@@ -165,6 +165,17 @@ def test_what_came_back_is_told_from_what_was_restored(is_restored: bool):
     it = replace(snapshot(image()), gone=("u1", "old"))
     it = replace(it, found=replace(it.found, restored={"/data": taken_back}))
     assert list(decide(it).returned) == ([] if is_restored else ["/data"])
+    # A share of that name is another one.
+    it = replace(it, placements={"/data": Placement(B, "u2")})
+    assert decide(it).returned == {}
+    assert decide(it).misplaced == ("/data",)
+
+
+def test_what_was_said_of_a_share_is_told_from_what_was_of_its_copy():
+    copy = replace(image(), name="/a")
+    it = snapshot(copy, image(), placements=MADE, requests=(request(),))
+    it = replace(it, reports={A: plan.report(it, decide(it), {}, decide(it).exports)})
+    assert plan.report(it, decide(it), {}, None).shares["/data"].networks == NETWORKS
 
 
 def test_what_nobody_may_mount_is_not_exported():

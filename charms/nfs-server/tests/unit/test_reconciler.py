@@ -4,6 +4,7 @@
 The rules themselves are in the tests of plan, placement and room.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import ops
 import pytest
-from fake_machine import FakeMachine
+from fake_machine import FakeExports, FakeMachine
 from ops import testing
 from test_actions import do, placements, plain, refused, results, with_peers
 from test_charm import (
@@ -112,6 +113,7 @@ def test_a_hook_before_the_storage_is_mounted_changes_nothing(
         assert (machine.on_storage, machine.exported) == ({}, exported)
         assert answers(now)[1] == {"endpoint": ENDPOINT, "size": "10"}
         assert now.get_relation(PEERS.id).local_app_data == peer.local_app_data
+        assert '"unable":true' in now.get_relation(PEERS.id).local_unit_data["report"]
     with pytest.raises(testing.ActionFailed, match="is not mounted yet: see juju status"):
         context.run(context.on.action("list-shares"), late)
     machine.is_storage_mounted = True
@@ -264,6 +266,21 @@ def test_another_model_whose_offer_was_consumed_may_be_let_in(
     assert answers(now)[2]["endpoint"] != ENDPOINT
 
 
+def test_another_models_share_of_an_older_revision_stays_its_own(
+    machine: FakeMachine, context: Context
+):
+    """Which called it by its name alone."""
+    machine.add("/data", 10)
+    uuid = machine.on_storage["/data"].uuid
+    had = {"endpoint": ENDPOINT, "size": "10"}
+    asking = replace(client(2, allowlist="10.9.0.1"), remote_model_uuid=MODEL, local_app_data=had)
+    placed = {"/data": Placement(machine.unit, uuid, "app2")}
+    peer = replace(PEERS, local_app_data=plain(placed))
+    now = context.run(context.on.upgrade_charm(), replace(state(), relations={asking, peer}))
+    assert machine.may_mount() == {"/data": {"10.0.2.1", "10.9.0.1"}}
+    assert answers(now)[2] == had
+
+
 @pytest.mark.parametrize("is_older", [False, True])
 def test_what_was_taken_back_stays_so_whatever_is_requested(
     machine: FakeMachine, context: Context, is_older: bool
@@ -406,13 +423,27 @@ def test_what_a_unit_left_that_was_removed_by_force_is_served_to_nobody(
 
 
 def test_what_is_mounted_in_a_shares_place_is_served_to_nobody(
-    machine: FakeMachine, context: Context
+    machine: FakeMachine, context: Context, monkeypatch: pytest.MonkeyPatch
 ):
     """A share is served by its path: its clients wait until it is there again."""
     now = context.run(context.on.relation_changed(c := client()), state(c))
     machine.covered = {"/data"}
     now = context.run(context.on.update_status(), now)
     assert (machine.paused, machine.exported.keys()) == ({"/data"}, {"/data"})
+    # Nor by what is done to another share.
+    now = do(context, now, "create-share", share="/other", size=1)
+    seen: list[set[str]] = []
+    ensure = FakeExports.ensure
+
+    def look(self: FakeExports, *args: Any, paused: Collection[str] = ()) -> bool:
+        seen.append({*paused})
+        return ensure(self, *args, paused=paused)
+
+    monkeypatch.setattr(FakeExports, "ensure", look)
+    do(context, now, "check-share", share="/other")
+    now = do(context, now, "delete-share", share="/other", confirm="/other")
+    assert seen
+    assert all("/data" in paused for paused in seen)
     machine.covered.clear()
     context.run(context.on.update_status(), now)
     assert machine.paused == set()

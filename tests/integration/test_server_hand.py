@@ -387,8 +387,9 @@ until=$(($(date +%s) + 600))
 echo "nfsd 192.0.2.9 $until -test-" > /proc/net/rpc/auth.unix.ip/channel
 echo "-test- {path} $until 1024 65534 65534 0" > /proc/net/rpc/nfsd.export/channel
 grep -q {path} /proc/net/rpc/nfsd.export/content
-cd /var/lib/juju/agents/unit-nfs-server-0/charm
-PYTHONPATH=src:lib venv/bin/python -c 'import exports; exports.flush()'
+cd {charm}
+export PYTHONPATH=src:lib:$(echo venv/lib/python3*/site-packages)
+python3 -c 'import exports; exports.flush()'
 ! grep {path} /proc/net/rpc/nfsd.export/content
 """
 
@@ -398,7 +399,7 @@ def test_a_flush_after_another_one_frees_what_is_cached(story: Story):
     made = story.act(SERVER_UNIT, "create-share", share="/asked", size=1)
     assert made.success, made
     path = made.results["path"]
-    story.run(SERVER_UNIT, ASKED.format(path=path))
+    story.run(SERVER_UNIT, ASKED.format(path=path, charm=CHARM))
     story.run(SERVER_UNIT, f"umount {path}")
     for action in "delete-share", "purge-share":
         done = story.act(SERVER_UNIT, action, share="/asked", confirm="/asked")

@@ -35,9 +35,11 @@ def test_charms_are_for_the_same_platforms(path: Path):
     }
 
 
-def test_ci_runs_on_each():
+def test_ci_packs_for_each():
     assert matrix("unit")["python"] == list(PYTHONS.values())
-    assert matrix("pack")["base"] == matrix("integration")["base"] == list(PYTHONS)
+    assert matrix("pack")["base"] == list(PYTHONS)
+    # On Juju, all but the one whose virtual machines can't serve.
+    assert ["22.04", *matrix("integration")["base"]] == list(PYTHONS)
     assert set(matrix("pack")["architecture"]) == ARCHITECTURES
     assert {it.parent.name for it in CHARMS} < set(matrix("pack")["charm"])
 
